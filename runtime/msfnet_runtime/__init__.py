@@ -1,0 +1,26 @@
+"""Runs depth models on frames: engines, the estimator, sources, sinks and the pipeline.
+
+Needs numpy and OpenCV; an engine library is an extra. Never torch, timm or onnx.
+"""
+
+from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact
+from msfnet_runtime.engine import Engine
+from msfnet_runtime.engines import open_engine
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.estimator import DepthEstimator
+from msfnet_runtime.spec import ModelSpec, TensorSpec
+from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
+
+__all__ = [
+    "CameraIntrinsics",
+    "DepthEstimator",
+    "DepthMap",
+    "Engine",
+    "EngineArtifact",
+    "Frame",
+    "ModelSpec",
+    "MsfnetError",
+    "OnnxArtifact",
+    "TensorSpec",
+    "open_engine",
+]

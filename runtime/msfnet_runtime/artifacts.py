@@ -1,0 +1,98 @@
+"""Model files that a stage has made, as values: where they are and what they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import atomic_path, sha256
+from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
+from msfnet_runtime.spec import ModelSpec
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+
+
+@dataclass(frozen=True)
+class OnnxArtifact:
+    """An ONNX file with its spec."""
+
+    path: Path
+    spec: ModelSpec
+    sha256: str
+    """Of the file's bytes."""
+    bytes: int
+    """Size on disk."""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> OnnxArtifact:
+        """Describe an existing ONNX file.
+
+        Raises:
+            MsfnetError: the file is missing, no ONNX file, or carries no spec.
+        """
+        spec = read_onnx_spec(path)
+        file = Path(path)
+        return cls(file, spec, sha256(file), file.stat().st_size)
+
+
+@dataclass(frozen=True)
+class EngineArtifact:
+    """A TensorRT engine with all that is needed to tell whether it fits a machine.
+
+    Stored beside the engine as ``<engine>.json``: TensorRT itself has no call that answers
+    "will this engine load here".
+    """
+
+    path: Path
+    spec: ModelSpec
+    flavour: Flavour
+    version: str
+    """Version of the TensorRT that built it; only the same version is sure to load it."""
+    architectures: tuple[str, ...]
+    """Compute capabilities it was built for (``sm86``)."""
+    platform: str
+    """Operating system and processor it was built on, e.g. ``linux-x86_64``."""
+    onnx_sha256: str
+    engine_sha256: str
+    bytes: int
+    build_seconds: float
+
+    @staticmethod
+    def sidecar(engine: Path) -> Path:
+        """Return the path of an engine's manifest."""
+        return engine.with_name(engine.name + ".json")
+
+    def write(self) -> None:
+        """Write the manifest beside the engine, whole or not at all."""
+        fields = {**asdict(self), "path": self.path.name, "spec": json.loads(self.spec.to_json())}
+        with atomic_path(self.sidecar(self.path)) as partial:
+            partial.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> EngineArtifact:
+        """Read the manifest that lies beside an engine.
+
+        Raises:
+            MsfnetError: engine or manifest are missing, or the manifest cannot be read.
+        """
+        engine = existing_file(path, "engine")
+        manifest = cls.sidecar(engine)
+        if not manifest.exists():
+            raise MsfnetError(
+                f"{engine} has no manifest {manifest.name}; build it with `msfnet build`, "
+                "which writes both"
+            )
+        try:
+            fields = cast(dict[str, Any], json.loads(manifest.read_text(encoding="utf-8")))
+            fields["path"] = engine
+            fields["spec"] = ModelSpec.from_json(json.dumps(fields["spec"]))
+            fields["architectures"] = tuple(fields["architectures"])
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MsfnetError(
+                f"{manifest} cannot be read ({error}); build the engine again"
+            ) from None
