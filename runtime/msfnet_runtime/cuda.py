@@ -7,7 +7,9 @@ cuda-python is not installed.
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,13 +32,10 @@ class Device(Protocol):
         """Wait until all work on the stream is done."""
 
     def allocate(self, size: int) -> int:
-        """Reserve ``size`` bytes of device memory; return their address."""
-
-    def free(self, address: int) -> None:
-        """Give device memory back."""
+        """Reserve ``size`` bytes of device memory until :meth:`close`; return their address."""
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array; it lives as long as the device."""
+        """Reserve page-locked host memory as an array, until :meth:`close`."""
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array to the device."""
@@ -45,7 +44,7 @@ class Device(Protocol):
         """Copy device memory into a contiguous host array."""
 
     def close(self) -> None:
-        """Give back streams and pinned memory."""
+        """Give back every stream and all memory reserved here."""
 
 
 def open_device(index: int = 0) -> Device:
@@ -57,7 +56,10 @@ def open_device(index: int = 0) -> Device:
     wanted = os.environ.get("MSFNET_CUDA", "")
     if wanted not in ("", "cuda-python", "pycuda"):
         raise MsfnetError(f"MSFNET_CUDA={wanted} is unknown; set it to cuda-python or pycuda")
-    openers = {"cuda-python": CudaPythonDevice, "pycuda": PyCudaDevice}
+    openers: dict[str, Callable[[int], Device]] = {
+        "cuda-python": CudaPythonDevice,
+        "pycuda": PyCudaDevice,
+    }
     missing = ""
     for name in [wanted] if wanted else list(openers):
         try:
@@ -74,8 +76,7 @@ class CudaPythonDevice:
         from cuda.bindings import runtime
 
         self._cuda = runtime
-        self._streams: list[int] = []
-        self._pinned: list[int] = []
+        self._reserved: list[tuple[str, int]] = []
         try:
             self._call("cudaSetDevice", index)
             attribute = runtime.cudaDeviceAttr
@@ -99,9 +100,8 @@ class CudaPythonDevice:
 
     def stream(self) -> int:
         """Create a non-blocking stream."""
-        handle = int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
-        self._streams.append(handle)
-        return handle
+        flags = self._cuda.cudaStreamNonBlocking
+        return self._reserve("cudaStreamCreateWithFlags", flags, release="cudaStreamDestroy")
 
     def synchronize(self, stream: int) -> None:
         """Wait until all work on the stream is done."""
@@ -109,21 +109,14 @@ class CudaPythonDevice:
 
     def allocate(self, size: int) -> int:
         """Reserve device memory."""
-        return int(self._call("cudaMalloc", size))
-
-    def free(self, address: int) -> None:
-        """Give device memory back."""
-        self._call("cudaFree", address)
+        return self._reserve("cudaMalloc", size, release="cudaFree")
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Reserve page-locked host memory as an array."""
-        import ctypes
-
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        address = int(self._call("cudaMallocHost", size))
-        self._pinned.append(address)
-        buffer = (ctypes.c_byte * size).from_address(address)
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape)
+        address = self._reserve("cudaMallocHost", size, release="cudaFreeHost")
+        memory = memoryview((ctypes.c_byte * size).from_address(address))
+        return np.asarray(np.frombuffer(memory, dtype=np.dtype(dtype)).reshape(shape))
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array to the device."""
@@ -136,11 +129,14 @@ class CudaPythonDevice:
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 
     def close(self) -> None:
-        """Give back streams and pinned memory."""
-        while self._streams:
-            self._call("cudaStreamDestroy", self._streams.pop())
-        while self._pinned:
-            self._call("cudaFreeHost", self._pinned.pop())
+        """Give back every stream and all memory reserved here."""
+        while self._reserved:
+            self._call(*self._reserved.pop())
+
+    def _reserve(self, name: str, argument: int, *, release: str) -> int:
+        handle = int(self._call(name, argument))
+        self._reserved.append((release, handle))
+        return handle
 
     def _call(self, name: str, *arguments: Any) -> Any:
         status, *values = getattr(self._cuda, name)(*arguments)
@@ -154,7 +150,7 @@ class PyCudaDevice:
     """A device through PyCUDA, on the primary context, pushed around every call."""
 
     def __init__(self, index: int) -> None:
-        import pycuda.driver as driver
+        from pycuda import driver
 
         self._cuda = driver
         try:
@@ -168,8 +164,7 @@ class PyCudaDevice:
         self._architecture = f"sm{major}{minor}"
         self._context = device.retain_primary_context()
         self._streams: dict[int, Any] = {}
-        self._memory: dict[int, Any] = {}
-        self._pinned: list[NDArray[Any]] = []
+        self._memory: list[Any] = []
 
     @property
     def architecture(self) -> str:
@@ -189,17 +184,13 @@ class PyCudaDevice:
     def allocate(self, size: int) -> int:
         """Reserve device memory."""
         memory = self._within(lambda: self._cuda.mem_alloc(size))
-        self._memory[int(memory)] = memory
+        self._memory.append(memory)
         return int(memory)
-
-    def free(self, address: int) -> None:
-        """Give device memory back."""
-        self._within(self._memory.pop(address).free)
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Reserve page-locked host memory as an array."""
         array = self._within(lambda: self._cuda.pagelocked_empty(shape, np.dtype(dtype)))
-        self._pinned.append(array)
+        self._memory.append(array)
         return np.asarray(array)
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
@@ -213,9 +204,9 @@ class PyCudaDevice:
         self._within(lambda: self._cuda.memcpy_dtoh_async(array, address, target))
 
     def close(self) -> None:
-        """Give back streams, pinned memory and the primary context."""
+        """Give back every stream, all memory reserved here, and the primary context."""
         self._within(self._streams.clear)
-        self._within(self._pinned.clear)
+        self._within(self._memory.clear)
         self._context.detach()
 
     def _within(self, call: Any) -> Any:

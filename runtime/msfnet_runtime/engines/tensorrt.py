@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,15 @@ def _rebuild(artifact: EngineArtifact) -> str:
     )
 
 
+class _Binding(NamedTuple):
+    """One tensor of the engine."""
+
+    host: NDArray[Any]
+    """Pinned host memory of the tensor's shape and type."""
+    address: int
+    """Its device memory."""
+
+
 class TensorRTEngine(EngineBase):
     """One deserialised engine with one execution context. Not thread-safe.
 
@@ -94,8 +103,8 @@ class TensorRTEngine(EngineBase):
             if self._engine is None:
                 raise MsfnetError(f"{artifact.path} cannot be deserialised; {_rebuild(artifact)}")
             self._context = self._engine.create_execution_context()
-            self._input = _Binding(self._device, artifact.spec.inputs[0], self._context)
-            self._output = _Binding(self._device, artifact.spec.outputs[0], self._context)
+            self._input = self._bind(artifact.spec.inputs[0])
+            self._output = self._bind(artifact.spec.outputs[0])
             self._stream = self._device.stream()
         except BaseException:
             self._device.close()
@@ -115,22 +124,23 @@ class TensorRTEngine(EngineBase):
         self._device.synchronize(self._stream)
         return self._output.host.copy()
 
+    def _bind(self, tensor: TensorSpec) -> _Binding:
+        """Reserve memory for one tensor, after comparing the engine's idea of it with the spec's."""
+        shape = tuple(int(dimension) for dimension in tensor.shape)
+        built = tuple(self._engine.get_tensor_shape(tensor.name))
+        if built != shape:
+            raise MsfnetError(
+                f"the engine's {tensor.name!r} is {built}, its manifest says {shape}; "
+                "build it again"
+            )
+        host = self._device.pinned(shape, tensor.dtype)
+        address = self._device.allocate(host.nbytes)
+        self._context.set_tensor_address(tensor.name, address)
+        return _Binding(host, address)
+
     def _release(self) -> None:
         del self._context, self._engine, self._runtime
-        for binding in (self._input, self._output):
-            self._device.free(binding.address)
         self._device.close()
-
-
-class _Binding:
-    """One tensor of the engine: its pinned host array and its device memory."""
-
-    def __init__(self, device: Device, tensor: TensorSpec, context: Any) -> None:
-        shape = tuple(int(dimension) for dimension in tensor.shape)
-        self.host = device.pinned(shape, tensor.dtype)
-        self.address = device.allocate(self.host.nbytes)
-        if not context.set_tensor_address(tensor.name, self.address):
-            raise MsfnetError(f"the engine has no tensor {tensor.name!r}; build it again")
 
 
 def _check_architecture(artifact: EngineArtifact, architecture: str) -> None:
