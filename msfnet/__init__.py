@@ -1,1 +1,75 @@
-"""front door."""
+"""The front door of msfnet: the public names of its rooms, each imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DepthEstimator": "msfnet_runtime",
+    "DepthMap": "msfnet_runtime",
+    "Frame": "msfnet_runtime",
+    "CameraIntrinsics": "msfnet_runtime",
+    "ModelSpec": "msfnet_runtime",
+    "MsfnetError": "msfnet_runtime",
+    "open_engine": "msfnet_runtime",
+    "depth_metrics": "msfnet_benchmarks.metrics",
+    "PROTOCOLS": "msfnet_benchmarks.protocols",
+    "quantize_int8": "msfnet_calibration",
+    "MSFNet": "msfnet_train",
+    "NetworkConfig": "msfnet_train",
+    "load_checkpoint": "msfnet_train",
+    "export_network": "msfnet_export",
+    "convert_fp16": "msfnet_export",
+    "build_engine": "msfnet_export",
+}
+
+if TYPE_CHECKING:
+    from msfnet_benchmarks.metrics import depth_metrics
+    from msfnet_benchmarks.protocols import PROTOCOLS
+    from msfnet_calibration import quantize_int8
+    from msfnet_export import build_engine, convert_fp16, export_network
+    from msfnet_runtime import (
+        CameraIntrinsics,
+        DepthEstimator,
+        DepthMap,
+        Frame,
+        ModelSpec,
+        MsfnetError,
+        open_engine,
+    )
+    from msfnet_train import MSFNet, NetworkConfig, load_checkpoint
+
+__all__ = [
+    "PROTOCOLS",
+    "CameraIntrinsics",
+    "DepthEstimator",
+    "DepthMap",
+    "Frame",
+    "MSFNet",
+    "ModelSpec",
+    "MsfnetError",
+    "NetworkConfig",
+    "__version__",
+    "build_engine",
+    "convert_fp16",
+    "depth_metrics",
+    "export_network",
+    "load_checkpoint",
+    "open_engine",
+    "quantize_int8",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the room it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'msfnet' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.artifacts import EngineArtifact, Flavour
-from msfnet_runtime.cuda import Device, open_device
+from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import sha256
@@ -125,7 +125,7 @@ class TensorRTEngine(EngineBase):
         return self._output.host.copy()
 
     def _bind(self, tensor: TensorSpec) -> _Binding:
-        """Reserve memory for one tensor, after comparing the engine's idea of it with the spec's."""
+        """Reserve memory for one tensor, once the engine and the spec agree on its shape."""
         shape = tuple(int(dimension) for dimension in tensor.shape)
         built = tuple(self._engine.get_tensor_shape(tensor.name))
         if built != shape:

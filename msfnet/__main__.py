@@ -1,0 +1,68 @@
+"""The ``msfnet`` command: runs the app and turns every error a user can cause into one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        0 when all went well, 1 for an error the user can put right, 2 for bad usage, 130 when
+        stopped by Ctrl-C. ``--debug`` anywhere lets errors through with their traceback.
+    """
+    from msfnet.cli import app
+
+    debug = "--debug" in arguments
+    try:
+        status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except BaseException as error:  # noqa: BLE001 - the last line of defence against tracebacks
+        if debug:
+            raise
+        return _explain(error, arguments)
+
+
+def _explain(error: BaseException, arguments: list[str]) -> int:
+    """Print one line for an error and return the exit status."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return _line("stopped", 130)
+    if hasattr(error, "format_message"):  # a usage error of the command-line library
+        message = " ".join(str(error.format_message()).split()).rstrip(".")
+        return _line(f"error: {message}; see `{_help_command(arguments)}`", 2)
+    from msfnet_runtime.errors import MsfnetError
+
+    if isinstance(error, MsfnetError):
+        return _line(f"error: {error}", 1)
+    if isinstance(error, OSError) and error.filename:
+        return _line(f"error: {error.filename}: {error.strerror}; check the path and its rights", 1)
+    return _line(
+        f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+        "this is a fault in msfnet, run again with --debug to see where",
+        1,
+    )
+
+
+def _line(text: str, status: int) -> int:
+    print(text, file=sys.stderr)
+    return status
+
+
+def _help_command(arguments: list[str]) -> str:
+    from msfnet.cli import command_names
+
+    words = arguments[:1] if arguments[:1] and arguments[0] in command_names() else []
+    return " ".join(["msfnet", *words, "--help"])
+
+
+if __name__ == "__main__":
+    main()

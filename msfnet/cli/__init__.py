@@ -1,0 +1,45 @@
+"""The command line: one thin file per group of commands, everything heavy imported inside them."""
+
+from __future__ import annotations
+
+import typer
+
+from msfnet.cli import bench, build, data, demo, inspect, stream, train
+
+app = typer.Typer(
+    name="msfnet",
+    help="Metric depth on your device: train MSFNet, export it, calibrate it, build engines, "
+    "stream frames through them and measure what you get.\n\n"
+    "Start with `msfnet demo`. Every command shows an example with `--help`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _main(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """``--debug`` is taken off the command line before it gets here; this documents it."""
+
+
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("evaluate")(bench.evaluate)
+app.command("export")(build.export)
+app.command("calibrate")(build.calibrate)
+app.command("build")(build.build)
+app.command("stream")(stream.stream)
+app.command("bench")(bench.bench)
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(inspect.doctor)
+
+
+def command_names() -> set[str]:
+    """Return the names of the commands."""
+    groups = {group.name for group in app.registered_groups if group.name}
+    return groups | {command.name for command in app.registered_commands if command.name}

@@ -1,0 +1,37 @@
+"""Words of the command line that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfnet_runtime.errors import MsfnetError
+
+DataPath = Annotated[
+    Path, typer.Option("--data", help="Folder of frames with ground truth: KITTI raw or NYU.")
+]
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="Evaluation protocol, e.g. nyu_hu or kitti_raw.")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``HxW`` as (height, width) in pixels.
+
+    Raises:
+        MsfnetError: it is not two whole numbers of at least 32.
+    """
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise MsfnetError(f"size {text!r} is not HxW; write for instance 228x304")
+    size = int(height), int(width)
+    if min(size) < 32 or max(size) > 8192:
+        raise MsfnetError(f"size {text} is out of range; both sides go from 32 to 8192 pixels")
+    return size
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

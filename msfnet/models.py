@@ -1,0 +1,34 @@
+"""Opens any model a user can name: a checkpoint, an ONNX file or an engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msfnet_runtime import Engine
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
+
+
+def open_model(
+    path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0
+) -> Engine:
+    """Open a model as an engine, so that every artefact is scored and timed by the same code.
+
+    Args:
+        path: checkpoint (run by PyTorch), ``.onnx`` (ONNX Runtime) or ``.engine`` (TensorRT).
+        provider: ONNX Runtime's provider.
+        threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
+
+    Raises:
+        MsfnetError: missing or unreadable file, or a library it needs is absent.
+    """
+    if Path(path).suffix in CHECKPOINT_SUFFIXES:
+        from msfnet_train.torch_engine import TorchEngine
+
+        return TorchEngine(path)
+    from msfnet_runtime import open_engine
+
+    return open_engine(path, provider=provider, threads=threads)
