@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
-def open_model(
-    path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0
-) -> Engine:
+def open_model(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0) -> Engine:
     """Open a model as an engine, so that every artefact is scored and timed by the same code.
 
     Args:

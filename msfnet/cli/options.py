@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from msfnet_runtime.errors import MsfnetError
-
 DataPath = Annotated[
     Path, typer.Option("--data", help="Folder of frames with ground truth: KITTI raw or NYU.")
 ]
@@ -23,6 +21,8 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         MsfnetError: it is not two whole numbers of at least 32.
     """
+    from msfnet_runtime.errors import MsfnetError
+
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()):
         raise MsfnetError(f"size {text!r} is not HxW; write for instance 228x304")

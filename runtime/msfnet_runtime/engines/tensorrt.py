@@ -97,7 +97,7 @@ class TensorRTEngine(EngineBase):
         preflight(artifact, str(trt.__version__))
         self._device = open_device()
         try:
-            _check_architecture(artifact, self._device.architecture)
+            check_architecture(artifact, self._device.architecture)
             self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
             self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
             if self._engine is None:
@@ -143,7 +143,12 @@ class TensorRTEngine(EngineBase):
         self._device.close()
 
 
-def _check_architecture(artifact: EngineArtifact, architecture: str) -> None:
+def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
+    """Check that the engine holds code for the GPU at hand (``sm86``).
+
+    Raises:
+        MsfnetError: it does not; with the command that adds it.
+    """
     if architecture not in artifact.architectures:
         raise MsfnetError(
             f"{artifact.path} was built for {', '.join(artifact.architectures)}, this GPU is "

@@ -1,0 +1,148 @@
+"""From checkpoint to engine: ``msfnet export``, ``calibrate`` and ``build``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfnet.cli.options import parse_names, parse_size
+from msfnet.console import progress, say
+
+
+class GraphName(str, Enum):
+    """Which graph an export writes."""
+
+    deploy = "deploy"
+    network = "network"
+
+
+class FloatPrecision(str, Enum):
+    """The floating-point precisions an export writes."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+class Method(str, Enum):
+    """How activation ranges are chosen from the calibration frames."""
+
+    entropy = "entropy"
+    minmax = "minmax"
+    percentile = "percentile"
+
+
+class FlavourName(str, Enum):
+    """Which TensorRT builds the engine."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint made by `msfnet train`.")],
+    out: Annotated[Path, typer.Argument(help="ONNX file to write.")],
+    size: Annotated[
+        str, typer.Option(help="Network input HxW; the recipe's inference size if left out.")
+    ] = "",
+    frame_size: Annotated[
+        str, typer.Option(help="Frame HxW of a deploy graph; the network's size if left out.")
+    ] = "",
+    graph: Annotated[GraphName, typer.Option(help="What the graph spans.")] = GraphName.deploy,
+    precision: Annotated[
+        FloatPrecision, typer.Option(help="Precision of weights and activations.")
+    ] = FloatPrecision.fp32,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Export a checkpoint to ONNX, checked against PyTorch; a graph that differs is not written.
+
+    `deploy` takes a uint8 RGB frame and answers metres; `network` takes a normalised batch and
+    answers the raw prediction.
+
+    Example: msfnet export runs/nyu_mini/best.ckpt model.onnx --size 228x304
+    """
+    from msfnet.exporting import export_checkpoint
+
+    _refuse_existing(out, force)
+    with progress("export") as report:
+        result = export_checkpoint(
+            checkpoint,
+            out,
+            size=parse_size(size) if size else None,
+            frame_size=parse_size(frame_size) if frame_size else None,
+            graph=graph.value,
+            precision=precision.value,
+            progress=report,
+        )
+    say(result.text())
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="FP32 ONNX file made by `msfnet export`.")],
+    out: Annotated[Path, typer.Argument(help="INT8 ONNX file to write.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Calibration frames: drive, folder, video or NYU list.")
+    ],
+    frames: Annotated[int, typer.Option(min=1, help="How many frames to calibrate on.")] = 64,
+    method: Annotated[
+        Method, typer.Option(help="How activation ranges are chosen.")
+    ] = Method.entropy,
+    seed: Annotated[int, typer.Option(help="Seed of the frames' selection.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Make an INT8 model (Q/DQ) from real frames.
+
+    Example: msfnet calibrate model.onnx model_int8.onnx --data data/nyu_mini --frames 64
+    """
+    from msfnet_calibration import quantize_int8, select_frames
+    from msfnet_runtime.sources import open_source
+
+    _refuse_existing(out, force)
+    with progress("calibrate") as report, open_source(data) as source:
+        chosen = select_frames(source, frames, seed=seed)
+        artifact = quantize_int8(model, out, chosen, method=method.value, progress=report)
+    say(f"{artifact.path}: INT8, {artifact.bytes / 1e6:.1f} MB, {len(chosen)} frames")
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="ONNX file made by `msfnet export`.")],
+    out: Annotated[Path, typer.Argument(help="Engine to write; its manifest goes beside it.")],
+    flavour: Annotated[
+        FlavourName, typer.Option(help="tensorrt-rtx also builds without a GPU.")
+    ] = FlavourName.tensorrt_rtx,
+    arch: Annotated[
+        str, typer.Option(help="Compute capabilities, e.g. sm86,sm89; tensorrt: this GPU's.")
+    ] = "",
+    workspace: Annotated[int, typer.Option(min=0, help="Workspace in MiB; 0: no limit.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing engine.")] = False,
+) -> None:
+    """Build a TensorRT engine. Precision is the ONNX file's own: nothing is lowered silently.
+
+    Example: msfnet build model_fp16.onnx model.engine --arch sm86,sm89
+    """
+    from msfnet_export.build_engine import build_engine
+
+    _refuse_existing(out, force)
+    with progress("build") as report:
+        artifact = build_engine(
+            model,
+            out,
+            flavour=flavour.value,
+            architectures=parse_names(arch) or None,
+            workspace_mib=workspace or None,
+            progress=report,
+        )
+    say(
+        f"{artifact.path}: {artifact.spec.precision.upper()}, {artifact.flavour} "
+        f"{artifact.version}, {', '.join(artifact.architectures)}, {artifact.bytes / 1e6:.1f} MB, "
+        f"built in {artifact.build_seconds:.1f} s"
+    )
+
+
+def _refuse_existing(out: Path, force: bool) -> None:
+    from msfnet_runtime.errors import MsfnetError
+
+    if out.exists() and not out.is_dir() and not force:
+        raise MsfnetError(f"{out} exists already; pass --force to replace it")

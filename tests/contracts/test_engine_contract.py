@@ -1,0 +1,129 @@
+"""One suite that every engine passes; an engine that cannot run here is skipped with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from msfnet_runtime import Engine, MsfnetError, open_engine
+from msfnet_runtime.engines.fake import FakeEngine
+from tests.onnx_models import conv_model, conv_reference
+from tests.specs import network_spec
+
+
+def fake_engine(folder: Path) -> Engine:
+    """Return the public fake, computing the reference."""
+    return FakeEngine(network_spec(), conv_reference)
+
+
+def onnx_engine(folder: Path) -> Engine:
+    """Return ONNX Runtime on the CPU."""
+    onnx.save(conv_model(network_spec()), folder / "model.onnx")
+    return open_engine(folder / "model.onnx")
+
+
+def onnx_cuda_engine(folder: Path) -> Engine:
+    """Return ONNX Runtime on an NVIDIA GPU."""
+    onnx.save(conv_model(network_spec()), folder / "model.onnx")
+    return open_engine(folder / "model.onnx", provider="cuda")
+
+
+def tensorrt_engine(flavour: str) -> Callable[[Path], Engine]:
+    """Return a maker of TensorRT engines for the GPU at hand."""
+
+    def make(folder: Path) -> Engine:
+        from msfnet_export.build_engine import build_engine
+        from msfnet_runtime.cuda import open_device
+
+        architecture = open_device().architecture
+        onnx.save(conv_model(network_spec()), folder / "model.onnx")
+        build_engine(
+            folder / "model.onnx",
+            folder / "model.engine",
+            flavour=flavour,
+            architectures=(architecture,) if flavour == "tensorrt-rtx" else None,
+        )
+        return open_engine(folder / "model.engine")
+
+    return make
+
+
+MAKERS: dict[str, Callable[[Path], Engine]] = {
+    "fake": fake_engine,
+    "onnxruntime-cpu": onnx_engine,
+    "onnxruntime-cuda": onnx_cuda_engine,
+    "tensorrt": tensorrt_engine("tensorrt"),
+    "tensorrt-rtx": tensorrt_engine("tensorrt-rtx"),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Return each engine in turn, skipping those this machine cannot run."""
+    try:
+        made = MAKERS[request.param](tmp_path)
+    except MsfnetError as error:
+        if request.param in ("fake", "onnxruntime-cpu"):
+            raise
+        pytest.skip(f"{request.param}: {error}")
+    with made:
+        yield made
+
+
+def test_it_computes_what_the_model_says(engine: Engine, rng: np.random.Generator) -> None:
+    """Compared with the same model in NumPy."""
+    batch = rng.normal(size=(1, 3, 32, 64)).astype(np.float32)
+
+    np.testing.assert_allclose(engine.infer(batch), conv_reference(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_an_answer_outlives_the_next_call(engine: Engine, rng: np.random.Generator) -> None:
+    """No engine hands out memory that it will write again."""
+    batch = rng.normal(size=(1, 3, 32, 64)).astype(np.float32)
+    first = engine.infer(batch)
+    kept = first.copy()
+
+    engine.infer(batch * 2 + 1)
+
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_batch_that_is_not_contiguous_is_read_as_it_looks(
+    engine: Engine, rng: np.random.Generator
+) -> None:
+    """Strides are the engine's concern, not the caller's."""
+    batch = rng.normal(size=(1, 3, 64, 32)).astype(np.float32).transpose(0, 1, 3, 2)
+
+    np.testing.assert_allclose(engine.infer(batch), conv_reference(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_another_shape_or_type_is_refused(engine: Engine) -> None:
+    """The line names both sides."""
+    with pytest.raises(MsfnetError, match="1x3x32x64 float32, not 1x3x32x65 float32"):
+        engine.infer(np.ones((1, 3, 32, 65), np.float32))
+    with pytest.raises(MsfnetError, match="not 1x3x32x64 float64"):
+        engine.infer(np.ones((1, 3, 32, 64)))
+
+
+def test_it_knows_its_spec_and_what_runs_it(engine: Engine) -> None:
+    """The spec is the file's own."""
+    assert engine.spec == network_spec()
+    assert engine.describe()
+
+
+def test_closing_twice_is_allowed_and_use_after_it_refused(engine: Engine) -> None:
+    """Nobody has to keep count."""
+    engine.close()
+    engine.close()
+
+    with pytest.raises(MsfnetError, match="closed"):
+        engine.infer(np.ones((1, 3, 32, 64), np.float32))
+
+
+def test_every_engine_is_an_engine(engine: Engine) -> None:
+    """The protocol is checked at run time too."""
+    assert isinstance(engine, Engine)

@@ -1,0 +1,68 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import atomic_directory, atomic_path, sha256
+
+
+def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of writing keeps what was there and leaves nothing else."""
+    target = tmp_path / "model.onnx"
+    target.write_text("old")
+
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
+    """The temporary name keeps the suffix, since writers choose a format by it."""
+    target = tmp_path / "new" / "video.mp4"
+
+    with atomic_path(target) as partial:
+        assert partial.suffix == ".mp4"
+        partial.write_text("whole")
+
+    assert target.read_text() == "whole"
+
+
+def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    """A file in the way of a folder is named, with what to do."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(MsfnetError, match="cannot write"), atomic_path(tmp_path / "file/out.onnx"):
+        pytest.fail("nothing can be written here")
+
+
+def test_a_folder_is_all_there_or_not_at_all(tmp_path: Path) -> None:
+    """An error while a data set is written leaves no folder that looks like one."""
+    with pytest.raises(ValueError, match="stop"), atomic_directory(tmp_path / "data") as partial:
+        (partial / "half").write_text("")
+        raise ValueError("stop")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None:
+    """Whatever lies there is somebody's."""
+    (tmp_path / "mine").write_text("")
+
+    with pytest.raises(MsfnetError, match="exists already"), atomic_directory(tmp_path):
+        pytest.fail("must not start")
+
+
+def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
+    """Longer than one block, compared with hashlib on the whole."""
+    content = bytes(range(256)) * 8192
+    (tmp_path / "x").write_bytes(content)
+
+    assert sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
