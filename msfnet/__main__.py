@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     try:
         status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except BaseException as error:  # noqa: BLE001 - the last line of defence against tracebacks
+    except BaseException as error:
         if debug:
             raise
         return _explain(error, arguments)

@@ -1,0 +1,31 @@
+# The two commands of the README. Each makes the same environment once, in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bare clean
+
+demo: $(READY)  ## Run the whole pipeline on generated scenes; results land in demo/
+	$(BIN)/msfnet demo --out demo --force
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, types, and the direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bare: $(READY)  ## Install the wheel in clean environments of Python 3.10 and 3.11, without torch
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_bare_environment.py
+
+clean:  ## Remove what the commands above made
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (a few minutes, once): PyTorch, ONNX Runtime, TensorRT for RTX"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
