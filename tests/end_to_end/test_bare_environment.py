@@ -1,4 +1,4 @@
-"""The runtime needs numpy, OpenCV, typer and ONNX Runtime: nothing else, on Python 3.10 and later."""
+"""The runtime needs numpy, OpenCV, typer and ONNX Runtime, and nothing else, on 3.10 and 3.11."""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+"""Streams a source through any model into files or a window."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msfnet_runtime import DepthEstimator, MsfnetError
+from msfnet_runtime.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from msfnet_runtime.pipeline import StreamReport
+
+
+def stream_to(
+    model: Path,
+    source: str,
+    *,
+    out: Path | None = None,
+    show: bool = False,
+    max_frames: int | None = None,
+    provider: str = "cpu",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> StreamReport:
+    """Run every frame of ``source`` through ``model``.
+
+    Args:
+        model: checkpoint, ONNX file or engine.
+        source: camera index, URL, video, folder of images, KITTI drive or ``synthetic:…``.
+        out: a video file, or a folder for 16-bit PNG.
+        show: open a window.
+        max_frames: stop after so many.
+        provider: ONNX Runtime's provider.
+        threads: CPU threads; 0 leaves the choice to the library.
+        progress: called as (frames written, total or 0, rate).
+
+    Raises:
+        MsfnetError: nowhere to stream to, or anything that cannot be opened or written.
+    """
+    from msfnet.models import open_model
+    from msfnet_runtime.pipeline import run_pipeline
+    from msfnet_runtime.sinks import open_sink
+    from msfnet_runtime.sinks.window import WindowSink
+    from msfnet_runtime.sources import open_source
+
+    if out is None and not show:
+        raise MsfnetError("nowhere to stream to; pass --out depth.mp4, --out FOLDER or --show")
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_model(model, provider=provider, threads=threads))
+        frames = stack.enter_context(open_source(source))
+        sinks = [open_sink(out, engine.spec)] if out else []
+        windows = [WindowSink(engine.spec)] if show else []
+        opened = [stack.enter_context(sink) for sink in (*sinks, *windows)]
+        return run_pipeline(
+            frames, DepthEstimator(engine), opened, max_frames=max_frames, progress=progress
+        )
