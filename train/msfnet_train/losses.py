@@ -1,0 +1,203 @@
+"""The losses of Sec. III-D, each masked by validity and averaged over the valid pixels.
+
+Every function takes ``prediction`` and ``target`` as (N, 1, H, W) floating tensors in the
+target's unit and ``valid`` as (N, 1, H, W) bool, computes in float32 whatever autocast says, and
+returns a scalar. A batch without a valid pixel in one of its images is an error that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional
+
+from msfnet_runtime import MsfnetError
+
+Weighting = Literal["sample", "pixel"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The weights and switches of Eq. 3; the defaults are the paper's for NYU."""
+
+    batch_weight: float = 0.1
+    """Lambda, of the batch loss."""
+    auxiliary_weight: float = 0.1
+    """Mu, of the auxiliary loss."""
+    batch: bool = True
+    """Off leaves plain L1 in its place, as in the first four rows of Table III."""
+    weighting: Weighting = "sample"
+    """Eq. 4 over the images of the batch (the text), or over the pixels (the formula)."""
+    ssim: bool = True
+    """Off for sparse targets, on which SSIM has no windows."""
+    dynamic_range: float = 100.0
+    """L of SSIM: the target's own range; 100 for NYU's inverse depth, 80 for KITTI's metres."""
+
+
+class MSFNetLoss:
+    """Eq. 3: ``lambda L_batch + L_grad + L_SSIM + mu L_aux``."""
+
+    def __init__(self, config: LossConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self,
+        prediction: Tensor,
+        auxiliary: tuple[Tensor, ...],
+        target: Tensor,
+        valid: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return every term, weighted as in Eq. 3, and their sum as ``loss``."""
+        config = self.config
+        if config.batch:
+            main = batch_loss(prediction, target, valid, weighting=config.weighting)
+        else:
+            main = l1_loss(prediction, target, valid)
+        terms = {
+            "batch": config.batch_weight * main,
+            "gradient": gradient_loss(prediction, target, valid),
+        }
+        if config.ssim:
+            terms["ssim"] = ssim_loss(prediction, target, valid, config.dynamic_range)
+        if auxiliary:
+            terms["auxiliary"] = config.auxiliary_weight * auxiliary_loss(auxiliary, target, valid)
+        return {**terms, "loss": torch.stack(list(terms.values())).sum()}
+
+
+def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the batch of each image's mean absolute error."""
+    return image_errors(prediction, target, valid).mean()
+
+
+def batch_loss(
+    prediction: Tensor, target: Tensor, valid: Tensor, weighting: Weighting = "sample"
+) -> Tensor:
+    """Eq. 4: hard samples weigh more, plus plain L1.
+
+    ``sample`` weighs each image's mean error by its softmax over the **global** batch (gathered
+    from all processes); ``pixel`` is the formula to the letter, a softmax over one image's
+    pixels. The weights carry no gradient.
+    """
+    errors = image_errors(prediction, target, valid)
+    if weighting == "sample":
+        weighted = (_global_softmax(errors.detach()) * errors).sum() * _world_size()
+        return weighted + errors.mean()
+    return _pixel_weighted(prediction, target, valid).mean() + errors.mean()
+
+
+def _pixel_weighted(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return (1/n) sum_i w_i |e_i| of every image, w the softmax over its valid pixels: (N,)."""
+    error = _absolute_error(prediction, target, valid).flatten(1)
+    mask = valid.flatten(1)
+    weights = torch.softmax(error.detach().masked_fill(~mask, -torch.inf), dim=1)
+    return (weights * error).sum(1) / mask.sum(1)
+
+
+def _global_softmax(errors: Tensor) -> Tensor:
+    """Return this process's share of the softmax over all processes' images: (N,).
+
+    ``torch.softmax`` subtracts the maximum: errors of 100 would overflow a bare exponential.
+    """
+    if _world_size() == 1:
+        return torch.softmax(errors, dim=0)
+    gathered = [torch.empty_like(errors) for _ in range(_world_size())]
+    distributed.all_gather(gathered, errors)
+    start = distributed.get_rank() * len(errors)
+    return torch.softmax(torch.cat(gathered), dim=0)[start : start + len(errors)]
+
+
+def _world_size() -> int:
+    """Return the number of processes; DDP averages their gradients, hence the factor above."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
+
+
+def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Eq. 5: mean difference of the gradients in x and y, where both neighbours are valid.
+
+    An image with no two valid neighbours (sparse LiDAR) adds nothing.
+    """
+    difference = _difference(prediction, target, valid)
+    loss = difference.new_zeros(())
+    for dim in (-1, -2):
+        size = difference.shape[dim]
+        both = valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
+        loss = loss + _masked_mean(difference.diff(dim=dim).abs(), both)
+    return loss
+
+
+def ssim_loss(prediction: Tensor, target: Tensor, valid: Tensor, dynamic_range: float) -> Tensor:
+    """Eq. 6: ``(1 - SSIM) / 2`` over the 11x11 Gaussian windows (sigma 1.5) that are all valid.
+
+    Source: Wang et al. 2004, with C1 = (0.01 L)^2, C2 = (0.03 L)^2. Zero where the batch has no
+    whole window.
+    """
+    with torch.autocast(prediction.device.type, enabled=False):
+        x, y = prediction.float(), target.float().masked_fill(~valid, 0.0)
+        x = x.masked_fill(~valid, 0.0)
+        window = _gaussian_window(x)
+        mean_x, mean_y = (functional.conv2d(image, window) for image in (x, y))
+        var_x = functional.conv2d(x * x, window) - mean_x**2
+        var_y = functional.conv2d(y * y, window) - mean_y**2
+        covariance = functional.conv2d(x * y, window) - mean_x * mean_y
+        c1, c2 = (0.01 * dynamic_range) ** 2, (0.03 * dynamic_range) ** 2
+        ssim = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+            (mean_x**2 + mean_y**2 + c1) * (var_x.clamp_min(0) + var_y.clamp_min(0) + c2)
+        )
+        whole = -functional.max_pool2d(-valid.float(), window.shape[-1], stride=1) > 0
+        return _masked_mean((1 - ssim) / 2, whole)
+
+
+def _gaussian_window(like: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
+    """Return the (1, 1, size, size) float32 window of the SSIM paper."""
+    offset = torch.arange(size, dtype=torch.float32, device=like.device) - (size - 1) / 2
+    line = torch.exp(-(offset**2) / (2 * sigma**2))
+    line = line / line.sum()
+    return torch.outer(line, line)[None, None]
+
+
+def auxiliary_loss(auxiliary: tuple[Tensor, ...], target: Tensor, valid: Tensor) -> Tensor:
+    """Eq. 7: L1 of y2 and y3, each brought to the target's grid bilinearly."""
+    size = target.shape[-2:]
+    return torch.stack(
+        [
+            l1_loss(
+                functional.interpolate(y.float(), size=size, mode="bilinear", align_corners=False),
+                target,
+                valid,
+            )
+            for y in auxiliary
+        ]
+    ).sum()
+
+
+def image_errors(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return every image's mean absolute error over its valid pixels: (N,) float32.
+
+    Raises:
+        MsfnetError: an image has no valid pixel.
+    """
+    error = _absolute_error(prediction, target, valid)
+    count = valid.sum(dim=(1, 2, 3))
+    if not bool(count.all()):
+        empty = ", ".join(str(i) for i in (count == 0).nonzero().flatten().tolist())
+        raise MsfnetError(f"no valid depth in image(s) {empty} of the batch; check the data set")
+    return error.sum(dim=(1, 2, 3)) / count
+
+
+def _absolute_error(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return _difference(prediction, target, valid).abs()
+
+
+def _difference(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return prediction minus target in float32, 0 where invalid, so that no NaN leaks in."""
+    return (prediction.float() - target.float()).masked_fill(~valid, 0.0)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the mask; 0 where it is empty."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp_min(1)

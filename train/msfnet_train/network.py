@@ -1,0 +1,270 @@
+"""MSFNet: an encoder from timm, the paper's decoder, EDA, USF and the auxiliary heads."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from msfnet_runtime import MsfnetError
+from msfnet_train.blocks import (
+    DecoderBlock,
+    EnhancedDiverseAttention,
+    UpsampleStageFusion,
+    initialise,
+)
+
+STRIDES = [2, 4, 8, 16, 32]
+"""Of the five encoder stages, which the paper numbers 1 to 5."""
+
+DECODER_WIDTHS = (1024, 512, 256, 128, 64)
+"""Channels after the 1x1 convolution and after the four decoder blocks, for width 1."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What makes one MSFNet differ from another; the defaults are the paper's full network."""
+
+    encoder: str = "legacy_senet154"
+    """timm name of an encoder with five stages at strides 2 to 32."""
+    pretrained: bool | str = True
+    """ImageNet weights: from timm, none, or a file of the encoder's state dict."""
+    attention: Literal["eda", "cbam_s", "none"] = "eda"
+    """What weighs stage 3 on its way into the USF; ``none`` without USF is Table III's baseline."""
+    usf: bool = True
+    """Fuse the five stages into the decoder block at stride 4."""
+    auxiliary: bool = True
+    """Heads y2 and y3 of Eq. 7; they exist in training only."""
+    eda_input: Literal["projection", "stage"] = "projection"
+    """Project stage 3 to signed features before the pools, or take it as it is."""
+    eda_placement: Literal["side", "inline"] = "side"
+    """Feed the attended stage 3 to the USF only, or to the decoder's skip as well."""
+    decoder_width: float = 1.0
+    """Scale of the decoder's channels, for light encoders."""
+    usf_width: int = 64
+    """Channels of every Up-block."""
+    usf_output: int = 128
+    """Channels the USF hands to the decoder."""
+    rdr_merge: Literal["add", "concat"] = "add"
+    """How the RDR joins its input."""
+    auxiliary_source: Literal["decoder", "usf"] = "decoder"
+    """Where y3 is taken: the decoder block that consumes the USF, or the USF itself."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.attention != "none" and not self.usf:
+            raise MsfnetError(
+                f"attention = {self.attention!r} needs the USF; set usf = true or attention = 'none'"
+            )
+        if not 0 < self.decoder_width <= 4:
+            raise MsfnetError(f"decoder_width {self.decoder_width} is out of range; use 0 < w <= 4")
+        if self.usf_width < 2 or self.usf_width % 2 or self.usf_output < 1:
+            raise MsfnetError("usf_width must be even and positive, usf_output positive")
+
+
+class Ablation(NamedTuple):
+    """One row of Table III."""
+
+    network: Mapping[str, Any]
+    """Fields of :class:`NetworkConfig` that differ from the full network."""
+    batch_loss: bool
+    """Whether Eq. 4's weighted term is on; off is plain L1."""
+
+
+TABLE_III: Mapping[str, Ablation] = MappingProxyType(
+    {
+        "baseline": Ablation({"usf": False, "attention": "none"}, batch_loss=False),
+        "usf": Ablation({"attention": "none"}, batch_loss=False),
+        "usf+cbam_s": Ablation({"attention": "cbam_s"}, batch_loss=False),
+        "usf+eda": Ablation({}, batch_loss=False),
+        "usf+eda+batch_loss": Ablation({}, batch_loss=True),
+    }
+)
+"""The five rows of the paper's ablation, by name."""
+
+
+class TrainingOutput(NamedTuple):
+    """What the network gives in training mode; all (N, 1, ceil(H/2), ceil(W/2)) or smaller."""
+
+    prediction: Tensor
+    """The depth or inverse depth, as in evaluation mode."""
+    auxiliary: tuple[Tensor, ...]
+    """y2 and y3 of Eq. 7 at their own grids; empty without auxiliary heads."""
+
+
+class MSFNet(nn.Module):
+    """The network of Fig. 2.
+
+    (N, 3, H, W) float32, normalised, to the prediction (N, 1, ceil(H/2), ceil(W/2)) in the
+    target's unit; in training mode to a :class:`TrainingOutput`.
+
+    Raises:
+        MsfnetError: unknown or unfit encoder, or its weights cannot be had.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = make_encoder(config.encoder, config.pretrained)
+        channels = encoder_channels(self.encoder)
+        self.eda: nn.Module | None = None
+        if config.attention != "none":
+            self.eda = EnhancedDiverseAttention(
+                channels[2],
+                projection=config.eda_input == "projection",
+                minimum=config.attention == "eda",
+            )
+        self.usf: UpsampleStageFusion | None = None
+        if config.usf:
+            self.usf = UpsampleStageFusion(
+                channels, config.usf_width, config.usf_output, config.rdr_merge
+            )
+        self.decoder = Decoder(
+            channels, config.decoder_width, config.usf_output if config.usf else 0
+        )
+        self.auxiliary = AuxiliaryHeads(*self._auxiliary_channels(channels))
+        for part in (self.eda, self.usf, self.decoder, self.auxiliary):
+            if part is not None:
+                initialise(part)
+
+    def _auxiliary_channels(self, channels: tuple[int, ...]) -> tuple[int, int]:
+        """Return the inputs of the heads y2 and y3; 0 where there is none."""
+        if not self.config.auxiliary:
+            return 0, 0
+        y3 = self.decoder.widths[3]
+        if self.config.auxiliary_source == "usf" and self.config.usf:
+            y3 = self.config.usf_output
+        return (channels[2] if self.eda is not None else 0), (y3 if self.config.usf else 0)
+
+    def forward(self, image: Tensor) -> Tensor | TrainingOutput:
+        """Predict; see the class for shapes."""
+        stages: list[Tensor] = self.encoder(image)
+        attended = self.eda(stages[2]) if self.eda is not None else None
+        fused = self._fuse(stages, attended)
+        if attended is not None and self.config.eda_placement == "inline":
+            stages[2] = attended
+        prediction: Tensor
+        prediction, merged = self.decoder(stages, fused)
+        if not self.training:
+            return prediction
+        y3 = fused if self.config.auxiliary_source == "usf" else merged
+        return TrainingOutput(prediction, self.auxiliary(attended, y3))
+
+    def _fuse(self, stages: list[Tensor], attended: Tensor | None) -> Tensor | None:
+        if self.usf is None:
+            return None
+        inputs = [*stages[:2], stages[2] if attended is None else attended, *stages[3:]]
+        fused: Tensor = self.usf(inputs, (stages[1].shape[-2], stages[1].shape[-1]))
+        return fused
+
+
+class Decoder(nn.Module):
+    """1x1 convolution on stage 5, then blocks at strides 16, 8, 4, 2, and a linear 3x3 head.
+
+    Args:
+        channels: of the five encoder stages.
+        width: scale of :data:`DECODER_WIDTHS`.
+        fused_channels: channels of the USF output, joined at stride 4; 0 for none.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: float, fused_channels: int) -> None:
+        super().__init__()
+        self.widths = tuple(max(8, round(w * width / 8) * 8) for w in DECODER_WIDTHS)
+        self.bottom = nn.Conv2d(channels[4], self.widths[0], 1)
+        self.stage4 = DecoderBlock(self.widths[0], channels[3], self.widths[1])
+        self.stage3 = DecoderBlock(self.widths[1], channels[2], self.widths[2])
+        self.stage2 = DecoderBlock(self.widths[2], channels[1] + fused_channels, self.widths[3])
+        self.stage1 = DecoderBlock(self.widths[3], channels[0], self.widths[4])
+        self.head = nn.Conv2d(self.widths[4], 1, 3, padding=1)
+
+    def forward(self, stages: list[Tensor], fused: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the prediction (N, 1, h, w) and the block that consumed the USF output."""
+        x = self.stage4(self.bottom(stages[4]), stages[3])
+        x = self.stage3(x, stages[2])
+        merged = self.stage2(x, *([stages[1]] if fused is None else [stages[1], fused]))
+        return self.head(self.stage1(merged, stages[0])), merged
+
+
+class AuxiliaryHeads(nn.Module):
+    """1x1 convolutions to y2 (EDA output) and y3 (USF, or the decoder block behind it), Eq. 7."""
+
+    def __init__(self, y2_channels: int, y3_channels: int) -> None:
+        super().__init__()
+        self.y2 = nn.Conv2d(y2_channels, 1, 1) if y2_channels else None
+        self.y3 = nn.Conv2d(y3_channels, 1, 1) if y3_channels else None
+
+    def forward(self, attended: Tensor | None, fused: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the predictions of the heads that exist, at their own grids."""
+        pairs = ((self.y2, attended), (self.y3, fused))
+        return tuple(head(x) for head, x in pairs if head is not None and x is not None)
+
+
+def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
+    """Build a timm encoder that returns its five stages.
+
+    Raises:
+        MsfnetError: unknown name, not five stages at strides 2 to 32, or weights out of reach.
+    """
+    import timm
+
+    if name not in timm.list_models(include_tags=True) and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"
+        raise MsfnetError(f"unknown encoder {name!r}{hint}")
+    encoder: nn.Module = _create(name, pretrained is True)
+    reduction = list(encoder.feature_info.reduction())  # type: ignore[operator,union-attr]
+    if reduction != STRIDES:
+        strides = ", ".join(map(str, reduction))
+        raise MsfnetError(
+            f"encoder {name} has stages at strides {strides}; MSFNet needs 2, 4, 8, 16, 32: "
+            "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
+        )
+    if isinstance(pretrained, str):
+        _load_weights(encoder, pretrained)
+    return encoder
+
+
+def _create(name: str, pretrained: bool) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(name, features_only=True, pretrained=pretrained)
+    except (AttributeError, AssertionError, NotImplementedError, IndexError, KeyError) as error:
+        raise MsfnetError(
+            f"encoder {name} gives no stages ({type(error).__name__}); choose another, such as "
+            "mobilenetv3_large_100, resnet50 or legacy_senet154"
+        ) from None
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise MsfnetError(
+            f"the ImageNet weights of {name} cannot be downloaded ({type(error).__name__}); set "
+            "network.pretrained = false, or to a local file of the encoder's weights"
+        ) from None
+
+
+def _load_weights(encoder: nn.Module, path: str) -> None:
+    """Load an encoder's state dict; classifier weights in the file are passed over."""
+    try:
+        weights = torch.load(Path(path), map_location="cpu", weights_only=True)
+        missing = encoder.load_state_dict(weights, strict=False).missing_keys
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        raise MsfnetError(
+            f"{path} holds no weights of this encoder ({type(error).__name__}); give a state dict"
+        ) from None
+    if missing:
+        raise MsfnetError(
+            f"{path} lacks {len(missing)} of the encoder's weights, {missing[0]} first"
+        )
+
+
+def encoder_channels(encoder: nn.Module) -> tuple[int, ...]:
+    """Return the channels of the five stages."""
+    return tuple(int(c) for c in encoder.feature_info.channels())  # type: ignore[operator,union-attr]
