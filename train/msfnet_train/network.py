@@ -61,7 +61,7 @@ class NetworkConfig:
         """Refuse what cannot be built."""
         if self.attention != "none" and not self.usf:
             raise MsfnetError(
-                f"attention = {self.attention!r} needs the USF; set usf = true or attention = 'none'"
+                f"attention = {self.attention!r} needs the USF; set usf = true, or 'none'"
             )
         if not 0 < self.decoder_width <= 4:
             raise MsfnetError(f"decoder_width {self.decoder_width} is out of range; use 0 < w <= 4")

@@ -1,0 +1,123 @@
+"""Checkpoints: weights, and beside them all that is needed to run or to continue them.
+
+One format serves the training loop and everybody else: a file of ``torch.save`` that holds only
+tensors and plain values (it is read with ``weights_only``), with the network's weights under
+``state_dict`` as ``network.*`` and everything else that this project adds under ``msfnet``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msfnet_runtime import ModelSpec, MsfnetError
+from msfnet_runtime.files import atomic_path, sha256
+from msfnet_train.network import MSFNet
+from msfnet_train.recipe import Recipe
+
+KEY = "msfnet"
+"""The key of this project's part of the file."""
+
+FORMAT = 1
+
+PREFIX = "network."
+"""Of the network's weights in ``state_dict``."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and where it comes from."""
+
+    network: MSFNet
+    """In evaluation mode, on the CPU."""
+    spec: ModelSpec
+    """Of the network graph at the recipe's inference size."""
+    recipe: Recipe
+    """What it was trained by."""
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """Return what a checkpoint says beside its weights."""
+    spec = replace(recipe.spec(), git_revision=git_revision())
+    return {"format": FORMAT, "recipe": recipe.to_dict(), "spec": spec.to_json()}
+
+
+def save_checkpoint(path: str | os.PathLike[str], network: MSFNet, recipe: Recipe) -> None:
+    """Write a network's weights with the recipe they belong to.
+
+    Raises:
+        MsfnetError: the file cannot be written.
+    """
+    weights = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as partial:
+        torch.save({"state_dict": weights, KEY: describe(recipe)}, partial)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint written by training or :func:`save_checkpoint`.
+
+    Raises:
+        MsfnetError: missing, corrupt, not one of ours, or of a newer format.
+    """
+    content = read_checkpoint(path)
+    recipe = Recipe.from_dict(content[KEY]["recipe"], f"of {path}")
+    network = MSFNet(replace(recipe.network, pretrained=False))
+    weights = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(PREFIX)
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise MsfnetError(
+            f"the weights in {path} do not fit the network its recipe describes; train again"
+        ) from None
+    spec = ModelSpec.from_json(content[KEY]["spec"])
+    return Checkpoint(network.eval(), replace(spec, checkpoint_sha256=sha256(path)), recipe)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a checkpoint's content; only tensors and plain values are ever unpickled.
+
+    Raises:
+        MsfnetError: as :func:`load_checkpoint`.
+    """
+    try:
+        content: dict[str, Any] = torch.load(Path(path), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError):
+        raise MsfnetError(f"{path} is corrupt or no checkpoint; train or copy it again") from None
+    ours = content.get(KEY) if isinstance(content, dict) else None
+    if not (isinstance(ours, dict) and isinstance(content.get("state_dict"), dict)):
+        raise MsfnetError(f"{path} is no msfnet checkpoint; make one with `msfnet train`")
+    if ours.get("format") != FORMAT:
+        raise MsfnetError(
+            f"{path} has checkpoint format {ours.get('format')}, this msfnet reads {FORMAT}; "
+            "update msfnet or train again"
+        )
+    return content
+
+
+def git_revision() -> str:
+    """Return the commit this code runs from; empty when it is not run from its repository."""
+    here = Path(__file__).resolve()
+    try:
+        for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+            answer = subprocess.run(
+                ["git", "-C", str(here.parent), *command],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer

@@ -1,0 +1,273 @@
+"""Recipes: everything that decides a training run, in one typed TOML file.
+
+The typed models below are the truth: an unknown key, a wrong type or a value out of range is an
+error of one line that names the key, the recipe and, where there is one, the key that was meant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from msfnet_benchmarks.protocols import find_protocol
+from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
+from msfnet_train.losses import LossConfig
+from msfnet_train.network import TABLE_III, NetworkConfig
+from msfnet_train.typed_toml import build
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""RGB mean of ImageNet's images scaled to 0..1."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB standard deviation of ImageNet's images scaled to 0..1."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data a run reads, and what the network sees of it. Sizes are (height, width)."""
+
+    layout: Literal["nyu", "kitti"]
+    """NYU in DenseDepth's layout (dense depth images), or KITTI raw drives (velodyne scans)."""
+    dataset: str
+    """The data set's name, for the model's spec."""
+    crop: tuple[int, int]
+    """What the network sees in training, pixels; the target is half of it, rounded up."""
+    inference_size: tuple[int, int]
+    """What the network sees in validation, and the size it is exported at by default."""
+    protocol: str
+    """The evaluation protocol that validation scores by."""
+    depth_kind: Literal["metric", "inverse"]
+    """Predict metres, or ``inverse_scale`` / metres."""
+    depth_range_m: tuple[float, float]
+    """Targets are kept within it, and so are answers, metres."""
+    inverse_scale: float = 1.0
+    """10 is DenseDepth's convention: 0.1 to 10 m become 100 to 1."""
+    image_size: tuple[int, int] | None = None
+    """Scale frames to this before cropping, pixels; left out: as they are."""
+    train_list: str = "train"
+    """NYU: the list ``nyu2_<name>.csv`` to train on."""
+    validation_list: str = "val"
+    """NYU: the list to validate on."""
+    validation_share: float = 0.1
+    """KITTI: the last frames of every drive are held out, this share of them."""
+    max_train: int = 0
+    """Use only so many training pairs, spread over the list; 0: all."""
+    max_validation: int = 0
+    """Use only so many validation pairs, spread over the list; 0: all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run could use."""
+        for name in ("crop", "inference_size", "image_size"):
+            if min(getattr(self, name) or (32,)) < 32:
+                raise MsfnetError(f"data.{name} is below 32 pixels; the encoder needs 32 or more")
+        if not 0 < self.validation_share < 1:
+            raise MsfnetError("data.validation_share must lie between 0 and 1")
+        if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
+            raise MsfnetError("data.depth_range_m must be [min, max] in metres with 0 < min < max")
+        find_protocol(self.protocol)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes to training pairs (Sec. IV)."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    channel_permutation: float = 0.5
+    """Probability that the colour channels change places."""
+    random_crop: bool = False
+    """Crop anywhere (KITTI) instead of at the centre (NYU)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule; the defaults are the paper's."""
+
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    """Coupled (L2), as in Adam, not AdamW."""
+    schedule: Literal["step", "onecycle", "constant"] = "step"
+    """``step``: times ``step_factor`` every ``step_epochs``; ``onecycle``: up, then down to 0."""
+    step_epochs: int = 5
+    step_factor: float = 0.05
+    """The paper's "reduced to 5 %"; 0.95 is the other way to read it."""
+    warmup_share: float = 0.2
+    """``onecycle``: the share of all steps in which the rate rises."""
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and on what a run trains."""
+
+    epochs: int = 20
+    batch_size: int = 16
+    """Pairs per process and step."""
+    workers: int = 2
+    """Processes that read data; 0 reads in the training process."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    devices: int = 0
+    """GPUs (or CPU processes); 0: all GPUs there are, or one CPU process."""
+    nodes: int = 1
+    gradient_clip: float = 0.0
+    """Largest gradient norm; 0: no clipping."""
+    seed: int = 0
+    initial_prediction: float = 0.0
+    """What the untrained head answers, in the target's unit; near the median saves light recipes
+    many steps. The paper says nothing of it."""
+    validate_every: int = 1
+    """Epochs between validations."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that are none."""
+        for name in ("epochs", "batch_size", "nodes", "validate_every"):
+            if getattr(self, name) < 1:
+                raise MsfnetError(f"trainer.{name} must be at least 1")
+        if min(self.workers, self.devices, self.gradient_clip) < 0:
+            raise MsfnetError("trainer.workers, devices and gradient_clip must not be negative")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run."""
+
+    name: str
+    data: DataConfig
+    notes: str = ""
+    """What the recipe is for, and the paper's figures to compare with."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as :meth:`from_dict` reads them; None where a key was left out."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str) -> Recipe:
+        """Build a recipe from the tables of a TOML file.
+
+        Raises:
+            MsfnetError: unknown key, wrong type or missing key; the line names ``source``.
+        """
+        recipe: Recipe = build(cls, values, source)
+        return recipe
+
+    def ablated(self, row: str) -> Recipe:
+        """Return the recipe of one row of Table III.
+
+        Raises:
+            MsfnetError: no such row.
+        """
+        if row not in TABLE_III:
+            raise MsfnetError(f"unknown ablation {row!r}; choose one of {', '.join(TABLE_III)}")
+        network, batch_loss = TABLE_III[row]
+        return replace(
+            self,
+            name=f"{self.name}:{row}",
+            network=replace(self.network, **network),
+            loss=replace(self.loss, batch=batch_loss),
+        )
+
+    def spec(self) -> ModelSpec:
+        """Return the spec of the network graph at the recipe's inference size."""
+        data = self.data
+        spec = ModelSpec(
+            graph="network",
+            inputs=(),
+            outputs=(),
+            size=data.inference_size,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            depth_kind=data.depth_kind,
+            depth_range_m=data.depth_range_m,
+            dataset=data.dataset,
+            encoder=self.network.encoder,
+            inverse_scale=data.inverse_scale,
+            notes={"recipe": self.name},
+        )
+        return at_size(spec, data.inference_size)
+
+
+def at_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
+    """Return a network graph's spec for another input size (height, width), pixels."""
+    height, width = size
+    return replace(
+        spec,
+        size=size,
+        inputs=(TensorSpec("image", "float32", (1, 3, height, width)),),
+        outputs=(TensorSpec("prediction", "float32", (1, 1, *half(size))),),
+    )
+
+
+def half(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the grid of the prediction for an input (height, width): half, rounded up."""
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with msfnet."""
+    folder = resources.files("msfnet_train") / "recipes"
+    return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or from a TOML file.
+
+    Args:
+        name_or_path: one of :func:`recipe_names`, or a file ending in ``.toml``.
+        overrides: ``table.key=value`` with a TOML value; a bare word is taken as a string.
+
+    Raises:
+        MsfnetError: no such recipe, not TOML, or a key or value that does not fit.
+    """
+    name = str(name_or_path)
+    source, text = _read(name)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MsfnetError(f"recipe {source} is not TOML: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    return Recipe.from_dict({"name": Path(name).stem, **values}, source)
+
+
+def _read(name: str) -> tuple[str, str]:
+    """Return the recipe's name for messages, and its text."""
+    if name in recipe_names():
+        return name, (resources.files("msfnet_train") / f"recipes/{name}.toml").read_text("utf-8")
+    if not name.endswith(".toml"):
+        raise MsfnetError(
+            f"unknown recipe {name!r}; choose one of {', '.join(recipe_names())} or a .toml file"
+        )
+    try:
+        return name, Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise MsfnetError(f"cannot read recipe {name}: {reason}; check the path") from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one ``table.key=value`` in place."""
+    path, equals, text = override.partition("=")
+    *tables, key = path.strip().split(".")
+    if not equals or not key:
+        raise MsfnetError(f"--set {override!r} is not key=value; write e.g. trainer.epochs=5")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise MsfnetError(f"--set {override!r}: {table} is a value, not a table")
+    try:
+        values[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[key] = text.strip()
