@@ -29,7 +29,6 @@ _HOMES = {
 if TYPE_CHECKING:
     from msfnet_benchmarks.metrics import depth_metrics
     from msfnet_benchmarks.protocols import PROTOCOLS
-
     from msfnet_calibration import quantize_int8
     from msfnet_export import build_engine, convert_fp16, export_network
     from msfnet_runtime import (

@@ -46,12 +46,20 @@ def synthesize(
     with progress("synthesize") as report:
         if layout is Layout.kitti:
             synthesize_kitti(
-                out, drives=scenes, frames=frames, seed=seed, size=chosen or (375, 1242),
+                out,
+                drives=scenes,
+                frames=frames,
+                seed=seed,
+                size=chosen or (375, 1242),
                 progress=report,
             )
         else:
             synthesize_nyu(
-                out, scenes=scenes, frames=frames, seed=seed, size=chosen or (480, 640),
+                out,
+                scenes=scenes,
+                frames=frames,
+                seed=seed,
+                size=chosen or (480, 640),
                 progress=report,
             )
     say(f"{out}: {scenes * frames} frames in {layout.value}'s layout")

@@ -37,7 +37,6 @@ def tensorrt_engine(flavour: str) -> Callable[[Path], Engine]:
 
     def make(folder: Path) -> Engine:
         from msfnet_export.build_engine import build_engine
-
         from msfnet_runtime.cuda import open_device
 
         architecture = open_device().architecture

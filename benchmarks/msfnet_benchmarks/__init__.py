@@ -1,0 +1,1 @@
+"""Measures depth: metrics, named protocols, ground truth, latency and reports."""

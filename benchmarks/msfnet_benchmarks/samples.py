@@ -1,0 +1,175 @@
+"""Frames with ground truth, loaded when asked for; used by evaluation and by training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_benchmarks.ground_truth import (
+    DepthEncoding,
+    KittiCalibration,
+    load_kitti_calibration,
+    project_velodyne,
+    read_depth,
+    read_velodyne,
+)
+from msfnet_benchmarks.protocols import GroundTruth
+from msfnet_runtime import CameraIntrinsics, Frame, MsfnetError
+from msfnet_runtime.images import read_image
+from msfnet_runtime.sources import kitti, nyu
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file and where its ground truth comes from."""
+
+    name: str
+    """Readable and unique within the data set."""
+    image_path: Path
+    depth_path: Path
+    """The file that holds the measurement: a depth image or a scan."""
+    depth_reader: Callable[[tuple[int, int]], NDArray[np.float32]]
+    """Reads the ground truth for an image of (height, width), in metres, 0 = none."""
+    intrinsics: CameraIntrinsics | None = None
+
+    def frame(self, index: int = 0) -> Frame:
+        """Read the image.
+
+        Raises:
+            MsfnetError: unreadable.
+        """
+        image = read_image(self.image_path)
+        return Frame(image, index, intrinsics=self.intrinsics, name=self.name)
+
+    def ground_truth(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Read the ground truth of an image of ``size``: (H, W) float32 metres, 0 = none.
+
+        Raises:
+            MsfnetError: unreadable, or of another size than the image.
+        """
+        depth = self.depth_reader(size)
+        if depth.shape != size:
+            raise MsfnetError(
+                f"{self.depth_path} is {depth.shape}, its image {size}; check the data set"
+            )
+        return depth
+
+
+def open_samples(
+    path: Path, ground_truth: GroundTruth, split: str | None = None
+) -> Sequence[Sample]:
+    """Find the samples of a data set that carry the wanted kind of ground truth.
+
+    Args:
+        path: KITTI raw drives, or the root of NYU in DenseDepth's layout.
+        ground_truth: what a protocol asks for.
+        split: NYU's list; the test list, or else the validation list, if left out.
+
+    Raises:
+        MsfnetError: missing folder, another layout, or no sample with such ground truth.
+    """
+    if not path.exists():
+        raise MsfnetError(f"{path} does not exist; check the path of the data set")
+    if ground_truth == "nyu_depth":
+        return nyu_samples(path, split)
+    if ground_truth == "velodyne":
+        return kitti_raw_samples(path)
+    return kitti_improved_samples(path)
+
+
+def kitti_raw_samples(path: Path) -> list[Sample]:
+    """Return the frames of KITTI raw drives that have a velodyne scan."""
+    samples = []
+    for drive in kitti.find_drives(path):
+        folder = kitti.calibration_folder(drive)
+        scans = {int(f.stem): f for f in (drive / "velodyne_points/data").glob("*.bin")}
+        pairs = [(f, scans[int(f.stem)]) for f in kitti.frame_files(drive) if int(f.stem) in scans]
+        if pairs:
+            calibration, camera = load_kitti_calibration(folder), kitti.read_intrinsics(folder)
+            samples += [
+                Sample(
+                    f"{drive.name}/{image.stem}",
+                    image,
+                    scan,
+                    partial(_read_scan, scan, calibration),
+                    camera,
+                )
+                for image, scan in pairs
+            ]
+    if not samples:
+        raise MsfnetError(f"no frame in {path} has a scan in velodyne_points/data; add the scans")
+    return samples
+
+
+def _read_scan(
+    path: Path, calibration: KittiCalibration, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    return project_velodyne(read_velodyne(path), calibration, size)
+
+
+def kitti_improved_samples(path: Path) -> list[Sample]:
+    """Return the frames of KITTI raw drives that have an improved depth map.
+
+    The maps are looked for in the depth benchmark's own layout, anywhere below ``path``:
+    ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
+    """
+    maps = {
+        (file.parents[3].name, int(file.stem)): file
+        for file in path.rglob("proj_depth/groundtruth/image_02/*.png")
+    }
+    samples = [
+        Sample(
+            f"{drive.name}/{image.stem}",
+            image,
+            maps[drive.name, int(image.stem)],
+            partial(_read_encoded, maps[drive.name, int(image.stem)], DepthEncoding.UINT16_256),
+            kitti.read_intrinsics(kitti.calibration_folder(drive)),
+        )
+        for drive in _drives_below(path)
+        for image in kitti.frame_files(drive)
+        if (drive.name, int(image.stem)) in maps
+    ]
+    if not samples:
+        raise MsfnetError(
+            f"no frame in {path} has an improved depth map; expected raw drives and "
+            "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
+        )
+    return samples
+
+
+def _drives_below(path: Path) -> list[Path]:
+    return sorted(f.parents[1] for f in path.rglob(f"{kitti.CAMERA}/data") if f.is_dir())
+
+
+def _read_encoded(
+    path: Path, encoding: DepthEncoding, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    return read_depth(path, encoding)
+
+
+def nyu_samples(path: Path, split: str | None = None) -> list[Sample]:
+    """Return the pairs of an NYU list; DenseDepth's test maps are millimetres, the rest 8 bits.
+
+    Raises:
+        MsfnetError: no such list.
+    """
+    lists = nyu.find_lists(path)
+    chosen = split or next((name for name in ("test", "val") if name in lists), "train")
+    if chosen not in lists:
+        raise MsfnetError(f"{path} has no list nyu2_{chosen}.csv; it has {', '.join(lists)}")
+    encoding = DepthEncoding.UINT16_MM if chosen == "test" else DepthEncoding.UINT8_10M
+    return [
+        Sample(
+            f"{image.parent.name}/{image.stem}",
+            image,
+            depth,
+            partial(_read_encoded, depth, encoding),
+            nyu.INTRINSICS,
+        )
+        for image, depth in nyu.read_list(lists[chosen])
+    ]

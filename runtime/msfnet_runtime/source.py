@@ -1,0 +1,67 @@
+"""The source protocol: anything that yields frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from msfnet_runtime.types import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Frames in order. Iterate it once, inside its context."""
+
+    @property
+    def live(self) -> bool:
+        """Whether frames pass by on their own time, so that only the newest is worth keeping."""
+
+    @property
+    def length(self) -> int | None:
+        """How many frames there are, where that is known."""
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the source's own clock."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames."""
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give back cameras and files."""
+
+
+class SourceBase:
+    """What most sources share: not live, of unknown length, nothing to give back."""
+
+    live = False
+    length: int | None = None
+    fps = 30.0
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give back cameras and files."""
+        self.close()
+
+    def close(self) -> None:
+        """Nothing by default."""

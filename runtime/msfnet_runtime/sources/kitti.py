@@ -1,0 +1,141 @@
+"""KITTI raw drives: ``DATE/DATE_drive_NNNN_sync/image_02/data``, calibration beside the drives.
+
+Source: the KITTI raw development kit's readme (Geiger et al., 2013). ``image_02`` is the left
+colour camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.images import read_image
+from msfnet_runtime.source import SourceBase
+from msfnet_runtime.types import CameraIntrinsics, Frame
+
+FRAME_RATE = 10.0
+"""Of the synchronised drives; timestamps are index / 10 Hz where the file is absent."""
+
+CAMERA = "image_02"
+
+
+def is_drive(path: Path) -> bool:
+    """Tell whether a folder is one KITTI drive."""
+    return (path / CAMERA / "data").is_dir()
+
+
+def find_drives(path: Path) -> list[Path]:
+    """Return the drives at ``path``: itself, those of a date, or those of a root of dates, sorted.
+
+    Raises:
+        MsfnetError: there is none.
+    """
+    if is_drive(path):
+        return [path]
+    candidates = [*path.glob(f"*/{CAMERA}/data"), *path.glob(f"*/*/{CAMERA}/data")]
+    drives = sorted(folder.parents[1] for folder in candidates)
+    if not drives:
+        raise MsfnetError(
+            f"{path} holds no KITTI drive; give a folder with DATE/DRIVE/{CAMERA}/data below it"
+        )
+    return drives
+
+
+def frame_files(drive: Path, camera: str = CAMERA) -> list[Path]:
+    """Return a drive's images (png or jpg), sorted by index.
+
+    Raises:
+        MsfnetError: there is none.
+    """
+    folder = drive / camera / "data"
+    files = [f for f in folder.glob("*") if f.suffix in (".png", ".jpg") and f.stem.isdigit()]
+    if not files:
+        raise MsfnetError(f"{folder} holds no png or jpg frames; check the drive")
+    return sorted(files, key=lambda file: int(file.stem))
+
+
+def read_calibration_file(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Return the numeric lines of a KITTI calibration file (``P_rect_02: 7.2e+02 0.0 …``).
+
+    Raises:
+        MsfnetError: missing or without numbers.
+    """
+    values: dict[str, NDArray[np.float64]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise MsfnetError(f"no calibration at {path}; put the date's calibration there") from None
+    for line in lines:
+        key, _, numbers = line.partition(":")
+        try:
+            values[key.strip()] = np.array([float(word) for word in numbers.split()])
+        except ValueError:
+            continue  # calib_time and the like are not numbers
+    if not values:
+        raise MsfnetError(f"{path} holds no calibration; replace it")
+    return values
+
+
+def calibration_folder(drive: Path) -> Path:
+    """Return the folder that holds a drive's calibration: its date's."""
+    return drive.parent
+
+
+def read_intrinsics(folder: Path) -> CameraIntrinsics | None:
+    """Return the left colour camera of a date's ``calib_cam_to_cam.txt``; None without it."""
+    file = folder / "calib_cam_to_cam.txt"
+    if not file.exists():
+        return None
+    values = read_calibration_file(file)
+    try:
+        projection = values["P_rect_02"].reshape(3, 4)
+        width, height = values["S_rect_02"]
+    except (KeyError, ValueError):
+        raise MsfnetError(f"{file} lacks P_rect_02 or S_rect_02; replace it") from None
+    return CameraIntrinsics(
+        fx=float(projection[0, 0]),
+        fy=float(projection[1, 1]),
+        cx=float(projection[0, 2]),
+        cy=float(projection[1, 2]),
+        width=int(width),
+        height=int(height),
+    )
+
+
+def read_timestamps(drive: Path) -> list[float]:
+    """Return the seconds since the first frame from ``timestamps.txt``; empty when it is absent."""
+    file = drive / CAMERA / "timestamps.txt"
+    if not file.exists():
+        return []
+    lines = [line[:26] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        moments = [datetime.fromisoformat(line) for line in lines]
+    except ValueError:
+        raise MsfnetError(f"{file} is not a list of times; replace or remove it") from None
+    return [(moment - moments[0]).total_seconds() for moment in moments]
+
+
+class KittiDrive(SourceBase):
+    """The left colour frames of one drive, or of all drives of a date, in order."""
+
+    fps = FRAME_RATE
+
+    def __init__(self, path: Path) -> None:
+        self._files = [(drive, file) for drive in find_drives(path) for file in frame_files(drive)]
+        self.length = len(self._files)
+        self._intrinsics = {
+            drive: read_intrinsics(calibration_folder(drive)) for drive, _ in self._files
+        }
+        self._timestamps = {drive: read_timestamps(drive) for drive, _ in self._files}
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; the index counts over all drives."""
+        for index, (drive, file) in enumerate(self._files):
+            number, times = int(file.stem), self._timestamps[drive]
+            seconds = times[number] if number < len(times) else number / FRAME_RATE
+            yield Frame(read_image(file), index, seconds, self._intrinsics[drive], file.stem)
