@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,12 @@ KEY = "msfnet"
 """The key of this project's part of the file."""
 
 FORMAT = 1
+
+_UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, struct.error),
+    *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
+)
+"""What unpickling arbitrary bytes was seen to raise."""
 
 PREFIX = "network."
 """Of the network's weights in ``state_dict``."""
@@ -93,7 +100,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(Path(path), map_location="cpu", weights_only=True)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError):
+    except _UNREADABLE:
         raise MsfnetError(f"{path} is corrupt or no checkpoint; train or copy it again") from None
     ours = content.get(KEY) if isinstance(content, dict) else None
     if not (isinstance(ours, dict) and isinstance(content.get("state_dict"), dict)):

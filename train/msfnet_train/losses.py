@@ -18,6 +18,11 @@ from msfnet_runtime import MsfnetError
 
 Weighting = Literal["sample", "pixel"]
 
+SSIM_WINDOW = 11
+"""Side of SSIM's Gaussian window, pixels."""
+SSIM_SIGMA = 1.5
+"""Its standard deviation, pixels."""
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -35,6 +40,13 @@ class LossConfig:
     """Off for sparse targets, on which SSIM has no windows."""
     dynamic_range: float = 100.0
     """L of SSIM: the target's own range; 100 for NYU's inverse depth, 80 for KITTI's metres."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that turn a loss round."""
+        if min(self.batch_weight, self.auxiliary_weight) < 0 or self.dynamic_range <= 0:
+            raise MsfnetError(
+                "loss.batch_weight and auxiliary_weight must be 0 or more, dynamic_range positive"
+            )
 
 
 class MSFNetLoss:
@@ -139,25 +151,26 @@ def ssim_loss(prediction: Tensor, target: Tensor, valid: Tensor, dynamic_range: 
     with torch.autocast(prediction.device.type, enabled=False):
         x, y = prediction.float(), target.float().masked_fill(~valid, 0.0)
         x = x.masked_fill(~valid, 0.0)
-        window = _gaussian_window(x)
-        mean_x, mean_y = (functional.conv2d(image, window) for image in (x, y))
-        var_x = functional.conv2d(x * x, window) - mean_x**2
-        var_y = functional.conv2d(y * y, window) - mean_y**2
-        covariance = functional.conv2d(x * y, window) - mean_x * mean_y
+        moments = _window_means(torch.cat([x, y, x * x, y * y, x * y], dim=1))
+        mean_x, mean_y, square_x, square_y, product = moments.chunk(5, dim=1)
+        var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
+        covariance = product - mean_x * mean_y
         c1, c2 = (0.01 * dynamic_range) ** 2, (0.03 * dynamic_range) ** 2
         ssim = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
             (mean_x**2 + mean_y**2 + c1) * (var_x.clamp_min(0) + var_y.clamp_min(0) + c2)
         )
-        whole = -functional.max_pool2d(-valid.float(), window.shape[-1], stride=1) > 0
+        whole = -functional.max_pool2d(-valid.float(), SSIM_WINDOW, stride=1) > 0
         return _masked_mean((1 - ssim) / 2, whole)
 
 
-def _gaussian_window(like: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
-    """Return the (1, 1, size, size) float32 window of the SSIM paper."""
-    offset = torch.arange(size, dtype=torch.float32, device=like.device) - (size - 1) / 2
-    line = torch.exp(-(offset**2) / (2 * sigma**2))
-    line = line / line.sum()
-    return torch.outer(line, line)[None, None]
+def _window_means(images: Tensor) -> Tensor:
+    """Return the means of (N, C, H, W) over every whole window, one axis after the other."""
+    channels = images.shape[1]
+    offset = torch.arange(SSIM_WINDOW, dtype=torch.float32, device=images.device)
+    line = torch.exp(-((offset - (SSIM_WINDOW - 1) / 2) ** 2) / (2 * SSIM_SIGMA**2))
+    line = (line / line.sum()).expand(channels, 1, 1, -1)
+    rows = functional.conv2d(images, line, groups=channels)
+    return functional.conv2d(rows, line.transpose(-1, -2), groups=channels)
 
 
 def auxiliary_loss(auxiliary: tuple[Tensor, ...], target: Tensor, valid: Tensor) -> Tensor:

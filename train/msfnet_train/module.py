@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,12 @@ class TrainReport:
 class DepthModule(lightning.LightningModule):
     """MSFNet, its losses, its optimiser and its validation by a named protocol."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, pretrained: bool = True) -> None:
+        """Build the network; without ``pretrained``, its weights are about to be replaced."""
         super().__init__()
         self.recipe = recipe
-        self.network = MSFNet(recipe.network)
+        config = recipe.network if pretrained else replace(recipe.network, pretrained=False)
+        self.network = MSFNet(config)
         head = self.network.decoder.head
         if recipe.trainer.initial_prediction and head.bias is not None:
             torch.nn.init.constant_(head.bias, recipe.trainer.initial_prediction)
@@ -240,7 +243,7 @@ def train(
     last = _prepare_folder(folder, recipe, resume)
     with quiet():
         lightning.seed_everything(recipe.trainer.seed, verbose=False)
-        module = DepthModule(recipe)
+        module = DepthModule(recipe, pretrained=last is None)
         trainer = _make_trainer(recipe, folder, progress)
         loaders = DepthData(split, recipe)
         try:
@@ -258,9 +261,7 @@ def _prepare_folder(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     if resume:
         if not last.is_file():
             raise MsfnetError(f"nothing to resume in {folder}: no last.ckpt; leave out --resume")
-        before = Recipe.from_dict(read_checkpoint(last)[KEY]["recipe"], f"of {last}")
-        if before.network != recipe.network:
-            raise MsfnetError(f"{last} holds another network than the recipe's; use its own recipe")
+        _check_resumable(last, recipe)
         return last
     if last.exists():
         raise MsfnetError(f"{folder} holds a run; add --resume or choose another folder")
@@ -275,11 +276,28 @@ def _prepare_folder(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
     return None
 
 
+def _check_resumable(last: Path, recipe: Recipe) -> None:
+    """Refuse a recipe that the checkpoint's weights, optimiser or schedule cannot go on with."""
+    before = Recipe.from_dict(read_checkpoint(last)[KEY]["recipe"], f"of {last}")
+    for table in ("network", "optimizer"):
+        if getattr(before, table) != getattr(recipe, table):
+            raise MsfnetError(
+                f"{last} was trained with another [{table}] than the recipe's; use its own recipe"
+            )
+    if recipe.optimizer.schedule == "onecycle" and before.trainer.epochs != recipe.trainer.epochs:
+        raise MsfnetError(
+            f"the one-cycle schedule of {last} ends after {before.trainer.epochs} epochs; keep "
+            "trainer.epochs, or train anew"
+        )
+
+
 def _make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lightning.Trainer:
     config, gpus = recipe.trainer, torch.cuda.device_count()
     devices = config.devices or max(gpus, 1)
+    if 0 < gpus < devices:
+        raise MsfnetError(f"trainer.devices is {devices}, but there are {gpus} GPUs; lower it")
     loggers = [
-        CSVLogger(folder, name="", version="csv"),
+        CSVLogger(folder, name="", version=_free_name(folder, "csv")),
         TensorBoardLogger(folder, name="", version="tensorboard"),
     ]
     best = ModelCheckpoint(
@@ -309,6 +327,12 @@ def _make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> li
         enable_progress_bar=progress is None and sys.stderr.isatty(),
         enable_model_summary=False,
     )
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """Return ``name``, or ``name-2`` and so on where a run before left its own."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(n for n in chain([name], numbered) if not (folder / n).exists())
 
 
 def _report(

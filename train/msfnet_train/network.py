@@ -226,9 +226,28 @@ def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
             f"encoder {name} has stages at strides {strides}; MSFNet needs 2, 4, 8, 16, 32: "
             "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
         )
+    _check_grids(encoder, name)
     if isinstance(pretrained, str):
         _load_weights(encoder, pretrained)
     return encoder
+
+
+def _check_grids(encoder: nn.Module, name: str) -> None:
+    """Refuse an encoder whose first stage is not half of any input, rounded up."""
+    height, width = 65, 97
+    training = encoder.training
+    try:
+        with torch.no_grad():
+            stages: list[Tensor] = encoder.eval()(torch.zeros(1, 3, height, width))
+        first = stages[0].shape[-2], stages[0].shape[-1]
+    except RuntimeError:  # stages that must agree do not, or nothing is left of the image
+        first = 0, 0
+    encoder.train(training)
+    if first != (-(-height // 2), -(-width // 2)):
+        raise MsfnetError(
+            f"encoder {name} does not take images of every size to half of it; choose another, "
+            "such as mobilenetv3_large_100, resnet50 or legacy_senet154"
+        )
 
 
 def _create(name: str, pretrained: bool) -> Any:

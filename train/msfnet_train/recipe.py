@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from msfnet_benchmarks.protocols import find_protocol
+from msfnet_benchmarks.protocols import PROTOCOLS, find_protocol
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import TABLE_III, NetworkConfig
@@ -68,11 +68,19 @@ class DataConfig:
         for name in ("crop", "inference_size", "image_size"):
             if min(getattr(self, name) or (32,)) < 32:
                 raise MsfnetError(f"data.{name} is below 32 pixels; the encoder needs 32 or more")
+        if self.inverse_scale <= 0:
+            raise MsfnetError("data.inverse_scale must be positive")
         if not 0 < self.validation_share < 1:
             raise MsfnetError("data.validation_share must lie between 0 and 1")
         if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
             raise MsfnetError("data.depth_range_m must be [min, max] in metres with 0 < min < max")
-        find_protocol(self.protocol)
+        wanted = {"nyu": "nyu_depth", "kitti": "velodyne"}[self.layout]
+        if find_protocol(self.protocol).ground_truth != wanted:
+            names = ", ".join(p.name for p in PROTOCOLS.values() if p.ground_truth == wanted)
+            raise MsfnetError(
+                f"data.protocol {self.protocol} scores other ground truth than layout "
+                f"{self.layout} has; choose one of {names}"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,11 @@ class AugmentationConfig:
     """Probability that the colour channels change places."""
     random_crop: bool = False
     """Crop anywhere (KITTI) instead of at the centre (NYU)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability."""
+        if not (0 <= self.flip <= 1 and 0 <= self.channel_permutation <= 1):
+            raise MsfnetError("augmentation.flip and channel_permutation must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,19 @@ class OptimizerConfig:
     """The paper's "reduced to 5 %"; 0.95 is the other way to read it."""
     warmup_share: float = 0.2
     """``onecycle``: the share of all steps in which the rate rises."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Adam or the schedule would."""
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.step_factor > 0):
+            raise MsfnetError(
+                "optimizer.learning_rate and step_factor must be positive, weight_decay 0 or more"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise MsfnetError("optimizer.betas must be at least 0 and below 1")
+        if self.step_epochs < 1 or not 0 < self.warmup_share < 1:
+            raise MsfnetError(
+                "optimizer.step_epochs must be at least 1, warmup_share between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,12 @@ class TrainerConfig:
                 raise MsfnetError(f"trainer.{name} must be at least 1")
         if min(self.workers, self.devices, self.gradient_clip) < 0:
             raise MsfnetError("trainer.workers, devices and gradient_clip must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise MsfnetError("trainer.seed must lie between 0 and 4294967295")
+        if self.epochs % self.validate_every:
+            raise MsfnetError(
+                "trainer.epochs must be a multiple of validate_every, so that the last is scored"
+            )
 
 
 @dataclass(frozen=True)
