@@ -13,7 +13,7 @@ from msfnet_runtime.spec import METADATA_KEY
 
 def conv_weights() -> NDArray[np.float32]:
     """Return (1, 3, 2, 2) float32 weights, all different."""
-    return (np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2) - 4) / 10
+    return ((np.arange(12).reshape(1, 3, 2, 2) - 4) / 10).astype(np.float32)
 
 
 def conv_model(spec: ModelSpec) -> onnx.ModelProto:

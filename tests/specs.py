@@ -26,9 +26,10 @@ def network_spec(height: int = 32, width: int = 64, **changes: object) -> ModelS
 
 def deploy_spec(height: int = 48, width: int = 80, **changes: object) -> ModelSpec:
     """Return the spec of a deploy graph for frames of (height, width)."""
-    return network_spec(
+    spec = replace(
+        network_spec(),
         graph="deploy",
         inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
         outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
-        **changes,
     )
+    return replace(spec, **changes)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def export(
 
     Example: msfnet export runs/nyu_mini/best.ckpt model.onnx --size 228x304
     """
-    from msfnet.exporting import export_checkpoint
+    from msfnet_export import export_checkpoint
 
     _refuse_existing(out, force)
     with progress("export") as report:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from msfnet_runtime import Engine, MsfnetError, open_engine
+from msfnet_runtime.artifacts import Flavour
 from msfnet_runtime.engines.fake import FakeEngine
 from tests.onnx_models import conv_model, conv_reference
 from tests.specs import network_spec
@@ -32,7 +33,7 @@ def onnx_cuda_engine(folder: Path) -> Engine:
     return open_engine(folder / "model.onnx", provider="cuda")
 
 
-def tensorrt_engine(flavour: str) -> Callable[[Path], Engine]:
+def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
     """Return a maker of TensorRT engines for the GPU at hand."""
 
     def make(folder: Path) -> Engine:

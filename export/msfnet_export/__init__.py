@@ -1,0 +1,33 @@
+"""Turns checkpoints into ONNX files and ONNX files into engines.
+
+The names are imported when first used: building an engine needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "ExportReport": "msfnet_export.to_onnx",
+    "build_engine": "msfnet_export.build_engine",
+    "convert_fp16": "msfnet_export.precision",
+    "export_checkpoint": "msfnet_export.to_onnx",
+    "export_network": "msfnet_export.to_onnx",
+}
+
+if TYPE_CHECKING:
+    from msfnet_export.build_engine import build_engine
+    from msfnet_export.precision import convert_fp16
+    from msfnet_export.to_onnx import ExportReport, export_checkpoint, export_network
+
+__all__ = ["ExportReport", "build_engine", "convert_fp16", "export_checkpoint", "export_network"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the file it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'msfnet_export' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
