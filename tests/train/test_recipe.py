@@ -1,0 +1,217 @@
+"""Recipes are typed: what does not fit is one line that says where and what was meant."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from msfnet_benchmarks.protocols import PROTOCOLS
+from msfnet_runtime import MsfnetError
+from msfnet_train.network import TABLE_III
+from msfnet_train.recipe import Recipe, load_recipe, recipe_names
+
+MINIMAL = """
+[data]
+layout = "nyu"
+dataset = "test"
+crop = [64, 96]
+inference_size = [64, 97]
+protocol = "nyu_hu"
+depth_kind = "inverse"
+depth_range_m = [0.1, 10]
+inverse_scale = 10
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    """Return a recipe file with what must be there."""
+    path = tmp_path / "small.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_the_shipped_recipes_are_these() -> None:
+    """The paper's two, the light one on real data, the demo's."""
+    assert recipe_names() == ["kitti", "nyu", "nyu_mini", "quick"]
+
+
+@pytest.mark.parametrize("name", ["kitti", "nyu", "nyu_mini", "quick"])
+def test_every_shipped_recipe_loads_and_says_what_it_is_for(name: str) -> None:
+    """Named after its file, with notes, a known protocol and a spec that fits its size."""
+    recipe = load_recipe(name)
+
+    assert recipe.name == name
+    assert recipe.notes
+    assert recipe.data.protocol in PROTOCOLS
+    spec = recipe.spec()
+    height, width = recipe.data.inference_size
+    assert spec.inputs[0].shape == (1, 3, height, width)
+    assert spec.outputs[0].shape == (1, 1, -(-height // 2), -(-width // 2))
+
+
+def test_the_papers_recipes_hold_the_papers_figures() -> None:
+    """Sec. IV: Adam 1e-4, weight decay 1e-4, lambda and mu, sizes, 8 and 16 pairs on two GPUs."""
+    nyu, kitti = load_recipe("nyu"), load_recipe("kitti")
+
+    for recipe in (nyu, kitti):
+        assert recipe.network == load_recipe("nyu").network
+        assert recipe.network.encoder == "legacy_senet154"
+        optimizer = recipe.optimizer
+        assert (optimizer.learning_rate, optimizer.betas) == (1e-4, (0.9, 0.999))
+        assert (optimizer.weight_decay, optimizer.step_epochs) == (1e-4, 5)
+        assert (optimizer.schedule, optimizer.step_factor) == ("step", 0.05)
+        assert recipe.trainer.epochs == 20
+    assert (nyu.loss.batch_weight, nyu.loss.auxiliary_weight) == (0.1, 0.1)
+    assert (kitti.loss.batch_weight, kitti.loss.auxiliary_weight) == (1.0, 1.0)
+    assert (nyu.trainer.batch_size, kitti.trainer.batch_size) == (8, 4)
+    assert (nyu.data.crop, kitti.data.crop) == ((228, 304), (385, 513))
+    assert nyu.spec().prediction_range == pytest.approx((1, 100))
+
+
+def test_a_recipe_comes_back_from_its_plain_values(minimal: Path) -> None:
+    """Through JSON too, as a run's folder keeps it."""
+    for recipe in (load_recipe(minimal), load_recipe("kitti")):
+        assert Recipe.from_dict(recipe.to_dict(), "test") == recipe
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())), "test") == recipe
+
+
+def test_what_is_left_out_has_the_papers_value(minimal: Path) -> None:
+    """And whole numbers serve where a number is asked for."""
+    recipe = load_recipe(minimal)
+
+    assert recipe.name == "small"
+    assert recipe.optimizer.learning_rate == 1e-4
+    assert recipe.data.depth_range_m == (0.1, 10.0)
+    assert isinstance(recipe.data.inverse_scale, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[trainer]\nepoch = 5", r"unknown key trainer\.epoch in .*did you mean trainer\.epochs\?"),
+        ("[optimiser]\nlr = 1", r"unknown key optimiser in .*did you mean optimizer\?"),
+        ("[optimizer]\nlr = 1", r"unknown key optimizer\.lr in .*known are learning_rate, "),
+        ('[trainer]\nepochs = "5"', r"trainer\.epochs in .* must be a whole number, not '5'"),
+        ("[trainer]\nepochs = 5.0", r"trainer\.epochs in .* must be a whole number, not 5\.0"),
+        ("[loss]\nssim = 1", r"loss\.ssim in .* must be true or false, not 1"),
+        ('[loss]\nweighting = "image"', r'loss\.weighting in .* one of "sample", "pixel"'),
+        ("[network]\npretrained = 3", r"network\.pretrained in .* true or false or a string"),
+        ("[optimizer]\nbetas = [0.9]", r"optimizer\.betas in .* \[a number, a number\]"),
+        ('network = "senet"', r"network in .* must be a table"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_was_meant(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    """Unknown keys, near misses, wrong types: one line each, with the file."""
+    path = tmp_path / "wrong.toml"
+    path.write_text(f"{text}\n{MINIMAL}" if text.startswith("network") else f"{MINIMAL}\n{text}")
+
+    with pytest.raises(MsfnetError, match=words) as caught:
+        load_recipe(path)
+
+    assert "wrong.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("trainer.epochs=0", "trainer.epochs must be at least 1"),
+        ("trainer.validate_every=3", "multiple of validate_every"),
+        ("trainer.workers=-1", "must not be negative"),
+        ("trainer.seed=-1", "trainer.seed"),
+        ("optimizer.learning_rate=-1", "learning_rate"),
+        ("optimizer.betas=[0.9, 1.0]", "betas"),
+        ("optimizer.warmup_share=1.5", "warmup_share"),
+        ("augmentation.flip=2", "augmentation.flip"),
+        ("loss.dynamic_range=0", "dynamic_range positive"),
+        ("data.crop=[16, 64]", "data.crop is below 32 pixels"),
+        ("data.depth_range_m=[10, 1]", "depth_range_m"),
+        ("data.inverse_scale=0", "inverse_scale"),
+        ("data.validation_share=1.0", "validation_share"),
+        ("data.protocol=nyu", "unknown protocol 'nyu'"),
+        ("data.protocol=kitti_raw", "choose one of nyu_hu, nyu_densedepth, nyu_bts"),
+        ("data.protocol=kitti_bts", "scores other ground truth"),
+        ("network.usf=false", "needs the USF"),
+    ],
+)
+def test_values_no_run_could_use_are_refused(minimal: Path, setting: str, words: str) -> None:
+    """Before any data is read or any weight made."""
+    with pytest.raises(MsfnetError, match=words):
+        load_recipe(minimal, [setting])
+
+
+def test_overrides_take_toml_values_and_bare_words(minimal: Path) -> None:
+    """Numbers, lists, switches, strings with and without quotes."""
+    recipe = load_recipe(
+        minimal,
+        [
+            "trainer.epochs=4",
+            "data.crop = [96, 128]",
+            "network.pretrained=false",
+            "network.encoder=resnet18",
+            'notes="a = b"',
+            "optimizer.learning_rate=1e-3",
+        ],
+    )
+
+    assert recipe.trainer.epochs == 4
+    assert recipe.data.crop == (96, 128)
+    assert recipe.network.pretrained is False
+    assert recipe.network.encoder == "resnet18"
+    assert recipe.notes == "a = b"
+    assert recipe.optimizer.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("trainer.epochs", "is not key=value"),
+        ("=5", "is not key=value"),
+        ("data.crop.height=5", "crop is a value, not a table"),
+        ("trainer.epocs=5", r"did you mean trainer\.epochs\?"),
+    ],
+)
+def test_an_override_that_is_none_is_told_how(minimal: Path, setting: str, words: str) -> None:
+    """One line, as for the file itself."""
+    with pytest.raises(MsfnetError, match=words):
+        load_recipe(minimal, [setting])
+
+
+def test_files_that_are_no_recipe_are_one_line(tmp_path: Path) -> None:
+    """Absent, a folder, not TOML, not text, a name nobody knows, a key that is missing."""
+    (tmp_path / "bad.toml").write_text("[data\nlayout = ")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "short.toml").write_text('[data]\nlayout = "nyu"')
+    (tmp_path / "folder.toml").mkdir()
+    for name, words in {
+        "absent.toml": "cannot read recipe .*No such file",
+        "folder.toml": "cannot read recipe .*directory",
+        "bad.toml": "is not TOML",
+        "bytes.toml": "cannot read recipe .*not text",
+        "short.toml": r"data\.dataset is missing in recipe",
+    }.items():
+        with pytest.raises(MsfnetError, match=words) as caught:
+            load_recipe(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MsfnetError, match="unknown recipe 'nyu_mni'; choose one of kitti, nyu"):
+        load_recipe("nyu_mni")
+
+
+def test_the_rows_of_table_iii_are_recipes() -> None:
+    """Only network and loss change; an unknown row lists the known."""
+    nyu = load_recipe("nyu")
+
+    for row in TABLE_III:
+        ablated = nyu.ablated(row)
+        assert ablated.loss.batch == (row == "usf+eda+batch_loss")
+        assert ablated.network.usf == (row != "baseline")
+        assert ablated.data == nyu.data
+    assert asdict(nyu.ablated("usf+eda+batch_loss").network) == asdict(nyu.network)
+    with pytest.raises(MsfnetError, match="choose one of baseline, usf"):
+        nyu.ablated("eda")
