@@ -41,8 +41,10 @@ def evaluate(
 def bench(
     models: Annotated[list[Path], typer.Argument(help="ONNX files, engines or checkpoints.")],
     against: Annotated[
-        Path | None,
-        typer.Option("--against", help="The baseline: the PyTorch checkpoint."),
+        str | None,
+        typer.Option(
+            "--against", help="The baseline: a checkpoint, or `pytorch` to find it by its hash."
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Frames with ground truth: KITTI raw or NYU.")
@@ -62,7 +64,7 @@ def bench(
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.
 
-    Example: msfnet bench model.onnx model_int8.onnx --against best.ckpt --data data/nyu_mini
+    Example: msfnet bench model.onnx model_int8.onnx --against pytorch --data data/nyu_mini
     --protocol nyu_hu --report report.html
     """
     from msfnet.measuring import bench_models

@@ -1,0 +1,225 @@
+"""Scores and times any model a user can name, all by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from msfnet.models import CHECKPOINT_SUFFIXES, open_model
+from msfnet_benchmarks.accuracy import AccuracyReport, evaluate
+from msfnet_benchmarks.latency import LatencyReport, measure_latency
+from msfnet_benchmarks.parity import ParityReport, compare
+from msfnet_benchmarks.protocols import Protocol, find_protocol
+from msfnet_benchmarks.report import BenchmarkReport, BenchmarkRow, describe_environment
+from msfnet_benchmarks.samples import Sample, open_samples
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError
+from msfnet_runtime.files import sha256
+from msfnet_runtime.preprocess import frame_size
+from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.sources import open_source
+
+if TYPE_CHECKING:
+    from msfnet_runtime import ModelSpec
+
+PYTORCH = "pytorch"
+"""What ``--against`` takes for "the checkpoint the first model was exported from"."""
+
+
+def evaluate_model(
+    model: Path,
+    data: Path,
+    protocol: str,
+    *,
+    max_frames: int | None = None,
+    provider: str = "cpu",
+    progress: Progress = silent,
+) -> AccuracyReport:
+    """Score a checkpoint, an ONNX file or an engine under a named protocol.
+
+    Args:
+        model: the model.
+        data: frames with the protocol's ground truth.
+        protocol: its name.
+        max_frames: score so many, spread evenly over the data set; all if left out.
+        provider: ONNX Runtime's provider.
+        progress: called after every frame.
+
+    Raises:
+        MsfnetError: unknown protocol, unreadable model, or no such data.
+    """
+    chosen = find_protocol(protocol)
+    samples = spread(open_samples(data, chosen.ground_truth), max_frames)
+    with open_model(model, provider=provider) as engine:
+        return evaluate(DepthEstimator(engine), samples, chosen, progress=progress)
+
+
+def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
+    """Return ``count`` samples spread evenly over the sequence, or all of them."""
+    if count is None or count >= len(samples):
+        return list(samples)
+    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, count).round()]
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a benchmark run shows to every model."""
+
+    frames: list[Frame]
+    samples: list[Sample]
+    """With ground truth; empty where no protocol was asked for."""
+    protocol: Protocol | None
+
+
+def bench_models(
+    models: Sequence[Path],
+    *,
+    against: str | Path | None = None,
+    data: Path | None = None,
+    protocol: str | None = None,
+    frames: int = 32,
+    rounds: int = 3,
+    provider: str = "cpu",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> BenchmarkReport:
+    """Time and score models on the same frames in one run.
+
+    Args:
+        models: checkpoints, ONNX files and engines.
+        against: the baseline: a checkpoint, or ``pytorch`` for the one that the first model was
+            exported from, looked for beside and below the model's folder and its parent.
+        data: frames; with a protocol, frames with its ground truth. Generated ones if left out.
+        protocol: score by it as well.
+        frames: how many frames are timed and scored.
+        rounds: how often each is timed.
+        provider: ONNX Runtime's provider.
+        threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
+        progress: called after every timed call and every scored frame.
+
+    Raises:
+        MsfnetError: a model that cannot be opened, no such data, a protocol without data, two
+            models of one name, or no checkpoint found.
+    """
+    if protocol and data is None:
+        raise MsfnetError("a protocol needs ground truth; pass --data FOLDER")
+    with ExitStack() as stack:
+        estimators: dict[str, DepthEstimator] = {}
+        paths: dict[str, Path] = {}
+        baseline = _find_baseline(against, models[0]) if against else None
+        for path in [*([baseline] if baseline else []), *models]:
+            name = _name(path, baseline)
+            if name in estimators:
+                raise MsfnetError(f"two models are called {name}; rename one of the files")
+            engine = stack.enter_context(open_model(path, provider=provider, threads=threads))
+            estimators[name], paths[name] = DepthEstimator(engine), path
+        material = _gather(data, protocol, frames, next(iter(estimators.values())).spec)
+        latencies = {
+            report.name: report
+            for report in measure_latency(
+                estimators, material.frames, rounds=rounds, progress=progress
+            )
+        }
+        first = next(iter(estimators)) if baseline else None
+        return BenchmarkReport(
+            title="Depth models compared",
+            rows=tuple(
+                _row(name, paths[name], estimators, latencies, material, first, progress)
+                for name in estimators
+            ),
+            baseline=first,
+            protocol=protocol,
+            data=str(data) if data else None,
+            frames=len(material.frames),
+            frame_size=_size(material.frames[0]),
+            environment=describe_environment(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+
+def _name(path: Path, baseline: Path | None) -> str:
+    return f"PyTorch {path.name}" if path == baseline else path.name
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    return frame.image.shape[0], frame.image.shape[1]
+
+
+def _row(
+    name: str,
+    path: Path,
+    estimators: Mapping[str, DepthEstimator],
+    latencies: Mapping[str, LatencyReport],
+    material: _Material,
+    baseline: str | None,
+    progress: Progress,
+) -> BenchmarkRow:
+    estimator, latency = estimators[name], latencies[name]
+    accuracy = (
+        evaluate(estimator, material.samples, material.protocol, progress=progress)
+        if material.protocol
+        else None
+    )
+    parity: ParityReport | None = None
+    if baseline and name != baseline:
+        parity = compare(estimator, estimators[baseline], material.frames, progress=progress)
+    return BenchmarkRow(
+        name=name,
+        engine=estimator.engine.describe(),
+        precision=estimator.spec.precision,
+        size_bytes=path.stat().st_size,
+        latency=latency,
+        speedup=latencies[baseline].p50_ms / latency.p50_ms if baseline else None,
+        accuracy=accuracy,
+        parity=parity,
+    )
+
+
+def _gather(data: Path | None, protocol: str | None, count: int, spec: ModelSpec) -> _Material:
+    """Load the frames; those of a protocol are prepared as it says."""
+    if data is None:
+        height, width = frame_size(spec) if spec.graph == "deploy" else spec.size
+        source = f"synthetic:street?frames={count}&size={height}x{width}"
+        with open_source(source) as opened:
+            return _Material(list(opened), [], None)
+    if protocol is None:
+        with open_source(str(data)) as opened:
+            return _Material(list(islice(opened, count)), [], None)
+    chosen = find_protocol(protocol)
+    samples = spread(open_samples(data, chosen.ground_truth), count)
+    return _Material([_prepared(sample, chosen) for sample in samples], samples, chosen)
+
+
+def _prepared(sample: Sample, protocol: Protocol) -> Frame:
+    """Return the frame a model sees under the protocol."""
+    frame = sample.frame()
+    image, _ = protocol.prepare(frame.image, sample.ground_truth(_size(frame)))
+    return Frame(image, frame.index, name=frame.name)
+
+
+def _find_baseline(against: str | Path, model: Path) -> Path:
+    """Return the checkpoint named, or the one whose SHA-256 a model's spec holds."""
+    if str(against) != PYTORCH:
+        return Path(against)
+    with open_model(model) as engine:
+        wanted = engine.spec.checkpoint_sha256
+    folders = (model.parent, model.parent.parent)
+    candidates = {
+        path
+        for folder in folders
+        for pattern in ("*", "*/*", "*/*/*")
+        for path in folder.glob(pattern)
+        if path.suffix in CHECKPOINT_SUFFIXES and path.is_file()
+    }
+    for path in sorted(candidates):
+        if wanted and sha256(path) == wanted:
+            return path
+    raise MsfnetError(
+        f"the checkpoint of {model} is not beside it; name it with --against best.ckpt"
+    )
