@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msfnet.models import CHECKPOINT_SUFFIXES, open_model
+from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
 from msfnet_benchmarks.accuracy import AccuracyReport, evaluate
 from msfnet_benchmarks.latency import LatencyReport, measure_latency
 from msfnet_benchmarks.parity import ParityReport, compare
@@ -207,8 +207,7 @@ def _find_baseline(against: str | Path, model: Path) -> Path:
     """Return the checkpoint named, or the one whose SHA-256 a model's spec holds."""
     if str(against) != PYTORCH:
         return Path(against)
-    with open_model(model) as engine:
-        wanted = engine.spec.checkpoint_sha256
+    wanted = read_spec(model).checkpoint_sha256
     folders = (model.parent, model.parent.parent)
     candidates = {
         path

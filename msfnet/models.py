@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msfnet_runtime import Engine
+    from msfnet_runtime import Engine, ModelSpec
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 
@@ -30,3 +30,18 @@ def open_model(path: str | os.PathLike[str], *, provider: str = "cpu", threads: 
     from msfnet_runtime import open_engine
 
     return open_engine(path, provider=provider, threads=threads)
+
+
+def read_spec(path: str | os.PathLike[str]) -> ModelSpec:
+    """Return the spec of an ONNX file or an engine without loading the model.
+
+    Raises:
+        MsfnetError: missing or unreadable file, or one without a spec.
+    """
+    from msfnet_runtime import EngineArtifact
+    from msfnet_runtime.engines import ENGINE_SUFFIXES
+    from msfnet_runtime.onnx_metadata import read_onnx_spec
+
+    if Path(path).suffix in ENGINE_SUFFIXES:
+        return EngineArtifact.read(path).spec
+    return read_onnx_spec(path)

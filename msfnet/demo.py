@@ -1,0 +1,179 @@
+"""The whole pipeline on generated streets: what ``msfnet demo`` and ``make demo`` run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msfnet.console import progress
+from msfnet.measuring import bench_models
+from msfnet.streaming import stream_to
+from msfnet_runtime import EngineArtifact, MsfnetError
+
+if TYPE_CHECKING:
+    from msfnet_benchmarks.report import BenchmarkReport
+    from msfnet_runtime.pipeline import StreamReport
+    from msfnet_train.module import TrainReport
+
+MARKER = ".msfnet-demo"
+"""Tells a demo's folder from any other, so that ``--force`` removes nothing else."""
+
+PROTOCOL = "kitti_raw"
+ARCHITECTURES = ("sm86", "sm89")
+FRAME_SIZE = (375, 1242)
+"""Of KITTI's drives, pixels."""
+
+_TRAIN_DRIVES, _TRAIN_FRAMES = 6, 16
+_TEST_FRAMES = 40
+_CALIBRATION_FRAMES = 24
+_BENCH_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What a demo made and measured."""
+
+    folder: Path
+    training: TrainReport
+    benchmark: BenchmarkReport
+    engines: tuple[EngineArtifact, ...]
+    stream: StreamReport
+    seconds: float
+    """Of the whole demo."""
+
+    def text(self) -> str:
+        """Return the table and the paths of everything made."""
+        built = [
+            f"  {e.path.name}: {', '.join(e.architectures)}, {e.bytes / 1e6:.1f} MB"
+            for e in self.engines
+        ]
+        paths = [
+            ("video", "drive.mp4"),
+            ("report", "report.html"),
+            ("checkpoint", "run/best.ckpt"),
+            ("models", "models"),
+            ("scenes", "data"),
+        ]
+        return "\n".join(
+            [
+                "",
+                f"Unseen generated drive, protocol {PROTOCOL}, latency on this machine's CPU:",
+                self.benchmark.table(),
+                "",
+                f"TensorRT for RTX {self.engines[0].version} engines, built without a GPU; "
+                "they run on the GPUs named:",
+                *built,
+                "",
+                *(f"{name:<11}{self.folder / path}" for name, path in paths),
+                f"{'time':<11}{self.seconds:.0f} s",
+            ]
+        )
+
+
+def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
+    """Generate, train, export, calibrate, build, stream and measure.
+
+    Args:
+        out: folder for all that is made.
+        seed: of scenes and training.
+        force: replace an earlier demo in ``out``.
+
+    Raises:
+        MsfnetError: ``out`` is in use or cannot be written, or a stage fails.
+    """
+    started = time.monotonic()
+    _prepare_folder(out, force)
+    _synthesize(out / "data", seed)
+    training = _train(out, seed)
+    models = _export(out)
+    engines = tuple(_build(model) for model in models)
+    test = out / "data/test"
+    with progress("stream") as report:
+        stream = stream_to(models[1], str(test), out=out / "drive.mp4", progress=report)
+    with progress("bench") as report:
+        benchmark = bench_models(
+            models,
+            against=training.best,
+            data=test,
+            protocol=PROTOCOL,
+            frames=_BENCH_FRAMES,
+            progress=report,
+        )
+    benchmark.write(out / "report.html")
+    return DemoReport(out, training, benchmark, engines, stream, time.monotonic() - started)
+
+
+def _prepare_folder(out: Path, force: bool) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        if not force:
+            raise MsfnetError(f"{out} exists already; pass --force to replace an earlier demo")
+        if not (out / MARKER).is_file():
+            raise MsfnetError(f"{out} holds something else than a demo; choose another --out")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).touch()
+    except OSError as error:
+        raise MsfnetError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+
+
+def _synthesize(data: Path, seed: int) -> None:
+    from msfnet_benchmarks.synthesize import synthesize_kitti
+
+    with progress("synthesize training drives") as report:
+        synthesize_kitti(
+            data / "train",
+            drives=_TRAIN_DRIVES,
+            frames=_TRAIN_FRAMES,
+            seed=seed,
+            size=FRAME_SIZE,
+            progress=report,
+        )
+    with progress("synthesize test drive") as report:
+        synthesize_kitti(
+            data / "test",
+            drives=1,
+            frames=_TEST_FRAMES,
+            seed=seed + 1000,
+            size=FRAME_SIZE,
+            progress=report,
+        )
+
+
+def _train(out: Path, seed: int) -> TrainReport:
+    from msfnet_train.module import train
+    from msfnet_train.recipe import load_recipe
+
+    recipe = load_recipe("quick", [f"trainer.seed={seed}"])
+    with progress("train") as report:
+        return train(recipe, out / "data/train", out / "run", progress=report)
+
+
+def _export(out: Path) -> tuple[Path, Path, Path]:
+    """Write the three deploy graphs; return their paths, by falling precision."""
+    from msfnet_calibration import quantize_int8, select_frames
+    from msfnet_export import convert_fp16, export_checkpoint
+    from msfnet_runtime.sources import open_source
+
+    fp32, fp16, int8 = (out / f"models/{name}.onnx" for name in ("fp32", "fp16", "int8"))
+    with progress("export") as report:
+        export_checkpoint(out / "run/best.ckpt", fp32, frame_size=FRAME_SIZE, progress=report)
+    with open_source(str(out / "data/train")) as source:
+        frames = select_frames(source, _CALIBRATION_FRAMES)
+    with progress("convert to FP16") as report:
+        convert_fp16(fp32, fp16, frames=frames[:4], progress=report)
+    with progress("calibrate INT8") as report:
+        quantize_int8(fp32, int8, frames, progress=report)
+    return fp32, fp16, int8
+
+
+def _build(model: Path) -> EngineArtifact:
+    from msfnet_export import build_engine
+
+    with progress(f"build {model.stem} engine") as report:
+        return build_engine(
+            model, model.with_suffix(".engine"), architectures=ARCHITECTURES, progress=report
+        )
