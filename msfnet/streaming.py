@@ -50,7 +50,7 @@ def stream_to(
     with ExitStack() as stack:
         engine = stack.enter_context(open_model(model, provider=provider, threads=threads))
         frames = stack.enter_context(open_source(source))
-        sinks = [open_sink(out, engine.spec)] if out else []
+        sinks = [open_sink(out, engine.spec, fps=frames.fps)] if out else []
         windows = [WindowSink(engine.spec)] if show else []
         opened = [stack.enter_context(sink) for sink in (*sinks, *windows)]
         return run_pipeline(

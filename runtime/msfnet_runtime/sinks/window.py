@@ -1,0 +1,74 @@
+"""Frames and depth in a window."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.colour import side_by_side
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.types import DepthMap, Frame
+
+_TITLE = "msfnet: q or Esc ends"
+_END_KEYS = (ord("q"), 27)
+
+
+class WindowSink(SinkBase):
+    """Shows the newest frame beside its depth; q, Esc or closing the window ends the stream.
+
+    The picture is made in the writing thread and shown by :meth:`poll` in the thread that runs
+    the pipeline, since window systems want one thread, on some systems the main one.
+
+    Raises:
+        MsfnetError: this OpenCV opens no windows, or there is no display.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        check_windows()
+        self._range = spec.depth_range_m
+        self._picture: NDArray[np.uint8] | None = None
+
+    def write(self, frame: Frame, depth: DepthMap) -> None:
+        """Make the picture that the next poll shows."""
+        self._picture = side_by_side(frame, depth, self._range)
+
+    def poll(self) -> bool:
+        """Show the newest picture; False once the user has ended the stream."""
+        picture, self._picture = self._picture, None
+        if picture is not None:
+            cv2.imshow(_TITLE, picture[..., ::-1])
+        if cv2.waitKey(1) & 0xFF in _END_KEYS:
+            return False
+        return cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        try:
+            yield
+        finally:
+            cv2.destroyAllWindows()
+
+
+def check_windows() -> None:
+    """Tell a missing window system before OpenCV ends the process over it.
+
+    Raises:
+        MsfnetError: naming what is missing.
+    """
+    if not cv2.currentUIFramework():
+        raise MsfnetError(
+            "this OpenCV opens no windows; pip install opencv-python in place of "
+            "opencv-python-headless, or pass --out"
+        )
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in displays):
+        raise MsfnetError("there is no display to open a window on; pass --out instead of --show")

@@ -1,0 +1,101 @@
+"""Video files, decoded by FFmpeg through OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.images import quiet
+from msfnet_runtime.source import SourceBase
+from msfnet_runtime.sources.camera import frame_rate
+from msfnet_runtime.types import Frame
+
+
+class VideoSource(SourceBase):
+    """The frames of a video file, turned upright as the file says.
+
+    Raises:
+        MsfnetError: empty, cut short, or no video at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        quiet()
+        self._path = path
+        check_whole(path)
+        # An absolute path, since FFmpeg reads `a:b.mp4` as protocol `a`.
+        self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise MsfnetError(f"{path} is not a readable video; convert it to H.264 .mp4")
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = frames if frames > 0 else None
+        self.fps = frame_rate(self._capture, SourceBase.fps)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; timestamps are the file's own, index / fps where it has none."""
+        index, last = 0, -1.0
+        while True:
+            read, image = self._capture.read()
+            if not read or image is None:
+                break
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            last = seconds if seconds > last else max(last + 1 / self.fps, 0.0)
+            pixels = np.ascontiguousarray(image[..., ::-1], np.uint8)
+            yield Frame(pixels, index, last)
+            index += 1
+        if index == 0:
+            raise MsfnetError(f"no frame of {self._path} can be decoded; convert it to H.264 .mp4")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._capture.release()
+
+
+def check_whole(path: Path) -> None:
+    """Refuse files whose container announces more bytes than there are: mp4, mov and avi.
+
+    Other containers are made to be cut anywhere; what can be decoded of them is played.
+
+    Raises:
+        MsfnetError: missing, unreadable, empty or cut short.
+    """
+    try:
+        size = path.stat().st_size
+        announced = _announced_bytes(path, size)
+    except OSError as error:
+        raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
+    if size == 0:
+        raise MsfnetError(f"{path} is empty; replace it")
+    if announced > size:
+        raise MsfnetError(
+            f"{path} is cut short: {size} of {announced} bytes are there; fetch the whole file"
+        )
+
+
+def _announced_bytes(path: Path, size: int) -> int:
+    """Return the end of the last top-level box of an mp4 or mov, or of an avi's first chunk.
+
+    0 for other files. ISO/IEC 14496-12, 4.2: a box is a 32-bit big-endian size and a type; size
+    1 means that a 64-bit size follows, 0 that the box lasts until the end of the file.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF":
+            return 8 + int.from_bytes(head[4:8], "little")
+        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return 0
+        position = 0
+        while position < size:
+            file.seek(position)
+            box = file.read(16)
+            length = int.from_bytes(box[:4], "big")
+            if length == 1:
+                length = int.from_bytes(box[8:16], "big")
+            if length < 8:  # until the end, or padding that is no box
+                return size
+            position += length
+    return position
