@@ -1,0 +1,77 @@
+"""Depth as colour."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from msfnet_runtime.colour import colour_depth, draw_scale, scale_marks, side_by_side
+from tests.runtime.streams import frame, ramp
+
+
+def test_colours_are_turbo_on_a_logarithmic_scale() -> None:
+    """Equal factors are equal steps, checked against OpenCV's map computed pixel by pixel."""
+    values = np.array([[0.5, 1.0, 4.0, 25.3, 80.0]], np.float32)
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
+
+    coloured = colour_depth(values, values > 0, (0.5, 80.0))
+
+    for got, metres in zip(coloured[0], values[0], strict=True):
+        place = np.log(metres / 0.5) / np.log(80.0 / 0.5)
+        np.testing.assert_array_equal(got, table[255 - round(float(place) * 255), 0, ::-1])
+
+
+def test_near_is_red_far_is_blue_invalid_is_black() -> None:
+    """Beyond the range the ends' colours stay; NaN and infinity are harmless where invalid."""
+    values = np.array([[0.01, 0.8, 40.0, 900.0, np.nan, np.inf, 7.0]], np.float32)
+    valid = np.array([[True, True, True, True, False, False, False]])
+
+    with np.errstate(all="raise"):
+        coloured = colour_depth(values, valid, (0.5, 80.0)).astype(int)[0]
+
+    assert coloured[1][0] > coloured[1][2] + 80
+    assert coloured[2][2] > coloured[2][0] + 80
+    ends = colour_depth(np.array([[0.5, 80]], np.float32), np.ones((1, 2), bool), (0.5, 80.0))[0]
+    np.testing.assert_array_equal(coloured[[0, 3]], ends)
+    assert not coloured[4:].any()
+
+
+@pytest.mark.parametrize(
+    ("range_m", "marks"),
+    [
+        ((0.5, 80.0), [0.5, 1, 2, 5, 10, 20, 50]),
+        ((0.1, 10.0), [0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        ((3.0, 4.0), [3.0, 4.0]),
+    ],
+)
+def test_the_scale_bears_round_metres(range_m: tuple[float, float], marks: list[float]) -> None:
+    """One, two and five times powers of ten, or the ends where none lies between."""
+    assert scale_marks(range_m) == marks
+
+
+def test_the_scale_is_drawn_at_the_bottom_of_wide_pictures_only() -> None:
+    """Its bar holds the colours of the range from near to far; above it nothing changes."""
+    wide, narrow = (np.full((h, w, 3), 90, np.uint8) for h, w in ((270, 480), (60, 100)))
+
+    draw_scale(wide, (0.5, 80.0))
+    draw_scale(narrow, (0.5, 80.0))
+
+    assert (narrow == 90).all()
+    assert (wide[:200] == 90).all()
+    bars = [row for row in wide[200:] if len(np.unique(row, axis=0)) > 150]
+    assert bars, "a row with the whole range of colours"
+    red, blue = bars[0][:, 0].astype(int), bars[0][:, 2].astype(int)
+    assert np.argmax(red - blue) < np.argmax(blue - red)
+
+
+def test_both_halves_stand_side_by_side() -> None:
+    """What the window shows: frame left, colours right."""
+    each, depth = frame(3, (60, 100)), ramp((60, 100))
+
+    picture = side_by_side(each, depth, (0.5, 80.0))
+
+    np.testing.assert_array_equal(picture[:, :100], each.image)
+    np.testing.assert_array_equal(
+        picture[:, 100:], colour_depth(depth.values, depth.valid, (0.5, 80.0))
+    )

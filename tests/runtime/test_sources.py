@@ -1,0 +1,298 @@
+"""Sources read what they are pointed at, and say in one line what they cannot read."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import itertools
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.source import Source
+from msfnet_runtime.sources import open_source
+from msfnet_runtime.sources.camera import CameraSource, StreamSource, frame_rate, without_password
+from msfnet_runtime.sources.images import ImageFolder, natural_key
+from msfnet_runtime.sources.kitti import KittiDrive
+from msfnet_runtime.sources.nyu import NyuList
+from msfnet_runtime.sources.video import VideoSource
+from tests.runtime.streams import frame, psnr, read_video, write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an mp4 of 12 frames of 48 x 80 at 10 frames per second."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    write_video(path, [frame(index * 10).image for index in range(12)])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """OpenCV and FFmpeg have no word beside our own one line."""
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+def save(path: Path, image: NDArray[np.generic]) -> Path:
+    """Write an RGB image with OpenCV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1]))
+    return path
+
+
+def test_a_video_gives_the_frames_another_decoder_gives(video: Path) -> None:
+    """Pixels, times, length and rate agree with PyAV's."""
+    pictures, times = read_video(video)
+
+    with open_source(str(video)) as source:
+        frames = list(source)
+
+    assert isinstance(source, VideoSource)
+    assert (source.live, source.length) == (False, 12)
+    assert source.fps == pytest.approx(10)
+    assert [f.index for f in frames] == list(range(12))
+    assert [f.timestamp_s for f in frames] == pytest.approx(times)
+    for got, expected in zip(frames, pictures, strict=True):
+        assert got.image.flags.c_contiguous
+        assert psnr(got.image, expected) > 35
+    assert all(f.intrinsics is None for f in frames)
+
+
+def test_a_real_video_has_its_length_and_rate(real_data: Path) -> None:
+    """221 frames of 960 x 540 at 25 frames per second, as ffprobe says."""
+    with open_source(str(real_data / "video/driving_solidWhiteRight.mp4")) as source:
+        count = sum(f.image.shape == (540, 960, 3) for f in source)
+
+    assert (count, source.length) == (221, 221)
+    assert source.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize("rotation", [90, 180])
+def test_a_video_filmed_on_its_side_stands_upright(tmp_path: Path, rotation: int) -> None:
+    """The rotation the file asks for is done: NumPy's, counter-clockwise."""
+    picture = frame(0).image.copy()
+    picture[:16, :16] = 250
+    write_video(tmp_path / "phone.mp4", [picture] * 3, rotation=rotation)
+
+    with open_source(str(tmp_path / "phone.mp4")) as source:
+        first = next(iter(source))
+
+    assert psnr(first.image, np.rot90(picture, rotation // 90)) > 30
+
+
+def test_a_name_that_looks_like_a_protocol_is_a_file(video: Path, tmp_path: Path) -> None:
+    """FFmpeg would read `rtsp:clip.mp4` as an address."""
+    shutil.copy(video, tmp_path / "rtsp:clip.mp4")
+
+    with open_source(str(tmp_path / "rtsp:clip.mp4")) as source:
+        assert len(list(source)) == 12
+
+
+def test_a_file_address_is_the_file(video: Path) -> None:
+    """Percent signs are decoded, and the source is not live."""
+    with open_source(video.as_uri().replace("clip", "%63lip")) as source:
+        assert (len(list(source)), source.live) == (12, False)
+
+
+def test_every_video_that_is_none_is_one_line(video: Path, tmp_path: Path) -> None:
+    """Text, nothing, half of it with either box order, and an avi cut short."""
+    whole = video.read_bytes()
+    front = tmp_path / "front.mp4"
+    front.write_bytes(_moov_first(whole))
+    with open_source(str(front)) as source:
+        assert len(list(source)) == 12, "the reordered file is itself a good one"
+    bad = {
+        "text.mp4": b"no video at all\n" * 50,
+        "empty.mp4": b"",
+        "half.mp4": whole[: len(whole) // 2],
+        "front_half.mp4": front.read_bytes()[: len(whole) * 2 // 3],
+        "half.avi": b"RIFF" + (10_000).to_bytes(4, "little") + b"AVI LIST" + bytes(range(200)),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MsfnetError) as caught:
+            list(open_source(str(tmp_path / name)))
+        message = str(caught.value)
+        assert name in message
+        assert "\n" not in message
+        assert ("cut short" in message) == ("half" in name)
+        assert ("is empty" in message) == (name == "empty.mp4")
+
+
+def _moov_first(content: bytes) -> bytes:
+    """Put the index before the data, as web videos have it, with its offsets moved along."""
+    boxes, position = {}, 0
+    while position < len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        boxes[content[position + 4 : position + 8]] = content[position : position + length]
+        position += length
+    moov = bytearray(boxes[b"moov"])
+    at = moov.index(b"stco") + 8
+    for entry in range(int.from_bytes(moov[at : at + 4], "big")):
+        field = slice(at + 4 + 4 * entry, at + 8 + 4 * entry)
+        moved = int.from_bytes(moov[field], "big") + len(moov)
+        moov[field] = moved.to_bytes(4, "big")
+    rest = b"".join(box for kind, box in boxes.items() if kind not in (b"ftyp", b"moov"))
+    return boxes[b"ftyp"] + bytes(moov) + rest
+
+
+def test_images_come_in_natural_order_whatever_their_size(
+    tmp_path: Path, photo: NDArray[np.uint8]
+) -> None:
+    """2 before 10; other files, folders and hidden files are passed over."""
+    for name, height in (("f10.png", 40), ("f2.PNG", 97), ("f1.bmp", 60)):
+        save(tmp_path / name, photo[:height])
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".f3.png").write_bytes(b"half")
+    (tmp_path / "f4.png").mkdir()
+
+    with open_source(str(tmp_path)) as source:
+        frames = list(source)
+
+    assert isinstance(source, ImageFolder)
+    assert source.length == 3
+    assert [f.name for f in frames] == ["f1", "f2", "f10"]
+    assert [f.index for f in frames] == [0, 1, 2]
+    for got, height in zip(frames, (60, 97, 40), strict=True):
+        np.testing.assert_array_equal(got.image, photo[:height])
+
+
+def test_natural_order_compares_any_names() -> None:
+    """Digits against letters, leading zeros and no digits at all."""
+    ordered = ["01", "1", "2", "10", "a", "a9", "a10b2", "a10b10", "b1"]
+
+    shuffled = sorted(map(Path, reversed(ordered)), key=natural_key)
+
+    assert [path.name for path in shuffled] == ordered
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    """The stream stops at it with its path."""
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+
+    with pytest.raises(MsfnetError, match=r"0\.png is not a readable image"):
+        list(open_source(str(tmp_path)))
+
+
+def test_a_kitti_drive_brings_its_camera(real_data: Path) -> None:
+    """Date and drive open alike; the intrinsics are the calibration file's P_rect_02."""
+    date = real_data / "kitti_raw/2011_09_26"
+    with open_source(str(date / "2011_09_26_drive_0001_sync")) as source:
+        frames = list(source)
+
+    assert isinstance(source, KittiDrive)
+    assert (source.length, source.fps, len(frames)) == (3, 10.0, 3)
+    camera = frames[0].intrinsics
+    assert camera is not None
+    assert (camera.fx, camera.cx, camera.cy) == pytest.approx((721.5377, 609.5593, 172.854))
+    assert frames[0].image.shape == (camera.height, camera.width, 3) == (375, 1242, 3)
+    every = open_source(str(date))
+    assert isinstance(every, KittiDrive)
+    assert every.length == 3 + 12 + 24
+
+
+def test_nyu_lists_open_by_folder_and_by_file(real_data: Path) -> None:
+    """The folder gives its validation list here; a list gives its images in its order."""
+    folder = open_source(str(real_data / "nyu_mini"))
+    listed = open_source(str(real_data / "nyu_mini/data/nyu2_train.csv"))
+
+    assert isinstance(folder, NyuList)
+    assert isinstance(listed, NyuList)
+    assert (folder.length, listed.length) == (213, 1114)
+    assert next(iter(folder)).image.shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.mp4", "does not exist"),
+        ("photo.png", "is an image, not a video; give its folder"),
+        ("empty", "holds no images"),
+        ("list.csv", "line 1"),
+        ("camera", "does not exist; give a camera index"),
+    ],
+)
+def test_what_is_no_source_is_one_line(
+    tmp_path: Path, photo: NDArray[np.uint8], name: str, words: str
+) -> None:
+    """Each says what it is and what to give instead."""
+    save(tmp_path / "photo.png", photo)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("only one column\n")
+
+    with pytest.raises(MsfnetError, match=words) as caught:
+        open_source(str(tmp_path / name))
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_camera_that_is_not_there_says_what_to_check() -> None:
+    """Digits are a camera index."""
+    with pytest.raises(MsfnetError, match="camera 73 cannot be opened; check"):
+        open_source("73")
+
+
+def test_an_address_that_does_not_answer_hides_its_password() -> None:
+    """Error lines end up in bug reports."""
+    with pytest.raises(MsfnetError, match=r"rtsp://127\.0\.0\.1:9/x cannot") as caught:
+        open_source("rtsp://me:secret@127.0.0.1:9/x")
+
+    assert "secret" not in str(caught.value)
+    assert without_password("http://host/a@b") == "http://host/a@b"
+
+
+def test_a_network_stream_is_live(video: Path) -> None:
+    """Served by the standard library: all frames come, stamped on arrival, until it ends."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    handler = functools.partial(Quiet, directory=str(video.parent))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with open_source(f"http://127.0.0.1:{server.server_port}/{video.name}") as source:
+            frames = list(source)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    assert isinstance(source, StreamSource)
+    assert (source.live, source.length) == (True, None)
+    assert source.fps == pytest.approx(10)
+    assert [f.index for f in frames] == list(range(12))
+    times = [f.timestamp_s for f in frames]
+    assert times[0] == 0
+    assert all(a < b for a, b in itertools.pairwise(times))
+    assert psnr(frames[5].image, read_video(video)[0][5]) > 35
+
+
+def test_a_camera_gives_rgb_and_is_given_back(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a video behind the device: live, BGR turned into RGB, released at the end."""
+    capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    monkeypatch.setattr(cv2, "VideoCapture", {2: capture}.get)
+
+    with open_source("2") as source:
+        frames = list(source)
+
+    assert isinstance(source, CameraSource)
+    assert isinstance(source, Source)
+    assert (source.live, source.length, len(frames)) == (True, None, 12)
+    assert psnr(frames[5].image, read_video(video)[0][5]) > 35
+    assert not capture.isOpened()
+
+
+def test_a_camera_that_knows_no_rate_is_taken_for_thirty() -> None:
+    """A capture that is not open answers with what unknowing drivers answer."""
+    assert frame_rate(cv2.VideoCapture(), 30.0) == 30.0
