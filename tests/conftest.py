@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+pytest_plugins = ["tests.networks"]
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

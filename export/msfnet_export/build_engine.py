@@ -189,8 +189,9 @@ def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(path.read_bytes()):
-        reason = "; ".join(parser.get_error(i).desc() for i in range(min(parser.num_errors, 2)))
-        raise MsfnetError(f"TensorRT cannot read {path}: {' '.join(reason.split())[:300]}")
+        error = parser.get_error(0)
+        reason = " ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}".split())
+        raise MsfnetError(f"TensorRT cannot read {path}: {reason[:300]}")
     return network
 
 

@@ -3,6 +3,9 @@
 FP16 reaches from the first convolution to the last: what lies before (cast, resize, normalise)
 and behind (clamp, reciprocal, resize back) stays in FP32, and so do InstanceNormalization and
 every tensor that comes too near FP16's limit of 65504 on real or random frames.
+
+The probe decides, not the converted model's answer: ONNX Runtime's CPU provider rounds FP16
+weights and then computes in FP32, so that an overflow shows on a GPU only.
 """
 
 from __future__ import annotations

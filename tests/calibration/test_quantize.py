@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from msfnet_calibration import quantize_int8
+from msfnet_calibration.onnx_files import count_operators, load_model
+from msfnet_calibration.quantize import quantizable_convolutions
+from msfnet_export.to_onnx import random_image
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime.preprocess import prepare
+from msfnet_runtime.spec import METADATA_KEY
+from tests.networks import FRAME_SIZE, Exports
+from tests.onnx_models import conv_model
+from tests.specs import network_spec
+
+METHODS = ("entropy", "minmax", "percentile")
+
+
+def weights() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the weights of three 1x1 convolutions: 3 to 16, 16 to 16, 16 to 1 channels."""
+    rng = np.random.default_rng(4)
+    first, second, third = rng.normal(size=(16, 3)), rng.normal(size=(16, 16)), np.ones((1, 16))
+    second *= np.logspace(-2, 0, 16)[:, None]
+    return tuple(w.astype(np.float32)[..., None, None] for w in (first, second, third))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Write ``conv 3-16, conv 16-16, conv 16-1``, all strides 1 but the first."""
+    names = ["image", "a", "b", "prediction"]
+    nodes = [
+        helper.make_node(
+            "Conv",
+            [names[i], f"w{i}"],
+            [names[i + 1]],
+            f"conv{i}",
+            strides=[2, 2] if i == 0 else [1, 1],
+        )
+        for i in range(3)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "three",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 32, 64])],
+        [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, [1, 1, 16, 32])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights())],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(proto, {METADATA_KEY: network_spec().to_json()})
+    onnx.save(proto, tmp_path / "fp32.onnx")
+    return tmp_path / "fp32.onnx"
+
+
+@pytest.fixture
+def frames(rng: np.random.Generator) -> list[Frame]:
+    """Return three noisy frames."""
+    return [Frame(rng.integers(0, 256, (32, 64, 3), np.uint8), i) for i in range(3)]
+
+
+def quantized_reference(
+    batch: NDArray[np.float32], batches: list[NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Compute symmetric int8 in NumPy: one activation scale, one weight scale per channel."""
+    w0, w1, w2 = (w[..., 0, 0].astype(np.float64) for w in weights())
+    activations = [np.einsum("oc,nchw->nohw", w0, b[:, :, ::2, ::2]) for b in (batch, *batches)]
+    scale = max(np.abs(a).max() for a in activations[1:]) / 127
+    step = np.abs(w1).max(axis=1, keepdims=True) / 127
+    x = np.clip(np.rint(activations[0] / scale), -128, 127) * scale
+    w = np.clip(np.rint(w1 / step), -128, 127) * step
+    return np.asarray(np.einsum("pq,qo,nohw->nphw", w2, w, x))
+
+
+def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) -> None:
+    """NumPy's own quantisation with min-max ranges is the reference; FP32 answers otherwise."""
+    spec = network_spec()
+    batches = [prepare(frame.image, spec) for frame in frames]
+
+    artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="minmax")
+
+    with open_engine(artifact.path) as engine:
+        answer = engine.infer(batches[0])
+    with open_engine(model) as engine:
+        plain = engine.infer(batches[0])
+    expected = quantized_reference(batches[0], batches)
+    np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=2e-2)
+    assert np.abs(plain - expected).max() > 0.1
+
+
+def test_only_convolutions_with_channels_enough_get_pairs(model: Path, frames: list[Frame]) -> None:
+    """Of three, the middle one: a pair on its input and one on its weight, zero points all 0."""
+    assert quantizable_convolutions(load_model(model)) == ["conv1"]
+
+    artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="minmax")
+
+    quantized = load_model(artifact.path)
+    assert count_operators(quantized) == {"Conv": 3, "QuantizeLinear": 2, "DequantizeLinear": 2}
+    values = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
+    for node in quantized.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert values[node.input[2]].dtype == np.int8
+            assert not values[node.input[2]].any()
+    scales = [values[n.input[1]] for n in quantized.graph.node if n.op_type == "QuantizeLinear"]
+    assert sorted(s.size for s in scales) == [1, 16]
+
+
+def test_the_spec_says_what_was_done(model: Path, frames: list[Frame]) -> None:
+    """Precision, method and number of frames travel with the file."""
+    artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="percentile")
+
+    assert artifact.spec.precision == "int8"
+    assert artifact.spec.notes["calibration"] == "percentile, 3 frames, 1 convolutions"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_keeps_its_depth(exports: Exports, tmp_path: Path, method: str) -> None:
+    """On a frame that was not calibrated on, depth moves by less than 5 % at the median."""
+    frames = [Frame(random_image(FRAME_SIZE, seed)) for seed in range(3)]
+    source = exports.deploy.artifact.path
+
+    artifact = quantize_int8(source, tmp_path / "int8.onnx", frames, method=method)  # type: ignore[arg-type]
+
+    frame = Frame(random_image(FRAME_SIZE, seed=9))
+    with DepthEstimator.open(source) as full, DepthEstimator.open(artifact.path) as small:
+        change = np.abs(small(frame).values / full(frame).values - 1)
+    assert 0 < np.median(change) < 0.05
+
+
+def test_progress_counts_the_frames(model: Path, frames: list[Frame]) -> None:
+    """One call a frame."""
+    calls: list[tuple[int, int]] = []
+
+    quantize_int8(
+        model,
+        model.with_name("int8.onnx"),
+        frames,
+        method="minmax",
+        progress=lambda done, total, what: calls.append((done, total)),
+    )
+
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
+    model: Path, frames: list[Frame], tmp_path: Path
+) -> None:
+    """A model without wide convolutions, one quantised before, no frames, an unknown method."""
+    onnx.save(conv_model(network_spec()), tmp_path / "narrow.onnx")
+    onnx.save(conv_model(network_spec(precision="int8")), tmp_path / "done.onnx")
+    target = tmp_path / "int8.onnx"
+
+    for source, shown, method, message in (
+        (tmp_path / "narrow.onnx", frames, "minmax", "no convolution of 16 channels"),
+        (tmp_path / "done.onnx", frames, "minmax", "calibrate the fp32 model"),
+        (model, [], "minmax", "no frames to calibrate on"),
+        (model, frames, "median", "choose entropy, minmax or percentile"),
+        (tmp_path / "none.onnx", frames, "minmax", "none.onnx"),
+    ):
+        with pytest.raises(MsfnetError, match=message):
+            quantize_int8(source, target, shown, method=method)  # type: ignore[arg-type]
+    assert not target.exists()
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".onnx"] * 3
