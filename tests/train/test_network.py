@@ -187,7 +187,8 @@ def test_an_encoders_weights_can_come_from_a_file(tmp_path: Path) -> None:
     classifier = timm.create_model("mobilenetv3_small_050")
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    torch.save({"conv_stem.weight": classifier.conv_stem.weight}, tmp_path / "part.pth")
+    stem = classifier.state_dict()["conv_stem.weight"]
+    torch.save({"conv_stem.weight": stem}, tmp_path / "part.pth")
 
     network = light(pretrained=str(tmp_path / "weights.pth"))
 

@@ -1,0 +1,351 @@
+"""Runs end in whole checkpoints, go on where they stopped, and say in one line what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from msfnet_benchmarks.accuracy import evaluate
+from msfnet_benchmarks.protocols import PROTOCOLS
+from msfnet_runtime import DepthEstimator, Engine, MsfnetError
+from msfnet_runtime.files import sha256
+from msfnet_train import MSFNet, load_checkpoint
+from msfnet_train.checkpoint import save_checkpoint
+from msfnet_train.data import open_split
+from msfnet_train.module import DepthModule, TrainReport, train
+from msfnet_train.recipe import Recipe
+from msfnet_train.torch_engine import TorchEngine
+from tests.train.datasets import SCENES, nyu_recipe, write_nyu
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and what it was told."""
+
+    recipe: Recipe
+    data: Path
+    folder: Path
+    report: TrainReport
+    steps: list[tuple[int, int, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run of two epochs on eight pairs."""
+    root = tmp_path_factory.mktemp("run")
+    data, recipe = write_nyu(root / "data set"), nyu_recipe()
+    steps: list[tuple[int, int, str]] = []
+    report = train(recipe, data, root / "out", progress=lambda *step: steps.append(step))
+    return Run(recipe, data, root / "out", report, steps)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Return the network's weights in a checkpoint, read without running any code in it."""
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+def copy_of(run: Run, folder: Path) -> Path:
+    """Return a folder that holds the run's last checkpoint."""
+    folder.mkdir()
+    (folder / "last.ckpt").write_bytes(run.report.last.read_bytes())
+    return folder
+
+
+def test_a_run_leaves_two_checkpoints_its_recipe_and_logs(run: Run) -> None:
+    """Best and last, the recipe as JSON, metrics as CSV and for TensorBoard; nothing else."""
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "recipe.json", "csv", "tensorboard"}
+    assert (run.report.best, run.report.last) == tuple(
+        run.folder / name for name in ("best.ckpt", "last.ckpt")
+    )
+    kept = json.loads((run.folder / "recipe.json").read_text())
+    assert Recipe.from_dict(kept, "test") == run.recipe
+    with (run.folder / "csv/metrics.csv").open() as file:
+        rels = [float(row["rel"]) for row in csv.DictReader(file) if row["rel"]]
+    assert len(rels) == 2
+    assert min(rels) == pytest.approx(run.report.best_rel, rel=1e-4)
+    assert rels[-1] == pytest.approx(run.report.validation.rel, rel=1e-4)
+
+
+def test_a_run_tells_of_every_step(run: Run) -> None:
+    """Eight pairs in fours, twice: four steps, with epoch and loss in words."""
+    assert [(done, total) for done, total, _ in run.steps] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert run.steps[-1][2].startswith("epoch 2/2: loss ")
+
+
+def test_the_report_counts_what_was_done(run: Run) -> None:
+    """Epochs, images per second over the wall time, the protocol by name."""
+    report = run.report
+
+    assert (report.epochs, report.protocol, report.validation.images) == (2, "nyu_hu", 2)
+    assert report.images_per_second == pytest.approx(2 * SCENES / report.seconds)
+    assert "trained 2 epochs" in report.text()
+    assert f"REL {report.validation.rel:.3f} (best {report.best_rel:.3f})" in report.text()
+
+
+def test_the_validation_is_what_evaluation_says_of_the_checkpoint(run: Run) -> None:
+    """The training loop's REL and `msfnet evaluate` agree on the same frames."""
+    split = open_split(run.recipe.data, run.data)
+    with TorchEngine(run.report.last, "cpu") as engine:
+        report = evaluate(DepthEstimator(engine), split.validation, PROTOCOLS["nyu_hu"])
+
+    assert report.summary.rel == pytest.approx(run.report.validation.rel, rel=1e-4)
+    assert report.summary.rmse == pytest.approx(run.report.validation.rmse, rel=1e-4)
+
+
+def test_a_checkpoint_knows_its_network_and_where_it_comes_from(run: Run) -> None:
+    """In evaluation mode, with the recipe, the spec, and the file's own hash."""
+    checkpoint = load_checkpoint(run.report.best)
+
+    assert not checkpoint.network.training
+    assert checkpoint.recipe == run.recipe
+    spec = checkpoint.spec
+    assert spec == replace(
+        run.recipe.spec(),
+        checkpoint_sha256=sha256(run.report.best),
+        git_revision=spec.git_revision,
+    )
+
+
+def test_a_saved_network_comes_back_to_the_bit(tmp_path: Path) -> None:
+    """Outside of training as well, buffers included."""
+    recipe = nyu_recipe()
+    network = MSFNet(recipe.network)
+    network(torch.randn(2, 3, 64, 96))
+    save_checkpoint(tmp_path / "network.ckpt", network, recipe)
+
+    loaded = load_checkpoint(tmp_path / "network.ckpt").network
+
+    assert set(loaded.state_dict()) == set(network.state_dict())
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_pytorch_is_an_engine(run: Run, rng: np.random.Generator) -> None:
+    """Its answer is ``network(x)``, in float32, for a batch as the spec says."""
+    network = load_checkpoint(run.report.best).network
+    batch = rng.normal(size=(1, 3, 64, 96)).astype(np.float32)
+
+    with TorchEngine(run.report.best, "cpu") as engine:
+        answer = engine.infer(batch)
+        assert isinstance(engine, Engine)
+        assert "PyTorch" in engine.describe()
+
+    with torch.no_grad():
+        expected = network(torch.from_numpy(batch)).numpy()
+    np.testing.assert_array_equal(answer, expected)
+    assert answer.shape == engine.spec.outputs[0].shape
+    with pytest.raises(MsfnetError, match="closed"):
+        engine.infer(batch)
+
+
+class StopError(Exception):
+    """Kills a run from outside."""
+
+
+def stop_after(steps: int) -> Callable[[int, int, str], None]:
+    """Return a progress that kills the run at the end of a step."""
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done > steps:
+            raise StopError
+
+    return progress
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "step"])
+def test_a_killed_run_resumed_ends_as_if_never_stopped(
+    run: Run, tmp_path: Path, schedule: str
+) -> None:
+    """The same weights: order, augmentation, optimiser and schedule all pick up."""
+    recipe = nyu_recipe(optimizer_schedule=schedule, optimizer_step_epochs=1, trainer_epochs=3)
+    whole = train(recipe, run.data, tmp_path / "whole", progress=lambda *step: None)
+    with pytest.raises(StopError):
+        train(recipe, run.data, tmp_path / "cut", progress=stop_after(3))
+
+    resumed = train(recipe, run.data, tmp_path / "cut", resume=True, progress=lambda *step: None)
+
+    assert (resumed.epochs, whole.epochs) == (3, 3)
+    assert resumed.best_rel == pytest.approx(whole.best_rel, rel=1e-4)
+    ends = weights(whole.last), weights(resumed.last)
+    for name in ends[0]:
+        torch.testing.assert_close(ends[1][name], ends[0][name], rtol=1e-4, atol=1e-5)
+    before = torch.load(whole.last, weights_only=True), torch.load(resumed.last, weights_only=True)
+    assert before[0]["global_step"] == before[1]["global_step"] == 6
+    moments = [state["optimizer_states"][0]["state"][0]["exp_avg_sq"] for state in before]
+    torch.testing.assert_close(moments[1], moments[0], rtol=1e-3, atol=1e-9)
+    logs = sorted(path.name for path in (tmp_path / "cut").glob("csv*"))
+    assert logs == ["csv", "csv-2"]
+
+
+def test_resuming_a_finished_run_says_how_it_ended(run: Run, tmp_path: Path) -> None:
+    """Nothing left to train is no error."""
+    report = train(run.recipe, run.data, copy_of(run, tmp_path / "done"), resume=True)
+
+    assert report.epochs == 2
+    assert report.validation.rel == pytest.approx(run.report.validation.rel, rel=1e-4)
+
+
+def test_the_initial_prediction_is_what_the_head_starts_from() -> None:
+    """Its bias."""
+    module = DepthModule(nyu_recipe(trainer_initial_prediction=7.5))
+
+    assert module.network.decoder.head.bias is not None
+    assert module.network.decoder.head.bias.tolist() == [7.5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network_usf_width": 16}, r"trained with another \[network\]"),
+        ({"optimizer_learning_rate": 1e-5}, r"trained with another \[optimizer\]"),
+        ({"trainer_epochs": 9}, "one-cycle schedule of .* ends after 2 epochs"),
+    ],
+)
+def test_a_recipe_that_cannot_go_on_is_refused(
+    run: Run, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    """Rather than silently training by the old one, or failing far in."""
+    with pytest.raises(MsfnetError, match=words):
+        train(nyu_recipe(**changes), run.data, copy_of(run, tmp_path / "run"), resume=True)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
+    """Unless the run is to go on."""
+    before = sha256(run.report.last)
+
+    with pytest.raises(MsfnetError, match="holds a run; add --resume or choose another folder"):
+        train(run.recipe, run.data, run.folder)
+
+    assert sha256(run.report.last) == before
+
+
+def test_places_that_cannot_serve_are_one_line(run: Run, tmp_path: Path) -> None:
+    """Nothing to resume, and a folder that cannot be made."""
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(MsfnetError, match="nothing to resume in"):
+        train(run.recipe, run.data, tmp_path / "empty", resume=True)
+    for out in ("file", "file/run"):
+        with pytest.raises(MsfnetError, match=r"cannot write .*; choose another folder"):
+            train(run.recipe, run.data, tmp_path / out)
+
+
+def test_training_memorises_what_can_be_memorised(tmp_path: Path) -> None:
+    """Four pairs whose colour is their depth: the error falls far below that of the start."""
+    recipe = nyu_recipe(
+        trainer_epochs=30,
+        trainer_validate_every=30,
+        optimizer_learning_rate=5e-3,
+        augmentation_channel_permutation=0.0,
+    )
+    data = write_nyu(tmp_path / "data set", scenes=4)
+    losses: list[float] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        losses.append(float(re.findall(r"loss ([\d.]+)", what)[0]))
+
+    report = train(recipe, data, tmp_path / "out", progress=progress)
+
+    assert len(losses) == 30
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+    assert report.validation.rel < 0.25
+
+
+class NotANumber(torch.nn.Module):
+    """A loss that has gone wrong."""
+
+    def forward(self, *tensors: object) -> dict[str, Tensor]:
+        """Return NaN."""
+        return {"loss": torch.tensor(torch.nan, requires_grad=True)}
+
+
+def test_a_loss_that_is_not_a_number_names_its_samples(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and all pairs of the batch, and no checkpoint of it."""
+    monkeypatch.setattr("msfnet_train.module.MSFNetLoss", lambda config: NotANumber())
+
+    with pytest.raises(MsfnetError, match=r"the loss is nan at step 0, on room/\d, room/\d, room"):
+        train(run.recipe, run.data, tmp_path / "out")
+
+    assert not (tmp_path / "out/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_sample_is_one_line_from_any_process(tmp_path: Path, workers: int) -> None:
+    """Its path, without the traceback of the process that read it."""
+    data = write_nyu(tmp_path / "data set")
+    (data / "data/nyu2_train/room/5.png").write_bytes(b"no picture")
+
+    with pytest.raises(MsfnetError, match=r"5\.png is not a readable image") as caught:
+        train(nyu_recipe(trainer_workers=workers), data, tmp_path / "out")
+
+    assert "\n" not in str(caught.value)
+
+
+def test_depth_of_another_size_is_one_line(tmp_path: Path) -> None:
+    """Both sizes are named."""
+    data = write_nyu(tmp_path / "data set")
+    cv2.imwrite(str(data / "data/nyu2_train/room/5_depth.png"), np.full((9, 9), 77, np.uint8))
+
+    with pytest.raises(MsfnetError, match=r"5_depth\.png is \(9, 9\), its image \(240, 320\)"):
+        train(nyu_recipe(), data, tmp_path / "out")
+
+
+def test_files_that_are_no_checkpoint_are_one_line(run: Run, tmp_path: Path) -> None:
+    """Absent, a folder, text, cut short, somebody else's, of another format, of another network."""
+    content = torch.load(run.report.last, weights_only=True)
+    (tmp_path / "text.ckpt").write_text("weights")
+    whole = run.report.last.read_bytes()
+    (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "other.ckpt")
+    torch.save(torch.ones(3), tmp_path / "tensor.ckpt")
+    torch.save({**content, "msfnet": {**content["msfnet"], "format": 2}}, tmp_path / "newer.ckpt")
+    state = {k: v for k, v in content["state_dict"].items() if "decoder" not in k}
+    torch.save({**content, "state_dict": state}, tmp_path / "part.ckpt")
+    for name, words in {
+        "absent.ckpt": "cannot read .*No such file",
+        ".": "cannot read .*directory",
+        "text.ckpt": "is corrupt or no checkpoint",
+        "short.ckpt": "is corrupt or no checkpoint",
+        "other.ckpt": "is no msfnet checkpoint",
+        "tensor.ckpt": "is no msfnet checkpoint",
+        "newer.ckpt": "has checkpoint format 2, this msfnet reads 1",
+        "part.ckpt": "do not fit the network",
+    }.items():
+        with pytest.raises(MsfnetError, match=words) as caught:
+            load_checkpoint(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+class Hostile:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    """Only tensors and plain values are unpickled."""
+    torch.save({"state_dict": {}, "msfnet": Hostile(tmp_path / "ran")}, tmp_path / "bad.ckpt")
+
+    with pytest.raises(MsfnetError, match="is corrupt or no checkpoint"):
+        load_checkpoint(tmp_path / "bad.ckpt")
+
+    assert not (tmp_path / "ran").exists()
