@@ -55,8 +55,8 @@ def evaluate_model(
         MsfnetError: unknown protocol, unreadable model, or no such data.
     """
     chosen = find_protocol(protocol)
-    samples = spread(open_samples(data, chosen.ground_truth), max_frames)
     with open_model(model, provider=provider) as engine:
+        samples = spread(open_samples(data, chosen.ground_truth), max_frames)
         return evaluate(DepthEstimator(engine), samples, chosen, progress=progress)
 
 

@@ -1,0 +1,193 @@
+"""Every command answers bad input with one line and exit status 1 or 2, and leaves no file."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from msfnet.__main__ import run
+from msfnet.cli import app
+from tests.onnx_models import conv_model
+from tests.specs import network_spec
+
+COMMANDS = (
+    "demo",
+    "data synthesize",
+    "data check",
+    "train",
+    "evaluate",
+    "export",
+    "calibrate",
+    "build",
+    "stream",
+    "bench",
+    "inspect",
+    "doctor",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a good model, bad models, an image, and data without ground truth."""
+    onnx.save(conv_model(network_spec()), tmp_path / "good.onnx")
+    (tmp_path / "corrupt.onnx").write_bytes(b"\x08\x0anothing that could be a model")
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "corrupt.ckpt").write_bytes(b"no checkpoint")
+    (tmp_path / "bare.engine").write_bytes(b"an engine without a manifest")
+    (tmp_path / "typo.toml").write_text('[data]\nlayuot = "nyu"\n')
+    (tmp_path / "file").write_text("in the way of a folder")
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), photo)
+    cv2.imwrite(str(tmp_path / "picture.png"), photo)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BAD = {
+    # a missing file
+    "evaluate none.onnx --data images --protocol nyu_hu": "none.onnx",
+    "export none.ckpt out.onnx": "none.ckpt",
+    "calibrate none.onnx out.onnx --data images": "none.onnx",
+    "build none.onnx out.engine": "none.onnx",
+    "stream none.onnx images --out out": "none.onnx",
+    "stream good.onnx none.mp4 --out out.mp4": "none.mp4",
+    "bench none.onnx": "none.onnx",
+    "inspect none.onnx": "none.onnx",
+    "train none.toml --data images --out out": "none.toml",
+    "train quick --data none --out out": "none",
+    "data check none": "none",
+    # a corrupt model
+    "evaluate corrupt.onnx --data images --protocol nyu_hu": "corrupt.onnx",
+    "bench corrupt.onnx": "corrupt.onnx",
+    "export corrupt.ckpt out.onnx": "corrupt.ckpt",
+    "calibrate corrupt.onnx out.onnx --data images": "corrupt.onnx",
+    "calibrate empty.onnx out.onnx --data images": "empty.onnx",
+    "build corrupt.onnx out.engine": "corrupt.onnx",
+    "stream corrupt.onnx images --out out": "corrupt.onnx",
+    "inspect corrupt.onnx": "corrupt.onnx",
+    "inspect bare.engine": "manifest",
+    "inspect picture.png": "picture.png",
+    # an image instead of a video
+    "stream good.onnx picture.png --out out.mp4": "is an image, not a video",
+    "stream good.onnx text.mp4 --out out.mp4": "text.mp4",
+    "calibrate good.onnx out.onnx --data picture.png": "is an image, not a video",
+    # an output that cannot be written
+    "export corrupt.ckpt file/out.onnx": "corrupt.ckpt",
+    "build good.onnx file/out.engine --arch sm86": "file/out.engine",
+    "stream good.onnx images --out file/out.mp4": "file",
+    "stream good.onnx images --out file/out": "file",
+    "stream good.onnx images --out out.txt": "out.txt",
+    "stream good.onnx images": "--out",
+    "data synthesize file/out --layout kitti --scenes 1 --frames 1 --size 64x64": "file/out",
+    "demo --out file": "file",
+    # an unknown recipe, key or value
+    "train nothing --data images --out out": "unknown recipe",
+    "train typo.toml --data images --out out": "data.layuot",
+    "train quick --data images --out out --set trainer.epoch=5": "trainer.epochs",
+    "train quick --data images --out out --set trainer.epochs=many": "trainer.epochs",
+    # a wrong size
+    "export corrupt.ckpt out.onnx --size 228": "HxW",
+    "export corrupt.ckpt out.onnx --size 8x8": "out of range",
+    "export corrupt.ckpt out.onnx --frame-size 12x": "HxW",
+    "data synthesize out --layout nyu --size big": "HxW",
+    # unknown words
+    "evaluate good.onnx --data images --protocol kitti": "unknown protocol",
+    "evaluate good.onnx --data images --protocol nyu_hu": "images",
+    "bench good.onnx --protocol nyu_hu": "--data",
+    "bench good.onnx --against pytorch": "--against",
+    "build good.onnx out.engine --arch sm90": "sm90",
+    "build good.onnx out.bin": "out.bin",
+    "stream good.onnx images --out out --provider tpu": "tpu",
+    "stream good.onnx synthetic:castle --out out": "castle",
+    "data check images": "images",
+}
+
+BAD_USAGE = {
+    "build good.onnx": "Missing argument",
+    "build good.onnx out.engine --flavour cuda": "--flavour",
+    "calibrate good.onnx out.onnx": "--data",
+    "data synthesize out": "--layout",
+    "export corrupt.ckpt out.onnx --graph whole": "--graph",
+    "launch": "launch",
+    "stream good.onnx images --frames many": "--frames",
+}
+
+
+def failure(command: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command line that must fail; return its status and what it printed in all."""
+    status = run(shlex.split(command))
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    return status, captured.err
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_line_and_status_1(
+    folder: Path, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line names what was wrong; no file is made, changed or lost."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    status, printed = failure(command, capfd)
+
+    *progress, line = printed.rstrip("\n").split("\n")
+    assert status == 1
+    assert line.startswith("error: ")
+    assert BAD[command] in line
+    assert "fault in msfnet" not in line
+    assert not [text for text in progress if "error" in text.lower() or "Traceback" in text]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", BAD_USAGE)
+def test_bad_usage_is_one_line_and_status_2(
+    folder: Path, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line ends with the help that would have helped."""
+    status, printed = failure(command, capfd)
+
+    assert status == 2
+    assert printed.count("\n") == 1
+    assert BAD_USAGE[command] in printed
+    assert "--help`" in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of the very command, with what it needs."""
+    assert run([*command.split(), "--help"]) == 0
+
+    assert f"Example: msfnet {command}" in " ".join(capfd.readouterr().out.split())
+
+
+def test_every_command_has_its_help_tested() -> None:
+    """The list above is the whole command line."""
+    groups = {group.name for group in app.registered_groups}
+    single = {command.name for command in app.registered_commands}
+
+    assert {words.split()[0] for words in COMMANDS} == groups | single
+
+
+def test_an_existing_output_is_replaced_only_when_asked(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``--force`` says so; without it the file stays as it was."""
+    (folder / "out.engine").write_bytes(b"precious")
+
+    status, printed = failure("build good.onnx out.engine --arch sm86", capfd)
+
+    assert (status, "--force" in printed) == (1, True)
+    assert (folder / "out.engine").read_bytes() == b"precious"
+
+
+def test_debug_lets_the_error_through(folder: Path) -> None:
+    """With its traceback, for those who mend it."""
+    with pytest.raises(Exception, match=r"none\.onnx"):
+        run(["inspect", "none.onnx", "--debug"])
