@@ -187,13 +187,15 @@ def test_a_video_holds_frame_and_depth_side_by_side(tmp_path: Path, suffix: str)
     assert pictures[5][4:26, 204:245].mean() < 12, "invalid is black"
 
 
-def test_the_codec_is_h264_with_common_chroma(tmp_path: Path) -> None:
-    """What every player and browser takes."""
-    write_all(open_sink(tmp_path / "a.mp4", SPEC), [frame(i) for i in range(3)])
+@pytest.mark.parametrize(("name", "reorders"), [("a.mp4", True), ("a.avi", False)])
+def test_the_codec_is_h264_with_common_chroma(tmp_path: Path, name: str, reorders: bool) -> None:
+    """What every player takes; avi has no presentation times, so its frames are never reordered."""
+    write_all(open_sink(tmp_path / name, SPEC), [frame(i * 5) for i in range(12)], ramp((48, 80)))
 
-    with av.open(str(tmp_path / "a.mp4")) as container:
+    with av.open(str(tmp_path / name)) as container:
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert context.has_b_frames is reorders
 
 
 def test_odd_sizes_are_padded_to_even(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
