@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from msfnet_benchmarks.accuracy import evaluate
+from msfnet_benchmarks.metrics import MetricsAccumulator
 from msfnet_benchmarks.protocols import PROTOCOLS
 from msfnet_runtime import DepthEstimator, Engine, MsfnetError
 from msfnet_runtime.files import sha256
@@ -196,6 +197,29 @@ def test_resuming_a_finished_run_says_how_it_ended(run: Run, tmp_path: Path) -> 
 
     assert report.epochs == 2
     assert report.validation.rel == pytest.approx(run.report.validation.rel, rel=1e-4)
+
+
+def test_the_last_checkpoint_is_the_last_epochs_and_the_best_the_best(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when validation gets worse, and across a resumed run."""
+    rels = iter([0.3, 0.2, 0.4, 0.25])
+    plain = MetricsAccumulator.summary
+    monkeypatch.setattr(
+        "msfnet_train.module.MetricsAccumulator.summary",
+        lambda self: replace(plain(self), rel=next(rels)),
+    )
+    recipe = nyu_recipe(trainer_epochs=4)
+    with pytest.raises(StopError):
+        train(recipe, run.data, tmp_path / "out", progress=stop_after(7))
+
+    states = [torch.load(tmp_path / f"out/{n}.ckpt", weights_only=True) for n in ("best", "last")]
+    assert [state["epoch"] for state in states] == [1, 2]
+    report = train(recipe, run.data, tmp_path / "out", resume=True, progress=lambda *step: None)
+
+    assert (report.best_rel, report.validation.rel) == pytest.approx((0.2, 0.25))
+    states = [torch.load(path, weights_only=True) for path in (report.best, report.last)]
+    assert [state["epoch"] for state in states] == [1, 3]
 
 
 def test_the_initial_prediction_is_what_the_head_starts_from() -> None:

@@ -1,4 +1,4 @@
-"""What the training loop shows and how it writes: progress, quiet, whole checkpoints."""
+"""How a run is set up: Lightning's trainer, what it shows, and how it writes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress
+from msfnet_train.recipe import Recipe
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -98,3 +103,62 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lightning.Trainer:
+    """Return Lightning's trainer for a recipe, writing into ``folder``.
+
+    Raises:
+        MsfnetError: the recipe asks for more GPUs than there are.
+    """
+    config, gpus = recipe.trainer, torch.cuda.device_count()
+    devices = config.devices or max(gpus, 1)
+    if 0 < gpus < devices:
+        raise MsfnetError(f"trainer.devices is {devices}, but there are {gpus} GPUs; lower it")
+    loggers = [
+        CSVLogger(folder, name="", version=_free_name(folder, "csv")),
+        TensorBoardLogger(folder, name="", version="tensorboard"),
+    ]
+    return lightning.Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if devices * config.nodes > 1 else "auto",
+        precision=config.precision,
+        max_epochs=config.epochs,
+        gradient_clip_val=config.gradient_clip or None,
+        check_val_every_n_epoch=config.validate_every,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=loggers,
+        log_every_n_steps=10,
+        callbacks=[*_checkpoints(folder, config.validate_every), display(progress)],
+        plugins=[AtomicCheckpoints()],
+        enable_progress_bar=progress is None and sys.stderr.isatty(),
+        enable_model_summary=False,
+    )
+
+
+def _checkpoints(folder: Path, validate_every: int) -> list[Callback]:
+    """Return what keeps ``best.ckpt`` and, after it and with its state, ``last.ckpt``.
+
+    Lightning's own ``save_last`` writes only when the best has changed.
+    """
+    kept = (("best", "rel", validate_every), ("last", None, 1))
+    return [
+        ModelCheckpoint(
+            folder,
+            name,
+            monitor=monitor,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            every_n_epochs=period,
+        )
+        for name, monitor, period in kept
+    ]
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """Return ``name``, or ``name-2`` and so on where a run before left its own."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(n for n in chain([name], numbered) if not (folder / n).exists())

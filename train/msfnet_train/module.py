@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -38,7 +35,7 @@ from msfnet_train.data import (
     start_worker,
     worker_message,
 )
-from msfnet_train.loop import AtomicCheckpoints, display, quiet
+from msfnet_train.loop import make_trainer, quiet
 from msfnet_train.losses import MSFNetLoss
 from msfnet_train.network import MSFNet, TrainingOutput
 from msfnet_train.recipe import Recipe
@@ -244,7 +241,7 @@ def train(
     with quiet():
         lightning.seed_everything(recipe.trainer.seed, verbose=False)
         module = DepthModule(recipe, pretrained=last is None)
-        trainer = _make_trainer(recipe, folder, progress)
+        trainer = make_trainer(recipe, folder, progress)
         loaders = DepthData(split, recipe)
         try:
             trainer.fit(module, datamodule=loaders, ckpt_path=last, weights_only=True)
@@ -291,57 +288,16 @@ def _check_resumable(last: Path, recipe: Recipe) -> None:
         )
 
 
-def _make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lightning.Trainer:
-    config, gpus = recipe.trainer, torch.cuda.device_count()
-    devices = config.devices or max(gpus, 1)
-    if 0 < gpus < devices:
-        raise MsfnetError(f"trainer.devices is {devices}, but there are {gpus} GPUs; lower it")
-    loggers = [
-        CSVLogger(folder, name="", version=_free_name(folder, "csv")),
-        TensorBoardLogger(folder, name="", version="tensorboard"),
-    ]
-    best = ModelCheckpoint(
-        folder,
-        "best",
-        monitor="rel",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        every_n_epochs=config.validate_every,
-    )
-    return lightning.Trainer(
-        accelerator="gpu" if gpus else "cpu",
-        devices=devices,
-        num_nodes=config.nodes,
-        strategy="ddp" if devices * config.nodes > 1 else "auto",
-        precision=config.precision,
-        max_epochs=config.epochs,
-        gradient_clip_val=config.gradient_clip or None,
-        check_val_every_n_epoch=config.validate_every,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        logger=loggers,
-        log_every_n_steps=10,
-        callbacks=[best, display(progress)],
-        plugins=[AtomicCheckpoints()],
-        enable_progress_bar=progress is None and sys.stderr.isatty(),
-        enable_model_summary=False,
-    )
-
-
-def _free_name(folder: Path, name: str) -> str:
-    """Return ``name``, or ``name-2`` and so on where a run before left its own."""
-    numbered = (f"{name}-{number}" for number in count(2))
-    return next(n for n in chain([name], numbered) if not (folder / n).exists())
-
-
 def _report(
     trainer: lightning.Trainer, module: DepthModule, folder: Path, seconds: float
 ) -> TrainReport:
     assert module.validation is not None
-    best = trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
-    score = best.best_model_score
+    scores = [
+        callback.best_model_score
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == "rel"
+    ]
+    score = scores[0]
     return TrainReport(
         best=folder / "best.ckpt",
         last=folder / "last.ckpt",
