@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+_STOPPED = 130
+"""Exit status of a command stopped by Ctrl-C, as shells give it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
@@ -23,6 +26,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        if status == _STOPPED:  # the command-line library has taken the Ctrl-C for itself
+            return _line("stopped", _STOPPED)
         return status if isinstance(status, int) else 0
     except BaseException as error:
         if debug:
@@ -35,7 +40,7 @@ def _explain(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
-        return _line("stopped", 130)
+        return _line("stopped", _STOPPED)
     if hasattr(error, "format_message"):  # a usage error of the command-line library
         message = " ".join(str(error.format_message()).split()).rstrip(".")
         return _line(f"error: {message}; see `{_help_command(arguments)}`", 2)
