@@ -1,0 +1,105 @@
+"""Generated streets and rooms as a source: ``synthetic:street?seed=1&frames=48&size=375x1242``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.layouts import Journey, make_room, make_street
+from msfnet_runtime.scenes import Rendering, render
+from msfnet_runtime.source import SourceBase
+from msfnet_runtime.sources import kitti, nyu
+from msfnet_runtime.types import CameraIntrinsics, Frame
+
+SCHEME = "synthetic:"
+
+KITTI_INTRINSICS = CameraIntrinsics(721.5377, 721.5377, 609.5593, 172.854, 1242, 375)
+"""Left colour camera of KITTI's 2011_09_26 drives, rectified."""
+
+
+class _Kind(NamedTuple):
+    make: Callable[[int, int], Journey]
+    intrinsics: CameraIntrinsics
+    fps: float
+
+
+KINDS = {
+    "street": _Kind(make_street, KITTI_INTRINSICS, kitti.FRAME_RATE),
+    "room": _Kind(make_room, nyu.INTRINSICS, nyu.FRAME_RATE),
+}
+
+
+def scaled(camera: CameraIntrinsics, size: tuple[int, int]) -> CameraIntrinsics:
+    """Return a camera whose pictures are scaled to ``size`` = (height, width) pixels."""
+    y, x = size[0] / camera.height, size[1] / camera.width
+    return CameraIntrinsics(
+        fx=camera.fx * x,
+        fy=camera.fy * y,
+        cx=(camera.cx + 0.5) * x - 0.5,
+        cy=(camera.cy + 0.5) * y - 0.5,
+        width=size[1],
+        height=size[0],
+    )
+
+
+class SyntheticSource(SourceBase):
+    """A seeded street driven along, or a room looked around in.
+
+    Args:
+        kind: ``street`` or ``room``.
+        seed: the same seed gives the same pixels.
+        frames: how many.
+        size: (height, width) in pixels; KITTI's or NYU's own if left out.
+    """
+
+    length: int
+
+    def __init__(
+        self, kind: str, *, seed: int = 0, frames: int = 48, size: tuple[int, int] | None = None
+    ) -> None:
+        if kind not in KINDS:
+            raise MsfnetError(f"unknown scene {kind!r}; write synthetic:street or synthetic:room")
+        maker, camera, self.fps = KINDS[kind]
+        self.length = frames
+        self.intrinsics = scaled(camera, size) if size else camera
+        self._journey = maker(seed, frames)
+
+    @property
+    def journey(self) -> Journey:
+        """The scene and the camera's poses."""
+        return self._journey
+
+    def rendering(self, index: int) -> Rendering:
+        """Return the picture and the exact depth of one frame."""
+        return render(self._journey.scene, self._journey.poses[index], self.intrinsics)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames."""
+        for index in range(self.length):
+            image = self.rendering(index).image
+            yield Frame(image, index, index / self.fps, self.intrinsics, f"{index:010d}")
+
+
+def open_synthetic(text: str) -> SyntheticSource:
+    """Open ``synthetic:KIND?seed=N&frames=N&size=HxW``; every option may be left out.
+
+    Raises:
+        MsfnetError: unknown kind or option, or a value that is no number.
+    """
+    kind, _, query = text.removeprefix(SCHEME).partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = set(options) - {"seed", "frames", "size"}
+    if unknown:
+        raise MsfnetError(
+            f"unknown option {sorted(unknown)[0]!r} in {text}; use seed, frames and size"
+        )
+    height, _, width = options.get("size", "").partition("x")
+    numbers = [options.get("seed", "0"), options.get("frames", "48"), height or "64", width or "64"]
+    if not all(number.isdecimal() for number in numbers) or bool(height) != bool(width):
+        raise MsfnetError(f"{text} is not readable; write synthetic:street?frames=48&size=375x1242")
+    seed, frames, rows, columns = (int(number) for number in numbers)
+    if frames < 1 or not (32 <= rows <= 4096 and 32 <= columns <= 4096):
+        raise MsfnetError(f"{text} asks for no frame or a size outside 32 to 4096; change it")
+    return SyntheticSource(kind, seed=seed, frames=frames, size=(rows, columns) if height else None)

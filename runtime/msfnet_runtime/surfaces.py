@@ -1,0 +1,229 @@
+"""What the surfaces of generated scenes look like: textures, light and haze.
+
+All functions take N surface points at once: (N, 3) float32 metres, colours (N, 3) RGB 0 to 1.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+TILE = 512
+"""Pixels of the noise tile's side."""
+
+HAZE_COLOUR = np.array([0.78, 0.83, 0.90], np.float32)
+HAZE_METRES = 150.0
+"""Distance at which haze has taken 63 % of a colour."""
+
+
+class Material(IntEnum):
+    """How a surface is patterned."""
+
+    PAINT = 0
+    """Even, with a little noise."""
+    FACADE = 1
+    """Plaster with rows of windows."""
+    STREET = 2
+    """The ground of a street: asphalt, lane marks, pavement, grass."""
+    FOLIAGE = 3
+    WOOD = 4
+    """Grain along the longer side."""
+    ROOM = 5
+    """Floorboards below, plain walls with a skirting board, a white ceiling."""
+
+
+def noise_tile(seed: int) -> NDArray[np.float32]:
+    """Return a (512, 512) tile of noise of many scales, mean 0, that repeats without a seam."""
+    rng = np.random.default_rng((seed, 7))
+    tile = np.zeros((TILE, TILE), np.float32)
+    for cells in (8, 32, 128, 512):
+        coarse = rng.normal(size=(cells, cells)).astype(np.float32)
+        padded = np.pad(coarse, 2, mode="wrap")
+        size = TILE + 4 * TILE // cells
+        wide = np.asarray(cv2.resize(padded, (size, size), interpolation=cv2.INTER_LINEAR))
+        start = 2 * TILE // cells
+        tile += wide[start : start + TILE, start : start + TILE]
+    return tile / np.float32(2)
+
+
+def paint(
+    materials: NDArray[np.int8],
+    base: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    distance: Array,
+    noise: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the unlit colours of surface points.
+
+    Args:
+        materials: (N,) of :class:`Material`.
+        base: (N, 3) the surfaces' own colours.
+        points: (N, 3) metres, world.
+        axis: (N,) 0, 1 or 2: which axis the surface is perpendicular to.
+        distance: (N,) metres; fine grain fades with it, as it would in a camera.
+        noise: the scene's tile.
+    """
+    horizontal = np.where(axis == 0, points[:, 2], points[:, 0])
+    vertical = np.where(axis == 1, points[:, 2], points[:, 1])
+    grain = _sample(noise, horizontal * 60, vertical * 60) / (1 + distance / 8)
+    blotches = _smooth(noise, horizontal * 7, vertical * 7)
+    colours = base * (1 + 0.06 * grain + 0.06 * blotches)[:, None]
+    for material, pattern in (
+        (Material.FACADE, _facade),
+        (Material.STREET, _street),
+        (Material.FOLIAGE, _foliage),
+        (Material.WOOD, _wood),
+        (Material.ROOM, _room),
+    ):
+        chosen = np.flatnonzero(materials == material)
+        if chosen.size:
+            colours[chosen] = pattern(
+                colours[chosen],
+                points[chosen],
+                axis[chosen],
+                horizontal[chosen],
+                vertical[chosen],
+                noise,
+            )
+    return colours.astype(np.float32)
+
+
+def _sample(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float32]:
+    """Return the tile at (N,) pixel positions, which wrap around; one value per pixel."""
+    return noise[np.floor(v).astype(np.int32) % TILE, np.floor(u).astype(np.int32) % TILE]
+
+
+def _smooth(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float32]:
+    """Return the tile between its pixels, bilinearly."""
+    left, top = np.floor(u), np.floor(v)
+    right, down = (u - left).astype(np.float32), (v - top).astype(np.float32)
+    upper = _sample(noise, left, top) * (1 - right) + _sample(noise, left + 1, top) * right
+    lower = _sample(noise, left, top + 1) * (1 - right) + _sample(noise, left + 1, top + 1) * right
+    return np.asarray(upper * (1 - down) + lower * down)
+
+
+def _facade(
+    colours: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    along: Array,
+    across: Array,
+    noise: NDArray[np.float32],
+) -> Array:
+    """Windows every 2.4 m along and 3 m up, some lit, with pale frames; a dark roof."""
+    height = -points[:, 1]
+    u, v = along % 2.4, height % 3.0
+    frame = (u > 0.55) & (u < 1.85) & (v > 0.85) & (v < 2.45) & (axis != 1)
+    glass = frame & (u > 0.68) & (u < 1.72) & (v > 0.98) & (v < 2.32)
+    pane = _sample(noise, along // 2.4 * 37, height // 3.0 * 53)
+    colours[frame] = (0.88, 0.87, 0.84)
+    colours[glass] = np.array([0.16, 0.21, 0.28]) * (1 + 0.45 * pane[glass])[:, None]
+    colours[height < 0.6] *= 0.72
+    colours[axis == 1] = (0.36, 0.22, 0.19)
+    return colours
+
+
+def _street(
+    colours: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    along: Array,
+    across: Array,
+    noise: NDArray[np.float32],
+) -> Array:
+    """Asphalt to 5.5 m on both sides, a dashed middle line, kerbs, slabs to 8 m, then grass."""
+    x, z = np.abs(points[:, 0]), points[:, 2]
+    tone = (colours / np.maximum(colours.mean(axis=1, keepdims=True), 1e-3)).mean(axis=1)
+    tone = tone * colours[:, 0] / 0.4
+    colours[:] = np.array([0.33, 0.33, 0.35]) * tone[:, None]
+    marks = ((x < 0.09) & (z % 6 < 3)) | ((x > 3.3) & (x < 3.44))
+    colours[marks] = (0.86, 0.86, 0.82)
+    slabs = x > 5.7
+    joint = (x % 0.8 < 0.04) | (z % 0.8 < 0.04)
+    colours[slabs] = np.array([0.58, 0.56, 0.53]) * tone[slabs, None]
+    colours[slabs & joint] *= 0.75
+    colours[(x > 5.5) & (x <= 5.7)] = (0.70, 0.69, 0.67)
+    grass = x > 8.0
+    colours[grass] = np.array([0.25, 0.38, 0.16]) * (1 + 2.5 * (tone[grass, None] - 1))
+    return colours
+
+
+def _foliage(
+    colours: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    along: Array,
+    across: Array,
+    noise: NDArray[np.float32],
+) -> Array:
+    """Clumps of leaves, light and dark."""
+    leaves = _sample(noise, along * 28, across * 28)
+    return colours * (1 + 0.38 * leaves)[:, None]
+
+
+def _wood(
+    colours: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    along: Array,
+    across: Array,
+    noise: NDArray[np.float32],
+) -> Array:
+    """Grain along the surface."""
+    grain = _smooth(noise, along * 9, across * 120)
+    return colours * (1 + 0.14 * grain)[:, None]
+
+
+def _room(
+    colours: Array,
+    points: Array,
+    axis: NDArray[np.int8],
+    along: Array,
+    across: Array,
+    noise: NDArray[np.float32],
+) -> Array:
+    """Floorboards 14 cm wide, a skirting board, a nearly white ceiling."""
+    height = -points[:, 1]
+    floor = (axis == 1) & (height < 0.1)
+    board = np.floor(points[:, 0] / 0.14)
+    tone = _sample(noise, board * 29, points[:, 2] // 1.7 * 31)
+    grain = _sample(noise, points[:, 0] * 160, points[:, 2] * 12)
+    wood = np.array([0.52, 0.36, 0.22]) * (1 + 0.16 * tone + 0.10 * grain)[:, None]
+    colours[floor] = wood[floor]
+    colours[floor & (points[:, 0] % 0.14 < 0.006)] *= 0.55
+    colours[(axis == 1) & (height > 1)] = (0.90, 0.90, 0.88)
+    colours[(axis != 1) & (height < 0.1)] = (0.85, 0.84, 0.80)
+    return colours
+
+
+def sunlight(normals: Array, towards: Array) -> Array:
+    """Return the brightness of surfaces under the open sky."""
+    direction = towards / np.linalg.norm(towards)
+    upward = -normals[:, 1]
+    return np.asarray(0.52 + 0.08 * upward + 0.5 * np.maximum(normals @ direction, 0))
+
+
+def lamplight(normals: Array, points: Array, lamp: Array) -> Array:
+    """Return the brightness of surfaces around a lamp."""
+    way = lamp - points
+    far = np.linalg.norm(way, axis=1)
+    facing = np.maximum((normals * way).sum(axis=1) / np.maximum(far, 1e-3), 0)
+    return np.asarray(0.42 + 0.75 * facing / (1 + (far / 3.5) ** 2))
+
+
+def haze(colours: Array, distance: Array) -> NDArray[np.float32]:
+    """Blend colours into the haze with distance (N,) metres."""
+    clear = np.exp(-distance / HAZE_METRES)[:, None]
+    return np.asarray(colours * clear + HAZE_COLOUR * (1 - clear), np.float32)
+
+
+def sky(directions: Array) -> NDArray[np.float32]:
+    """Return the sky's colours along (..., 3) rays: haze at the horizon, blue above."""
+    steepness = np.clip(-directions[..., 1] * 2.2, 0, 1)[..., None]
+    return np.asarray(HAZE_COLOUR * (1 - steepness) + steepness * (0.36, 0.56, 0.86), np.float32)
