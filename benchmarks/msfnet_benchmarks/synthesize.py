@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime import CameraIntrinsics
+from msfnet_runtime import CameraIntrinsics, MsfnetError
 from msfnet_runtime.files import atomic_directory
 from msfnet_runtime.images import write_image
 from msfnet_runtime.progress import Progress, silent
-from msfnet_runtime.scenes import Pose, Scene, cast
+from msfnet_runtime.scenes import Pose, Scene, cast, yaw_pose
 from msfnet_runtime.sources.synthetic import SyntheticSource
 
 DATE = "2011_09_26"
@@ -20,14 +20,19 @@ DATE = "2011_09_26"
 
 _START = datetime(2011, 9, 26, 12, 0)
 
-CAMERA_OFFSET = (-0.06, 0.0, -0.003)
-"""Metres from rectified camera 0 to camera 2 along its axes, as in KITTI's P_rect_02."""
+CAMERA_OFFSETS = ((0.0, 0.0, 0.0), (0.54, 0.0, 0.0), (-0.06, 0.0, -0.003), (0.47, 0.0, -0.003))
+"""Metres from rectified camera 0 to cameras 0 to 3 along its axes; only camera 2 is written."""
+
+CAMERA_OFFSET = CAMERA_OFFSETS[2]
 
 VELODYNE_OFFSET = (0.0, -0.08, -0.27)
-"""Metres from camera 0 to the scanner along the camera's axes (x right, y down, z forward)."""
+"""Metres from rectified camera 0 to the scanner along the camera's axes (right, down, forward)."""
 
 _VELODYNE_ROTATION = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-"""The scanner's axes (x forward, y left, z up) to the camera's."""
+"""The scanner's axes (x forward, y left, z up) to rectified camera 0's."""
+
+_RECTIFICATION = yaw_pose((0.0, 0.0, 0.0), 0.008, 0.005).rotation
+"""Camera 0's axes to its rectified ones: a little, so that whoever leaves it out is found out."""
 
 BEAMS = np.deg2rad(np.linspace(2.0, -24.8, 64))
 """Elevations of a Velodyne HDL-64E's 64 beams."""
@@ -60,8 +65,9 @@ def synthesize_kitti(
         progress: called after every frame.
 
     Raises:
-        MsfnetError: ``out`` exists and is not empty, or cannot be written.
+        MsfnetError: ``out`` exists and is not empty, or cannot be written; nothing to make.
     """
+    _require(drives, frames, seed)
     with atomic_directory(out) as partial:
         root = partial / DATE
         for number in range(drives):
@@ -74,13 +80,21 @@ def synthesize_kitti(
             _write_calibration(root, street.intrinsics)
 
 
+def _require(scenes: int, frames: int, seed: int) -> None:
+    if min(scenes, frames) < 1 or seed < 0:
+        raise MsfnetError(
+            f"{scenes} scenes of {frames} frames from seed {seed} cannot be made; "
+            "give at least 1 of each and a seed of 0 or more"
+        )
+
+
 def _write_kitti_frame(drive: Path, street: SyntheticSource, index: int) -> None:
     images, scans = drive / "image_02/data", drive / "velodyne_points/data"
     for folder in (images, scans):
         folder.mkdir(parents=True, exist_ok=True)
     write_image(images / f"{index:010d}.png", street.rendering(index).image)
     rng = np.random.default_rng((street.journey.scene.seed, index))
-    points = scan(street.journey.scene, street.journey.poses[index], rng)
+    points = scan(street.journey.scene, street.journey.pose(index), rng)
     (scans / f"{index:010d}.bin").write_bytes(points.astype("<f4").tobytes())
 
 
@@ -131,25 +145,13 @@ def _write_calibration(root: Path, camera: CameraIntrinsics) -> None:
     KITTI's projection counts pixels from 1 (``project_velodyne`` subtracts it again), so the
     principal point is one more than the camera's own; scans then fall on the very pixels.
     """
-    centre = camera.cx + 1, camera.cy + 1
-    intrinsic = np.array([[camera.fx, 0, centre[0]], [0, camera.fy, centre[1]], [0, 0, 1.0]])
-    projection = np.column_stack([intrinsic, intrinsic @ -np.asarray(CAMERA_OFFSET)])
-    size = (float(camera.width), float(camera.height))
-    cameras = {
-        "corner_dist": (0.09950,),
-        "S_02": size,
-        "K_02": intrinsic,
-        "D_02": np.zeros(5),
-        "R_02": np.eye(3),
-        "T_02": -np.asarray(CAMERA_OFFSET),
-        "R_rect_00": np.eye(3),
-        "S_rect_02": size,
-        "R_rect_02": np.eye(3),
-        "P_rect_02": projection,
-    }
+    cameras: dict[str, object] = {"corner_dist": (0.0995,)}
+    for number, offset in enumerate(CAMERA_OFFSETS):
+        cameras |= _camera_entries(f"{number:02d}", camera, np.asarray(offset))
+    unrectify = _RECTIFICATION.T
     velodyne = {
-        "R": _VELODYNE_ROTATION,
-        "T": VELODYNE_OFFSET,
+        "R": unrectify @ _VELODYNE_ROTATION,
+        "T": unrectify @ VELODYNE_OFFSET,
         "delta_f": np.zeros(2),
         "delta_c": np.zeros(2),
     }
@@ -162,6 +164,25 @@ def _write_calibration(root: Path, camera: CameraIntrinsics) -> None:
         lines = [f"calib_time: {_START:%d-%b-%Y %H:%M:%S}"]
         lines += [f"{key}: {_numbers(value)}" for key, value in values.items()]
         (root / f"calib_{name}.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def _camera_entries(
+    name: str, camera: CameraIntrinsics, offset: NDArray[np.float64]
+) -> dict[str, object]:
+    """Return one camera's lines: as taken (all four alike, without distortion) and rectified."""
+    centre = camera.cx + 1, camera.cy + 1
+    intrinsic = np.array([[camera.fx, 0, centre[0]], [0, camera.fy, centre[1]], [0, 0, 1.0]])
+    size = (float(camera.width), float(camera.height))
+    return {
+        f"S_{name}": size,
+        f"K_{name}": intrinsic,
+        f"D_{name}": np.zeros(5),
+        f"R_{name}": np.eye(3),
+        f"T_{name}": _RECTIFICATION.T @ -offset,
+        f"S_rect_{name}": size,
+        f"R_rect_{name}": _RECTIFICATION,
+        f"P_rect_{name}": np.column_stack([intrinsic, intrinsic @ -offset]),
+    }
 
 
 def _numbers(values: object) -> str:
@@ -192,8 +213,9 @@ def synthesize_nyu(
         progress: called after every frame.
 
     Raises:
-        MsfnetError: ``out`` exists and is not empty, or cannot be written.
+        MsfnetError: ``out`` exists and is not empty, or cannot be written; nothing to make.
     """
+    _require(scenes, frames, seed)
     held_out = frames if scenes > 1 else max(1, frames // 5)
     with atomic_directory(out) as partial:
         rows: dict[str, list[str]] = {"train": [], "test": []}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from msfnet_runtime import furniture
 from msfnet_runtime.scenes import Box, Pose, Scene, yaw_pose
 from msfnet_runtime.surfaces import Material
 
@@ -17,6 +20,9 @@ STREET_DRIVEN = 240.0
 
 METRES_PER_FRAME = 0.8
 """29 km/h at KITTI's 10 frames per second."""
+
+RADIANS_PER_FRAME = 0.03
+"""How far round a room the camera walks from one frame to the next."""
 
 CAMERA_HEIGHT = 1.65
 """Metres, as on KITTI's car."""
@@ -37,13 +43,6 @@ _CARS: tuple[Colour, ...] = (
     (0.45, 0.47, 0.50),
     (0.15, 0.35, 0.22),
 )
-_FABRIC: tuple[Colour, ...] = (
-    (0.30, 0.38, 0.50),
-    (0.55, 0.25, 0.22),
-    (0.40, 0.45, 0.33),
-    (0.62, 0.55, 0.45),
-    (0.25, 0.25, 0.28),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +50,11 @@ class Journey:
     """A scene and a camera's way through it."""
 
     scene: Scene
-    poses: tuple[Pose, ...]
+    pose: Callable[[int], Pose]
+    """The camera's pose by the frame's index, from 0."""
 
 
-def make_street(seed: int, frames: int) -> Journey:
+def make_street(seed: int) -> Journey:
     """Return a street of houses, trees and parked cars, driven along at 0.8 m per frame."""
     rng = np.random.default_rng((seed, 1))
     boxes: list[Box] = []
@@ -66,10 +66,10 @@ def make_street(seed: int, frames: int) -> Journey:
     sun = (float(rng.uniform(-0.8, 0.8)), -1.0, float(rng.uniform(-0.6, 0.3)))
     scene = Scene(tuple(boxes), sun, seed)
     phase, start = rng.uniform(0, 2 * np.pi), rng.uniform(0, 30)
-    return Journey(scene, tuple(_street_pose(i, start, phase) for i in range(frames)))
+    return Journey(scene, partial(_street_pose, float(start), float(phase)))
 
 
-def _street_pose(frame: int, start: float, phase: float) -> Pose:
+def _street_pose(start: float, phase: float, frame: int) -> Pose:
     travelled = (start + METRES_PER_FRAME * frame) % STREET_DRIVEN
     sway = float(np.sin(travelled / 23 + phase))
     turn = 0.018 * float(np.cos(travelled / 23 + phase))
@@ -149,96 +149,28 @@ def _car(rng: np.random.Generator, x: float, z: float) -> list[Box]:
     ]
 
 
-def make_room(seed: int, frames: int) -> Journey:
-    """Return a furnished room of 4 to 7 m, and a camera that turns in its middle."""
+def make_room(seed: int) -> Journey:
+    """Return a furnished room of 4.6 to 7.6 m, and a camera that walks round, looking across it."""
     rng = np.random.default_rng((seed, 2))
-    width, depth, height = rng.uniform(4, 7), rng.uniform(4, 7), rng.uniform(2.4, 2.9)
-    wall = tuple(float(c) for c in rng.uniform(0.62, 0.86, 3))
+    width, depth, height = rng.uniform(4.6, 7.6), rng.uniform(4.6, 7.6), rng.uniform(2.5, 2.9)
+    tint = rng.uniform(0.72, 0.92) * (1 - rng.uniform(0, 0.22, 3))
     room = Box(
         (-width / 2, -height, -depth / 2),
         (width / 2, 0.0, depth / 2),
-        (wall[0], wall[1], wall[2]),
+        (float(tint[0]), float(tint[1]), float(tint[2])),
         Material.ROOM,
     )
-    boxes = [box for wall_index in range(4) for box in _along_wall(rng, room, wall_index)]
-    lamp = (float(rng.uniform(-0.8, 0.8)), -height + 0.25, float(rng.uniform(-0.8, 0.8)))
-    scene = Scene(tuple(boxes), lamp, seed, room)
-    turn, eye = rng.uniform(0, 2 * np.pi), -float(rng.uniform(1.3, 1.6))
-    return Journey(scene, tuple(_room_pose(i, turn, eye) for i in range(frames)))
+    light = (float(rng.uniform(-0.6, 0.6)), -height + 0.45, float(rng.uniform(-0.6, 0.6)))
+    boxes = (*furniture.furnish(rng, room), *furniture.lamp(light, -height))
+    start, eye = float(rng.uniform(0, 2 * np.pi)), -float(rng.uniform(1.35, 1.6))
+    return Journey(Scene(boxes, light, seed, room), partial(_room_pose, room, start, eye))
 
 
-def _room_pose(frame: int, turn: float, eye: float) -> Pose:
-    angle = turn + 0.045 * frame
-    x, z = 0.45 * np.sin(0.7 * angle), 0.45 * np.cos(0.9 * angle)
-    return yaw_pose((float(x), eye, float(z)), angle, 0.12 + 0.05 * float(np.sin(angle)))
-
-
-def _along_wall(rng: np.random.Generator, room: Box, wall: int) -> list[Box]:
-    """Furnish one wall: cupboards, tables and sofas beside one another, and a picture above."""
-    axis = 0 if wall % 2 else 2
-    along = 2 - axis
-    boxes, at = [], room.low[along] + float(rng.uniform(0.2, 0.8))
-    while at < room.high[along] - 1.0:
-        length = float(rng.uniform(0.6, 1.8))
-        end = min(at + length, room.high[along] - 0.1)
-        boxes += _furniture(rng, room, wall, at, end)
-        at = end + float(rng.uniform(0.3, 1.2))
-    middle = float(rng.uniform(room.low[along] + 0.8, room.high[along] - 0.8))
-    picture = tuple(float(c) for c in rng.uniform(0.15, 0.8, 3))
-    boxes.append(
-        _against(
-            room,
-            wall,
-            (middle - 0.4, middle + 0.4),
-            0.04,
-            (1.35, 1.95),
-            (picture[0], picture[1], picture[2]),
-            Material.PAINT,
-        )
-    )
-    return boxes
-
-
-def _furniture(
-    rng: np.random.Generator, room: Box, wall: int, start: float, end: float
-) -> list[Box]:
-    kind = rng.integers(3)
-    wood = tuple(float(c) for c in np.array([0.45, 0.32, 0.20]) * rng.uniform(0.6, 1.5))
-    brown = (wood[0], wood[1], wood[2])
-    reach = float(rng.uniform(0.4, 0.7))
-    if kind == 0:
-        tall = float(rng.uniform(1.2, 2.1))
-        return [_against(room, wall, (start, end), reach, (0.0, tall), brown, Material.WOOD)]
-    if kind == 1:
-        top = float(rng.uniform(0.65, 0.8))
-        legs = [(start, start + 0.06), (end - 0.06, end)]
-        return [
-            _against(room, wall, (start, end), reach, (top - 0.05, top), brown, Material.WOOD),
-            *(_against(room, wall, leg, reach, (0.0, top), brown, Material.WOOD) for leg in legs),
-        ]
-    fabric = _FABRIC[rng.integers(len(_FABRIC))]
-    return [
-        _against(room, wall, (start, end), reach + 0.2, (0.0, 0.42), fabric, Material.PAINT),
-        _against(room, wall, (start, end), 0.22, (0.42, 0.85), fabric, Material.PAINT),
-    ]
-
-
-def _against(
-    room: Box,
-    wall: int,
-    along: tuple[float, float],
-    reach: float,
-    heights: tuple[float, float],
-    colour: Colour,
-    material: Material,
-) -> Box:
-    """Return a box that stands against a wall: 0 far, 1 right, 2 near, 3 left."""
-    axis = 0 if wall % 2 else 2
-    across = (
-        (room.high[axis] - reach, room.high[axis])
-        if wall in (0, 1)
-        else (room.low[axis], room.low[axis] + reach)
-    )
-    spans = {axis: across, 2 - axis: along, 1: (-heights[1], -heights[0])}
-    low, high = ((spans[0][i], spans[1][i], spans[2][i]) for i in (0, 1))
-    return Box(low, high, colour, material)
+def _room_pose(room: Box, start: float, eye: float, frame: int) -> Pose:
+    """Stand on an ellipse that keeps clear of the furniture; face across, glancing aside."""
+    angle = start + RADIANS_PER_FRAME * frame
+    clear = furniture.REACH + 0.35
+    x = -(room.high[0] - clear) * float(np.sin(angle))
+    z = -(room.high[2] - clear) * float(np.cos(angle))
+    glance = 0.25 * float(np.sin(2.3 * angle))
+    return yaw_pose((x, eye, z), angle + glance, 0.16 + 0.05 * float(np.sin(angle)))

@@ -243,6 +243,8 @@ def _shade(scene: Scene, pose: Pose, hits: _Hits) -> NDArray[np.uint8]:
         colours = surfaces.haze(colours, distance)
     else:
         colours *= surfaces.lamplight(normals, points, light)[:, None]
+        low, high = np.asarray((scene.room.low, scene.room.high), points.dtype)
+        colours *= surfaces.corners(points, axis, low, high)[:, None]
     image[seen] = colours
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 

@@ -73,7 +73,8 @@ def paint(
     vertical = np.where(axis == 1, points[:, 2], points[:, 1])
     grain = _sample(noise, horizontal * 60, vertical * 60) / (1 + distance / 8)
     blotches = _smooth(noise, horizontal * 7, vertical * 7)
-    colours = base * (1 + 0.06 * grain + 0.06 * blotches)[:, None]
+    strength = np.where(materials == Material.ROOM, np.float32(0.025), np.float32(0.06))
+    colours = base * (1 + strength * grain + strength * blotches)[:, None]
     for material, pattern in (
         (Material.FACADE, _facade),
         (Material.STREET, _street),
@@ -188,8 +189,15 @@ def _room(
     across: Array,
     noise: NDArray[np.float32],
 ) -> Array:
-    """Floorboards 14 cm wide, a skirting board, a nearly white ceiling."""
+    """Floorboards 14 cm wide, striped or panelled walls, a skirting board, a white ceiling."""
     height = -points[:, 1]
+    wall = axis != 1
+    if noise[0, 0] > 0:
+        colours[wall & (along % 0.4 < 0.2)] *= 0.93
+    else:
+        colours[wall & (height < 0.9)] *= 0.80
+        colours[wall & (height < 0.8) & (height > 0.2) & (along % 0.6 < 0.02)] *= 0.85
+        colours[wall & (height > 0.9) & (height < 0.96)] = (0.88, 0.87, 0.84)
     floor = (axis == 1) & (height < 0.1)
     board = np.floor(points[:, 0] / 0.14)
     tone = _sample(noise, board * 29, points[:, 2] // 1.7 * 31)
@@ -198,7 +206,7 @@ def _room(
     colours[floor] = wood[floor]
     colours[floor & (points[:, 0] % 0.14 < 0.006)] *= 0.55
     colours[(axis == 1) & (height > 1)] = (0.90, 0.90, 0.88)
-    colours[(axis != 1) & (height < 0.1)] = (0.85, 0.84, 0.80)
+    colours[wall & (height < 0.1)] = (0.88, 0.87, 0.84)
     return colours
 
 
@@ -214,7 +222,18 @@ def lamplight(normals: Array, points: Array, lamp: Array) -> Array:
     way = lamp - points
     far = np.linalg.norm(way, axis=1)
     facing = np.maximum((normals * way).sum(axis=1) / np.maximum(far, 1e-3), 0)
-    return np.asarray(0.42 + 0.75 * facing / (1 + (far / 3.5) ** 2))
+    from_floor = 0.16 * np.maximum(normals[:, 1], 0)
+    return np.asarray(0.52 + from_floor + 0.75 * facing / (1 + (far / 3.5) ** 2))
+
+
+def corners(points: Array, axis: NDArray[np.int8], low: Array, high: Array) -> Array:
+    """Return the share of light that reaches points near the edges of a room (low, high)."""
+    share = np.ones(len(points), points.dtype)
+    for side in range(3):
+        gap = np.minimum(points[:, side] - low[side], high[side] - points[:, side])
+        dark = 0.25 * np.exp(-np.maximum(gap, 0) / 0.2)
+        share *= np.where(axis == side, 1, 1 - dark)  # a surface does not shade itself
+    return share
 
 
 def haze(colours: Array, distance: Array) -> NDArray[np.float32]:

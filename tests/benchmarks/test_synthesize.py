@@ -44,7 +44,10 @@ def test_the_reader_of_real_drives_reads_generated_ones(streets: Path) -> None:
     camera = frames[0].intrinsics
     assert camera is not None
     assert (camera.width, camera.height) == (621, 188)
-    assert camera.fx == pytest.approx(street.intrinsics.fx, rel=1e-6)
+    own = street.intrinsics
+    assert (camera.fx, camera.fy) == pytest.approx((own.fx, own.fy), rel=1e-6)
+    # KITTI's projection counts pixels from 1.
+    assert (camera.cx, camera.cy) == pytest.approx((own.cx + 1, own.cy + 1), rel=1e-6)
 
 
 def test_scans_projected_as_real_ones_agree_with_the_exact_depth(streets: Path) -> None:
@@ -73,7 +76,35 @@ def test_a_scan_is_kittis(streets: Path) -> None:
     assert azimuth.max() > AZIMUTHS[-20]
     assert np.linalg.norm(points[:, :3], axis=1).max() < 120.1
     assert 0 <= points[:, 3].min() <= points[:, 3].max() <= 1
-    assert calibration.tr_velo_to_cam[2, 3] == pytest.approx(-0.27)
+    place = calibration.r_rect_00 @ calibration.tr_velo_to_cam[:, 3]
+    np.testing.assert_allclose(place, (0, -0.08, -0.27), atol=1e-6)
+    for rotation in (calibration.r_rect_00, calibration.tr_velo_to_cam[:, :3]):
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
+    assert not np.allclose(calibration.r_rect_00, np.eye(3), atol=1e-3)
+
+
+def test_calibration_files_have_the_entries_of_real_ones(streets: Path, real_data: Path) -> None:
+    """All names in their order, and as many numbers behind each."""
+    for name in ("cam_to_cam", "velo_to_cam", "imu_to_velo"):
+        real, own = (
+            (root / f"2011_09_26/calib_{name}.txt").read_text().splitlines()
+            for root in (real_data / "kitti_raw", streets)
+        )
+        assert [(line.split()[0], len(line.split())) for line in own] == [
+            (line.split()[0], len(line.split())) for line in real
+        ]
+
+
+def test_scans_are_taken_with_the_images(streets: Path) -> None:
+    """Ten a second, to the nanosecond as KITTI writes them."""
+    for sensor in ("image_02", "velodyne_points"):
+        file = streets / f"2011_09_26/2011_09_26_drive_0002_sync/{sensor}/timestamps.txt"
+        moments = file.read_text().splitlines()
+        assert [moment[-12:] for moment in moments] == [
+            "00.000000000",
+            "00.100000000",
+            "00.200000000",
+        ]
 
 
 def test_lists_of_rooms_are_read_in_their_units(rooms: Path) -> None:
@@ -89,7 +120,8 @@ def test_lists_of_rooms_are_read_in_their_units(rooms: Path) -> None:
     for sample, truth in zip([*train, *test], exact, strict=True):
         depth = sample.ground_truth((120, 160))
         step = 0.5e-3 if "nyu2_test" in str(sample.depth_path) else 0.5 * 10 / 255
-        assert np.abs(depth - truth.depth).max() <= step * 1.001
+        rounding = 2 * np.spacing(np.float32(10))  # both sides are float32 metres
+        assert np.abs(depth - truth.depth).max() <= step + rounding
         difference = sample.frame().image.astype(int) - truth.image
         assert np.abs(difference).mean() < 6
 
@@ -113,6 +145,15 @@ def test_one_room_is_cut_into_training_and_test(tmp_path: Path) -> None:
 
     assert len(nyu_samples(tmp_path / "nyu", "train")) == 5
     assert len(nyu_samples(tmp_path / "nyu", "test")) == 1
+
+
+@pytest.mark.parametrize(("frames", "seed"), [(0, 0), (1, -1)])
+def test_what_cannot_be_made_is_refused(tmp_path: Path, frames: int, seed: int) -> None:
+    """In one line, and nothing is written."""
+    for synthesize in (synthesize_kitti, synthesize_nyu):
+        with pytest.raises(MsfnetError, match="at least 1 of each and a seed of 0 or more"):
+            synthesize(tmp_path / "out", frames=frames, seed=seed, size=(64, 64))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

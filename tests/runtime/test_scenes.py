@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from itertools import islice, pairwise
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from msfnet_runtime import CameraIntrinsics, MsfnetError
-from msfnet_runtime.layouts import make_room, make_street
+from msfnet_runtime.layouts import Journey, make_room, make_street
 from msfnet_runtime.scenes import Box, Scene, cast, render, yaw_pose
 from msfnet_runtime.sources import open_source
 from msfnet_runtime.sources.synthetic import KITTI_INTRINSICS, SyntheticSource, scaled
@@ -79,39 +84,83 @@ def test_a_room_ends_at_its_walls() -> None:
 
 
 @pytest.mark.parametrize("make", [make_street, make_room])
-def test_a_seed_is_a_scene(make: object) -> None:
+def test_a_seed_is_a_scene(make: Callable[[int], Journey]) -> None:
     """The same seed gives the same pixels, another seed others."""
     camera = scaled(KITTI_INTRINSICS, (64, 128))
 
-    def picture(seed: int) -> np.ndarray:
-        journey = make(seed, 6)  # type: ignore[operator]
-        return render(journey.scene, journey.poses[4], camera).image
+    def picture(seed: int) -> NDArray[np.uint8]:
+        journey = make(seed)
+        return render(journey.scene, journey.pose(4), camera).image
 
     np.testing.assert_array_equal(picture(1), picture(1))
     assert np.mean(picture(1) != picture(2)) > 0.5
 
 
-@pytest.mark.parametrize("kind", ["street", "room"])
-def test_cameras_stay_out_of_things(kind: str) -> None:
-    """Over many seeds, nothing is nearer than a hand's breadth, and there is much to see."""
-    for seed in range(12):
-        source = SyntheticSource(kind, seed=seed, frames=40, size=(48, 96))
-        for index in (0, 20, 39):
-            depth = source.rendering(index).depth
-            assert depth[depth > 0].min() > 0.3, (seed, index)
-            assert (depth > 0).mean() > 0.5
-            assert np.ptp(depth) > 0.3
+def test_another_process_draws_the_same_pixels() -> None:
+    """Whatever its hash seed is."""
+    code = (
+        "import hashlib; from msfnet_runtime.sources.synthetic import SyntheticSource\n"
+        "for kind in ('street', 'room'):\n"
+        "    drawn = SyntheticSource(kind, seed=6, size=(48, 96)).rendering(7)\n"
+        "    print(hashlib.sha256(drawn.image.tobytes() + drawn.depth.tobytes()).hexdigest())"
+    )
+
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0].split())) == 2
 
 
-def test_a_street_is_driven_and_a_room_fits_nyu() -> None:
-    """The ground moves by 0.8 m a frame; rooms are at most 10 m deep, NYU's range."""
-    poses = make_street(3, 4).poses
-    steps = [b.position[2] - a.position[2] for a, b in pairwise(poses)]
+@pytest.mark.parametrize("make", [make_street, make_room])
+def test_cameras_stay_out_of_things(make: Callable[[int], Journey]) -> None:
+    """Over many seeds, all the way, every box is at least 20 cm away and the room's walls 1 m."""
+    for seed in range(30):
+        journey = make(seed)
+        low, high = journey.scene.bounds[:, 0], journey.scene.bounds[:, 1]
+        for frame in range(0, 220, 4):
+            place = journey.pose(frame).position
+            gap = np.maximum(np.maximum(low - place, place - high), 0)
+            assert np.linalg.norm(gap, axis=1).min() > 0.2, (seed, frame)
+            if journey.scene.room is not None:
+                room = journey.scene.room
+                assert (place[[0, 2]] - np.array(room.low)[[0, 2]]).min() > 1
+                assert (np.array(room.high)[[0, 2]] - place[[0, 2]]).min() > 1
 
-    np.testing.assert_allclose(steps, 0.8)
-    room = SyntheticSource("room", seed=3, frames=2, size=(48, 64)).rendering(1).depth
-    assert room.min() > 0
-    assert room.max() < 10
+
+def test_cameras_move_smoothly() -> None:
+    """A street: 0.8 m forward a frame. A room: less than 10 cm and 3 degrees."""
+    street, room = make_street(3), make_room(3)
+
+    drive = [street.pose(frame) for frame in range(6)]
+    walk = [room.pose(frame) for frame in range(60)]
+
+    np.testing.assert_allclose([b.position[2] - a.position[2] for a, b in pairwise(drive)], 0.8)
+    for a, b in pairwise(walk):
+        turned = np.degrees(np.arccos((np.trace(a.rotation.T @ b.rotation) - 1) / 2))
+        assert 0 < np.linalg.norm(b.position - a.position) < 0.1
+        assert 0 < turned < 3
+
+
+def test_depths_are_those_of_the_data_sets() -> None:
+    """A street has sky and goes beyond 80 m; a room has depth everywhere, below NYU's 10 m."""
+    for seed in range(6):
+        street = SyntheticSource("street", seed=seed, size=(94, 310)).rendering(5).depth
+        room = SyntheticSource("room", seed=seed, size=(60, 80)).rendering(5 * seed).depth
+
+        assert 0.03 < (street == 0).mean() < 0.4
+        assert street.max() > 80
+        assert 1 < street[street > 0].min() < 8
+        assert 0.3 < room.min() < room.max() < 10
+        assert room.max() > 1.5 * room.min()
 
 
 def test_a_source_is_opened_by_its_words() -> None:
@@ -143,6 +192,8 @@ def test_the_defaults_are_the_data_sets_sizes() -> None:
         "synthetic:street?speed=3",
         "synthetic:street?frames=0",
         "synthetic:street?frames=some",
+        "synthetic:street?seed=-1",
+        "synthetic:street?seed=" + "9" * 5000,
         "synthetic:street?size=64",
         "synthetic:street?size=8x8",
         "synthetic:",

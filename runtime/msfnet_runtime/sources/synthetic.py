@@ -20,7 +20,7 @@ KITTI_INTRINSICS = CameraIntrinsics(721.5377, 721.5377, 609.5593, 172.854, 1242,
 
 
 class _Kind(NamedTuple):
-    make: Callable[[int, int], Journey]
+    make: Callable[[int], Journey]
     intrinsics: CameraIntrinsics
     fps: float
 
@@ -52,6 +52,9 @@ class SyntheticSource(SourceBase):
         seed: the same seed gives the same pixels.
         frames: how many.
         size: (height, width) in pixels; KITTI's or NYU's own if left out.
+
+    Raises:
+        MsfnetError: another kind, or a seed below 0.
     """
 
     length: int
@@ -61,19 +64,21 @@ class SyntheticSource(SourceBase):
     ) -> None:
         if kind not in KINDS:
             raise MsfnetError(f"unknown scene {kind!r}; write synthetic:street or synthetic:room")
+        if seed < 0:
+            raise MsfnetError(f"seed {seed} is below 0; give 0 or more")
         maker, camera, self.fps = KINDS[kind]
         self.length = frames
         self.intrinsics = scaled(camera, size) if size else camera
-        self._journey = maker(seed, frames)
+        self._journey = maker(seed)
 
     @property
     def journey(self) -> Journey:
-        """The scene and the camera's poses."""
+        """The scene and the camera's way through it."""
         return self._journey
 
     def rendering(self, index: int) -> Rendering:
         """Return the picture and the exact depth of one frame."""
-        return render(self._journey.scene, self._journey.poses[index], self.intrinsics)
+        return render(self._journey.scene, self._journey.pose(index), self.intrinsics)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
@@ -97,7 +102,7 @@ def open_synthetic(text: str) -> SyntheticSource:
         )
     height, _, width = options.get("size", "").partition("x")
     numbers = [options.get("seed", "0"), options.get("frames", "48"), height or "64", width or "64"]
-    if not all(number.isdecimal() for number in numbers) or bool(height) != bool(width):
+    if not all(n.isdecimal() and len(n) < 10 for n in numbers) or bool(height) != bool(width):
         raise MsfnetError(f"{text} is not readable; write synthetic:street?frames=48&size=375x1242")
     seed, frames, rows, columns = (int(number) for number in numbers)
     if frames < 1 or not (32 <= rows <= 4096 and 32 <= columns <= 4096):
