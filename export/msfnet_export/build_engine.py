@@ -165,13 +165,15 @@ def _make_monitor(trt: Any, progress: Progress) -> Any:
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            """Note how long a phase is."""
-            self._steps[phase] = steps
+            """Note how long a phase is; only those that are no part of another are shown."""
+            if not parent:
+                self._steps[phase] = steps
 
         def step_complete(self, phase: str, step: int) -> bool:
             """Report a step; returning False would cancel the build."""
             try:
-                progress(step + 1, self._steps.get(phase, 0), phase)
+                if phase in self._steps:
+                    progress(step + 1, self._steps[phase], phase)
             except KeyboardInterrupt:
                 return False
             return True

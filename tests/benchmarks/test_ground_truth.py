@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_benchmarks.ground_truth import (
+    DepthEncoding,
+    KittiCalibration,
+    load_kitti_calibration,
+    project_velodyne,
+    read_depth,
+    read_velodyne,
+)
+from msfnet_runtime import MsfnetError
+
+STRAIGHT = KittiCalibration(
+    p_rect_02=np.array([[10.0, 0, 20, 0], [0, 10, 15, 0], [0, 0, 1, 0]]),
+    r_rect_00=np.eye(3),
+    tr_velo_to_cam=np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.25]]),
+)
+"""A camera 25 cm ahead of the scanner, focal length 10, centre (20, 15)."""
+
+
+def project_one_by_one(
+    points: NDArray[np.float32], calibration: KittiCalibration, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Project point after point in plain Python: the reference."""
+    depth = np.zeros(size)
+    matrix = calibration.p_rect_02 @ np.vstack(
+        [calibration.r_rect_00 @ calibration.tr_velo_to_cam, [0, 0, 0, 1]]
+    )
+    for x, y, z, _ in points.astype(float):
+        u, v, w = matrix @ (x, y, z, 1.0)
+        if x < 0 or w <= 0:
+            continue
+        column, row = round(u / w) - 1, round(v / w) - 1
+        if (
+            0 <= row < size[0]
+            and 0 <= column < size[1]
+            and (depth[row, column] == 0 or w < depth[row, column])
+        ):
+            depth[row, column] = w
+    return depth
+
+
+def test_a_point_falls_where_the_formula_says() -> None:
+    """5 m ahead, 0.5 m left, 1 m up: camera-z 4.75, pixel (round(10 (-0.5)/4.75 + 20) - 1, …)."""
+    depth = project_velodyne(np.array([[5.0, 0.5, 1.0, 0.3]]), STRAIGHT, (30, 40))
+
+    assert np.count_nonzero(depth) == 1
+    assert depth[round(15 - 10 / 4.75) - 1, round(20 - 5 / 4.75) - 1] == pytest.approx(4.75)
+
+
+def test_the_scanners_own_distance_is_offered_by_name() -> None:
+    """monodepth's convention: 25 cm more here."""
+    points = np.array([[5.0, 0.0, 0.0, 0.0]])
+
+    depth = project_velodyne(points, STRAIGHT, (30, 40), depth="lidar_x")
+
+    assert depth.max() == 5
+
+
+def test_halves_are_rounded_to_even_and_the_nearest_point_stays() -> None:
+    """u = 20.5 goes to 20, 21.5 to 22; of two on one pixel the one in front wins, in any order."""
+    near, far = [1.25, 0.0, 0.0, 0], [10.25, 0.0, 0.0, 0]
+    half = [[1.25, -0.05, 0.0, 0], [1.25, -0.15, 0.0, 0]]
+
+    for points in ([near, far], [far, near]):
+        assert project_velodyne(np.array(points), STRAIGHT, (30, 40))[14, 19] == 1
+    columns = project_velodyne(np.array(half), STRAIGHT, (30, 40)).nonzero()[1]
+    np.testing.assert_array_equal(columns, [19, 21])
+
+
+def test_points_behind_and_beside_are_dropped() -> None:
+    """Behind the scanner, behind the camera, outside the picture."""
+    points = np.array([[-5.0, 0, 0, 0], [0.1, 0, 0, 0], [1.25, 9, 0, 0], [1.25, 0, -9, 0]])
+
+    assert not project_velodyne(points, STRAIGHT, (30, 40)).any()
+
+
+def test_a_real_scan_is_projected_as_point_by_point(real_data: Path) -> None:
+    """Every 40th point of a real scan, against plain Python."""
+    folder = real_data / "kitti_raw/2011_09_26"
+    scan = read_velodyne(next(folder.glob("*0013_sync/velodyne_points/data/*.bin")))[::40]
+    calibration = load_kitti_calibration(folder)
+
+    depth = project_velodyne(scan, calibration, (375, 1242))
+
+    np.testing.assert_allclose(depth, project_one_by_one(scan, calibration, (375, 1242)), rtol=1e-6)
+    assert np.count_nonzero(depth) > 300
+
+
+@pytest.mark.parametrize(
+    ("encoding", "stored", "metres"),
+    [
+        (DepthEncoding.UINT8_10M, np.uint8(255), 10.0),
+        (DepthEncoding.UINT8_10M, np.uint8(51), 2.0),
+        (DepthEncoding.UINT16_MM, np.uint16(1234), 1.234),
+        (DepthEncoding.UINT16_256, np.uint16(2560), 10.0),
+    ],
+)
+def test_units_are_those_the_data_set_declares(
+    tmp_path: Path, encoding: DepthEncoding, stored: np.generic, metres: float
+) -> None:
+    """A map of one value and a hole."""
+    pixels = np.full((4, 5), stored)
+    pixels[0, 0] = 0
+    cv2.imwrite(str(tmp_path / "depth.png"), pixels)
+
+    depth = read_depth(tmp_path / "depth.png", encoding)
+
+    assert depth[0, 0] == 0
+    assert depth[1, 1] == pytest.approx(metres)
+
+
+def test_a_map_of_another_type_or_without_depth_is_refused(tmp_path: Path) -> None:
+    """Units are declared, never guessed."""
+    cv2.imwrite(str(tmp_path / "wide.png"), np.full((4, 5), 900, np.uint16))
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((4, 5), np.uint8))
+
+    with pytest.raises(MsfnetError, match="declares UINT8_10M"):
+        read_depth(tmp_path / "wide.png", DepthEncoding.UINT8_10M)
+    with pytest.raises(MsfnetError, match="no depth at all"):
+        read_depth(tmp_path / "empty.png", DepthEncoding.UINT8_10M)
+
+
+def test_what_is_no_scan_is_refused(tmp_path: Path) -> None:
+    """Missing, cut off, and not finite."""
+    (tmp_path / "cut.bin").write_bytes(b"123456789")
+    np.full((2, 4), np.inf, "<f4").tofile(tmp_path / "infinite.bin")
+
+    for name, message in (
+        ("none.bin", "none.bin"),
+        ("cut.bin", "multiple of 16"),
+        ("infinite.bin", "not finite"),
+    ):
+        with pytest.raises(MsfnetError, match=message):
+            read_velodyne(tmp_path / name)
+
+
+def test_calibration_that_is_incomplete_is_refused(tmp_path: Path) -> None:
+    """The line names the folder."""
+    (tmp_path / "calib_cam_to_cam.txt").write_text("P_rect_02: 1 2 3\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 1 0 0 0 1 0 0 0 1\n")
+
+    with pytest.raises(MsfnetError, match="incomplete"):
+        load_kitti_calibration(tmp_path)
+
+
+def test_the_real_calibration_is_read(real_data: Path) -> None:
+    """Focal length and baseline as printed in the file."""
+    calibration = load_kitti_calibration(real_data / "kitti_raw/2011_09_26")
+
+    assert calibration.p_rect_02[0, 0] == pytest.approx(721.5377)
+    assert calibration.tr_velo_to_cam[2, 3] == pytest.approx(-0.2717806)
+    np.testing.assert_allclose(
+        calibration.r_rect_00 @ calibration.r_rect_00.T, np.eye(3), atol=1e-4
+    )

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from msfnet_benchmarks.protocols import PROTOCOLS, find_protocol
+from msfnet_runtime import MsfnetError
+
+KITTI_SIZES = ((375, 1242), (370, 1226), (374, 1238), (376, 1241), (370, 1224))
+
+
+def garg(height: int, width: int) -> tuple[int, int, int, int]:
+    """Return Garg's crop from its published shares."""
+    return (
+        math.floor(0.40810811 * height),
+        math.floor(0.99189189 * height),
+        math.floor(0.03594771 * width),
+        math.floor(0.96405229 * width),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "region"),
+    [
+        ("kitti_raw", (375, 1242), (153, 371, 44, 1197)),
+        ("kitti_raw_full", (375, 1242), (0, 375, 0, 1242)),
+        ("kitti_bts", (375, 1242), (153, 371, 44, 1197)),
+        ("kitti_adabins", (375, 1242), (166, 372, 56, 1185)),
+        ("nyu_densedepth", (480, 640), (20, 460, 24, 616)),
+        ("nyu_bts", (480, 640), (45, 471, 41, 601)),
+        ("nyu_hu", (228, 304), (0, 228, 0, 304)),
+    ],
+)
+def test_regions_are_the_published_ones(
+    name: str, size: tuple[int, int], region: tuple[int, int, int, int]
+) -> None:
+    """Rows and columns computed by hand."""
+    assert PROTOCOLS[name].region(*size) == region
+
+
+@pytest.mark.parametrize("size", KITTI_SIZES)
+def test_garg_before_or_after_the_benchmark_crop_differ(size: tuple[int, int]) -> None:
+    """BTS takes it of the full frame, AdaBins of the crop; both at all of KITTI's sizes."""
+    height, width = size
+    top, left = height - 352, (width - 1216) // 2
+    inner = garg(352, 1216)
+
+    assert PROTOCOLS["kitti_bts"].region(*size) == garg(*size)
+    assert PROTOCOLS["kitti_adabins"].region(*size) == (
+        top + inner[0],
+        top + inner[1],
+        left + inner[2],
+        left + inner[3],
+    )
+
+
+def test_hu_halves_by_area_and_takes_the_centre() -> None:
+    """Depth by nearest: no value that was not measured; 240x320 is taken as halved already."""
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    depth = rng.uniform(1, 9, (480, 640)).astype(np.float32)
+
+    small_image, small_depth = PROTOCOLS["nyu_hu"].prepare(image, depth)
+
+    halved = image.reshape(240, 2, 320, 2, 3).mean((1, 3))[6:234, 8:312]
+    assert small_image.shape == (228, 304, 3)
+    assert np.abs(small_image - halved).max() <= 0.5
+    assert np.isin(small_depth, depth).all()
+    half = cv2.resize(depth, (320, 240), interpolation=cv2.INTER_NEAREST)
+    _, again = PROTOCOLS["nyu_hu"].prepare(small_image_like(image), half)
+    np.testing.assert_array_equal(again, small_depth)
+
+
+def small_image_like(image: np.ndarray) -> np.ndarray:
+    """Return the image at half its size."""
+    return np.asarray(cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA))
+
+
+def test_the_benchmark_crop_is_what_the_model_sees_and_the_whole_is_scored() -> None:
+    """The prediction of the crop is put back: outside it nothing is scored."""
+    protocol = PROTOCOLS["kitti_adabins"]
+    image = np.arange(375 * 1242 * 3, dtype=np.int64).reshape(375, 1242, 3).astype(np.uint8)
+    depth = np.full((375, 1242), 10, np.float32)
+
+    seen, truth = protocol.prepare(image, depth)
+    restored = protocol.restore(np.full(seen.shape[:2], 11, np.float32), (375, 1242))
+
+    np.testing.assert_array_equal(seen, image[23:375, 13:1229])
+    assert truth.shape == (375, 1242)
+    assert np.isnan(restored).sum() == 375 * 1242 - 352 * 1216
+    metrics = protocol.score(prediction=restored[23:, 13:1229], ground_truth=truth)
+    assert metrics.rel == pytest.approx(0.1, rel=1e-6)
+    assert metrics.pixels == (372 - 166) * (1185 - 56)
+
+
+def test_only_ground_truth_inside_range_and_region_counts() -> None:
+    """Borders of the range are out: 0, 1e-3 and 80 m are no measurements."""
+    truth = np.zeros((375, 1242), np.float32)
+    truth[200, 100:105] = (1e-3, 80.0, 79.9, 5.0, 90.0)
+    truth[10, 100] = 5.0  # above Garg's crop
+
+    valid = PROTOCOLS["kitti_raw"].valid(truth)
+
+    assert valid.sum() == 2
+    assert valid[200, 102]
+    assert valid[200, 103]
+
+
+def test_predictions_are_clipped_where_the_protocol_says() -> None:
+    """DenseDepth clips to 0.1 to 10 m: 30 m for 10 m is no error; Hu does not clip."""
+    truth, prediction = np.full((480, 640), 10, np.float32), np.full((480, 640), 30, np.float32)
+
+    clipped = PROTOCOLS["nyu_densedepth"].score(prediction=prediction, ground_truth=truth)
+    plain = PROTOCOLS["nyu_hu"].score(prediction=prediction, ground_truth=truth)
+
+    assert clipped.rel == 0
+    assert plain.rel == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("nyu_densedepth", (240, 320), "480x640"),
+        ("nyu_hu", (300, 400), "480x640 or 240x320"),
+        ("kitti_bts", (300, 1242), "352x1216"),
+    ],
+)
+def test_sizes_a_protocol_does_not_know_are_refused(
+    name: str, size: tuple[int, int], message: str
+) -> None:
+    """One line that names the sizes it knows."""
+    protocol, depth = PROTOCOLS[name], np.ones(size, np.float32)
+    with pytest.raises(MsfnetError, match=message):
+        image, truth = protocol.prepare(np.ones((*size, 3), np.uint8), depth)
+        protocol.score(prediction=truth, ground_truth=truth)
+
+
+def test_an_image_of_another_size_than_its_depth_is_refused() -> None:
+    """They do not belong together."""
+    with pytest.raises(MsfnetError, match="belong together"):
+        PROTOCOLS["kitti_raw"].prepare(np.ones((4, 5, 3), np.uint8), np.ones((4, 6), np.float32))
+
+
+def test_an_unknown_name_is_answered_with_the_known() -> None:
+    """All of them, in one line."""
+    with pytest.raises(MsfnetError, match=r"nyu_hu.*kitti_adabins"):
+        find_protocol("kitti")
