@@ -103,7 +103,7 @@ def test_what_cannot_be_scored_is_refused(
 def test_positional_arguments_are_impossible() -> None:
     """Nobody can swap prediction and ground truth unseen."""
     with pytest.raises(TypeError):
-        depth_metrics(np.ones((2, 2)), np.ones((2, 2)), ALL)  # type: ignore[misc]
+        depth_metrics(np.ones((2, 2)), np.ones((2, 2)), ALL)  # type: ignore[call-arg]
 
 
 def test_both_averages_of_rmse_are_given() -> None:

@@ -70,7 +70,7 @@ def test_hu_halves_by_area_and_takes_the_centre() -> None:
     assert np.abs(small_image - halved).max() <= 0.5
     assert np.isin(small_depth, depth).all()
     half = cv2.resize(depth, (320, 240), interpolation=cv2.INTER_NEAREST)
-    _, again = PROTOCOLS["nyu_hu"].prepare(small_image_like(image), half)
+    _, again = PROTOCOLS["nyu_hu"].prepare(small_image_like(image), np.float32(half))
     np.testing.assert_array_equal(again, small_depth)
 
 
@@ -134,7 +134,7 @@ def test_sizes_a_protocol_does_not_know_are_refused(
     """One line that names the sizes it knows."""
     protocol, depth = PROTOCOLS[name], np.ones(size, np.float32)
     with pytest.raises(MsfnetError, match=message):
-        image, truth = protocol.prepare(np.ones((*size, 3), np.uint8), depth)
+        _, truth = protocol.prepare(np.ones((*size, 3), np.uint8), depth)
         protocol.score(prediction=truth, ground_truth=truth)
 
 

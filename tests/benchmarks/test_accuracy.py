@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_benchmarks.accuracy import evaluate
+from msfnet_benchmarks.protocols import PROTOCOLS
+from msfnet_benchmarks.samples import Sample
+from msfnet_runtime import DepthMap, Frame, MsfnetError
+
+SIZE = (375, 1242)
+
+
+def truth(index: int, size: tuple[int, int] = SIZE) -> NDArray[np.float32]:
+    """Return depth of 5 to 60 m with holes, another one for every index."""
+    rng = np.random.default_rng(index)
+    depth = rng.uniform(5, 60, SIZE).astype(np.float32)
+    depth[rng.random(SIZE) < 0.3] = 0
+    return depth
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Return three samples whose images say which they are."""
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*SIZE, 3), 10 * index, np.uint8))
+    return [
+        Sample(f"s{i}", tmp_path / f"{i}.png", tmp_path / f"{i}.bin", partial(truth, i))
+        for i in range(3)
+    ]
+
+
+def oracle(frame: Frame, scale: float = 1.0) -> DepthMap:
+    """Answer with the truth of the sample that the image shows, scaled; holes get 7 m."""
+    depth = truth(int(frame.image[0, 0, 0]) // 10)
+    height, width = frame.image.shape[:2]
+    top, left = SIZE[0] - height, (SIZE[1] - width) // 2
+    depth = depth[top : top + height, left : left + width]
+    values = np.where(depth > 0, depth, 7).astype(np.float32) * np.float32(scale)
+    return DepthMap(values, np.ones(values.shape, np.bool_))
+
+
+@pytest.mark.parametrize("name", ["kitti_raw", "kitti_raw_full", "kitti_adabins", "kitti_bts"])
+def test_a_perfect_model_has_no_error_and_a_scaled_one_its_scale(
+    samples: list[Sample], name: str
+) -> None:
+    """Also where the model sees a crop: its answer is put back in the right place."""
+    perfect = evaluate(oracle, samples, PROTOCOLS[name])
+    scaled = evaluate(partial(oracle, scale=1.1), samples, PROTOCOLS[name])
+
+    assert perfect.summary.rel == pytest.approx(0, abs=1e-6)
+    assert perfect.summary.delta1 == 1
+    assert scaled.summary.rel == pytest.approx(0.1, rel=1e-4)
+    assert (perfect.images, perfect.protocol) == (3, name)
+
+
+def test_means_are_over_images(samples: list[Sample]) -> None:
+    """An image with a third of the pixels counts as much as the others."""
+
+    def third(frame: Frame) -> DepthMap:
+        return oracle(frame, scale=1.3 if frame.image[0, 0, 0] == 0 else 1.0)
+
+    report = evaluate(third, samples, PROTOCOLS["kitti_raw"])
+
+    assert report.summary.rel == pytest.approx(0.1, rel=1e-4)
+    assert [s.metrics.rel for s in report.scores] == pytest.approx([0.3, 0, 0], abs=1e-5)
+
+
+def test_pixels_without_an_answer_are_an_error_that_names_the_file(samples: list[Sample]) -> None:
+    """A model cannot leave out what it finds hard."""
+
+    def gives_up(frame: Frame) -> DepthMap:
+        depth = oracle(frame)
+        return DepthMap(depth.values, depth.values < 20)
+
+    with pytest.raises(MsfnetError, match=r"0\.bin: the prediction is not positive"):
+        evaluate(gives_up, samples, PROTOCOLS["kitti_raw"])
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    """An empty data set has no mean."""
+    with pytest.raises(MsfnetError, match="no frame to score"):
+        evaluate(oracle, [], PROTOCOLS["kitti_raw"])
+
+
+def test_the_report_names_its_protocol_everywhere(samples: list[Sample], tmp_path: Path) -> None:
+    """In words, and in JSON image by image."""
+    report = evaluate(oracle, samples, PROTOCOLS["kitti_raw"], skipped=2)
+    report.write_json(tmp_path / "report.json")
+
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["protocol"] == "kitti_raw"
+    assert [score["name"] for score in stored["scores"]] == ["s0", "s1", "s2"]
+    assert "protocol kitti_raw: 3 images, 2 skipped" in report.text()
