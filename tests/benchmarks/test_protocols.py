@@ -70,7 +70,7 @@ def test_hu_halves_by_area_and_takes_the_centre() -> None:
     assert np.abs(small_image - halved).max() <= 0.5
     assert np.isin(small_depth, depth).all()
     half = cv2.resize(depth, (320, 240), interpolation=cv2.INTER_NEAREST)
-    _, again = PROTOCOLS["nyu_hu"].prepare(small_image_like(image), np.float32(half))
+    _, again = PROTOCOLS["nyu_hu"].prepare(small_image_like(image), np.asarray(half, np.float32))
     np.testing.assert_array_equal(again, small_depth)
 
 
