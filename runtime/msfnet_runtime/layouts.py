@@ -66,14 +66,17 @@ def make_street(seed: int) -> Journey:
     sun = (float(rng.uniform(-0.8, 0.8)), -1.0, float(rng.uniform(-0.6, 0.3)))
     scene = Scene(tuple(boxes), sun, seed)
     phase, start = rng.uniform(0, 2 * np.pi), rng.uniform(0, 30)
-    return Journey(scene, partial(_street_pose, float(start), float(phase)))
+    pitch = rng.uniform(-0.03, 0.05)
+    return Journey(scene, partial(_street_pose, float(start), float(phase), float(pitch)))
 
 
-def _street_pose(start: float, phase: float, frame: int) -> Pose:
+def _street_pose(start: float, phase: float, pitch: float, frame: int) -> Pose:
+    """Sway in the lane, turn with it, and nod a little about the camera's own pitch, radians."""
     travelled = (start + METRES_PER_FRAME * frame) % STREET_DRIVEN
     sway = float(np.sin(travelled / 23 + phase))
-    turn = 0.018 * float(np.cos(travelled / 23 + phase))
-    return yaw_pose((1.75 + 0.35 * sway, -CAMERA_HEIGHT, travelled), turn)
+    turn = 0.05 * float(np.cos(travelled / 23 + phase))
+    nod = 0.008 * float(np.sin(travelled / 5 + 2 * phase))
+    return yaw_pose((1.75 + 0.35 * sway, -CAMERA_HEIGHT, travelled), turn, pitch + nod)
 
 
 def _houses(rng: np.random.Generator, side: int) -> list[Box]:

@@ -20,6 +20,7 @@ from msfnet_train.data import (
     ValidationFrames,
     augment,
     crop_pair,
+    jitter_colour,
     join_training,
     join_validation,
     open_split,
@@ -125,6 +126,23 @@ def test_flips_and_permutations_keep_image_and_depth_together(
     assert len(orders) == 6
     same, _ = augment(photo, depth, AugmentationConfig(0.0, 0.0), rng)
     np.testing.assert_array_equal(same, photo)
+
+
+def test_jitter_is_one_straight_line_per_channel(rng: np.random.Generator) -> None:
+    """Gain and contrast are affine: the values of a channel keep their order and proportions."""
+    image = np.tile(np.arange(60, 160, dtype=np.uint8)[:, None, None], (1, 4, 3))
+
+    jittered = jitter_colour(image, 0.2, rng)
+
+    slopes = []
+    for channel in range(3):
+        x, y = image[..., channel].ravel(), jittered[..., channel].ravel()
+        slope, offset = np.polyfit(x.astype(float), y, 1)
+        assert np.abs(slope * x + offset - y).max() < 0.6
+        assert 0.8 * 0.8 * 0.9 < slope < 1.2 * 1.2 * 1.1
+        slopes.append(slope)
+    assert np.ptp(slopes) > 1e-3
+    assert not np.array_equal(jitter_colour(image, 0.2, rng), jittered)
 
 
 def test_half_of_the_pairs_are_flipped(rng: np.random.Generator, photo: NDArray[np.uint8]) -> None:

@@ -238,12 +238,31 @@ def augment(
     config: AugmentationConfig,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Flip both, and permute the image's channels, each with its probability (Sec. IV)."""
+    """Flip both, and permute the image's channels, each with its probability (Sec. IV).
+
+    Colour jitter, where the recipe asks for it, changes gain and contrast of the image alone.
+    """
     if rng.random() < config.flip:
         image, depth = image[:, ::-1], depth[:, ::-1]
     if rng.random() < config.channel_permutation:
         image = image[..., rng.permutation(3)]
+    if config.colour_jitter:
+        image = jitter_colour(image, config.colour_jitter, rng)
     return np.ascontiguousarray(image), np.ascontiguousarray(depth)
+
+
+def jitter_colour(
+    image: NDArray[np.uint8], amount: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Scale brightness, channels and contrast of (H, W, 3) uint8 by random factors.
+
+    Each lies within 1 ± ``amount``, those of the channels within half of that.
+    """
+    gain = rng.uniform(1 - amount, 1 + amount) * rng.uniform(1 - amount / 2, 1 + amount / 2, 3)
+    scaled = image * gain
+    mean = scaled.mean()
+    contrast = rng.uniform(1 - amount, 1 + amount)
+    return np.clip(np.rint((scaled - mean) * contrast + mean), 0, 255).astype(np.uint8)
 
 
 def to_target(

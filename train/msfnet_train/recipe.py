@@ -91,6 +91,9 @@ class AugmentationConfig:
     """Probability of a horizontal flip."""
     channel_permutation: float = 0.5
     """Probability that the colour channels change places."""
+    colour_jitter: float = 0.0
+    """Largest relative change of brightness, of contrast, and half of it of every channel. The
+    paper has none; small data sets need it."""
     random_crop: bool = False
     """Crop anywhere (KITTI) instead of at the centre (NYU)."""
 
@@ -98,6 +101,8 @@ class AugmentationConfig:
         """Refuse what is no probability."""
         if not (0 <= self.flip <= 1 and 0 <= self.channel_permutation <= 1):
             raise MsfnetError("augmentation.flip and channel_permutation must lie between 0 and 1")
+        if not 0 <= self.colour_jitter < 1:
+            raise MsfnetError("augmentation.colour_jitter must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
