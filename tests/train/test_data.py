@@ -18,16 +18,14 @@ from msfnet_train.data import (
     EpochSampler,
     TrainingPairs,
     ValidationFrames,
-    augment,
     crop_pair,
-    jitter_colour,
     join_training,
     join_validation,
     open_split,
     scatter_depth,
     to_target,
 )
-from msfnet_train.recipe import AugmentationConfig, DataConfig, Recipe, at_size, load_recipe
+from msfnet_train.recipe import DataConfig, Recipe, at_size, load_recipe
 from tests.train.datasets import nyu_recipe, write_nyu
 
 
@@ -102,57 +100,6 @@ def test_the_papers_nyu_crop_is_the_centre(rng: np.random.Generator) -> None:
     centres = 1 + (y[:, None] + 1.5) / 100 + (x + 1.5) / 1000
     assert np.abs(target - centres).max() < 0.025
     assert np.isin(target, depth).all()
-
-
-def test_flips_and_permutations_keep_image_and_depth_together(
-    rng: np.random.Generator, photo: NDArray[np.uint8]
-) -> None:
-    """Depth is flipped with the image; colours change places, never values."""
-    depth = photo[..., 1].astype(np.float32)
-    flipped, turned = augment(photo, depth, AugmentationConfig(1.0, 0.0), rng)
-    np.testing.assert_array_equal(flipped, photo[:, ::-1])
-    np.testing.assert_array_equal(turned, depth[:, ::-1])
-
-    orders = set()
-    for _ in range(60):
-        permuted, kept = augment(photo, depth, AugmentationConfig(0.0, 1.0), rng)
-        np.testing.assert_array_equal(kept, depth)
-        orders.add(
-            tuple(
-                next(i for i in range(3) if np.array_equal(permuted[..., c], photo[..., i]))
-                for c in range(3)
-            )
-        )
-    assert len(orders) == 6
-    same, _ = augment(photo, depth, AugmentationConfig(0.0, 0.0), rng)
-    np.testing.assert_array_equal(same, photo)
-
-
-def test_jitter_is_one_straight_line_per_channel(rng: np.random.Generator) -> None:
-    """Gain and contrast are affine: the values of a channel keep their order and proportions."""
-    image = np.tile(np.arange(60, 160, dtype=np.uint8)[:, None, None], (1, 4, 3))
-
-    jittered = jitter_colour(image, 0.2, rng)
-
-    slopes = []
-    for channel in range(3):
-        x, y = image[..., channel].ravel(), jittered[..., channel].ravel()
-        slope, offset = np.polyfit(x.astype(float), y, 1)
-        assert np.abs(slope * x + offset - y).max() < 0.6
-        assert 0.8 * 0.8 * 0.9 < slope < 1.2 * 1.2 * 1.1
-        slopes.append(slope)
-    assert np.ptp(slopes) > 1e-3
-    assert not np.array_equal(jitter_colour(image, 0.2, rng), jittered)
-
-
-def test_half_of_the_pairs_are_flipped(rng: np.random.Generator, photo: NDArray[np.uint8]) -> None:
-    """At the default probability, within four deviations."""
-    depth = photo[..., 1].astype(np.float32)
-    flips = sum(
-        np.array_equal(augment(photo, depth, AugmentationConfig(), rng)[1], depth[:, ::-1])
-        for _ in range(400)
-    )
-    assert abs(flips - 200) < 40
 
 
 def test_inverse_depth_is_clipped_to_the_range() -> None:

@@ -24,7 +24,8 @@ from msfnet_benchmarks.protocols import find_protocol
 from msfnet_benchmarks.samples import Sample, kitti_raw_samples, nyu_samples
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import prepare, resize_bilinear
-from msfnet_train.recipe import AugmentationConfig, DataConfig, Recipe, half
+from msfnet_train.augmentation import augment
+from msfnet_train.recipe import DataConfig, Recipe, half
 
 
 class TrainingBatch(NamedTuple):
@@ -230,39 +231,6 @@ def scatter_depth(
     nearest = np.full(grid, np.inf, np.float32)
     np.minimum.at(nearest, (rows[inside], columns[inside]), depth[points][inside])
     return np.where(np.isfinite(nearest), nearest, np.float32(0))
-
-
-def augment(
-    image: NDArray[np.uint8],
-    depth: NDArray[np.float32],
-    config: AugmentationConfig,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Flip both, and permute the image's channels, each with its probability (Sec. IV).
-
-    Colour jitter, where the recipe asks for it, changes gain and contrast of the image alone.
-    """
-    if rng.random() < config.flip:
-        image, depth = image[:, ::-1], depth[:, ::-1]
-    if rng.random() < config.channel_permutation:
-        image = image[..., rng.permutation(3)]
-    if config.colour_jitter:
-        image = jitter_colour(image, config.colour_jitter, rng)
-    return np.ascontiguousarray(image), np.ascontiguousarray(depth)
-
-
-def jitter_colour(
-    image: NDArray[np.uint8], amount: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Scale brightness, channels and contrast of (H, W, 3) uint8 by random factors.
-
-    Each lies within 1 ± ``amount``, those of the channels within half of that.
-    """
-    gain = rng.uniform(1 - amount, 1 + amount) * rng.uniform(1 - amount / 2, 1 + amount / 2, 3)
-    scaled = image * gain
-    mean = scaled.mean()
-    contrast = rng.uniform(1 - amount, 1 + amount)
-    return np.clip(np.rint((scaled - mean) * contrast + mean), 0, 255).astype(np.uint8)
 
 
 def to_target(

@@ -14,7 +14,12 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -132,11 +137,20 @@ def make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lig
         use_distributed_sampler=False,
         logger=loggers,
         log_every_n_steps=10,
-        callbacks=[*_checkpoints(folder, config.validate_every), display(progress)],
+        callbacks=[
+            *_averaging(config.average_decay),
+            *_checkpoints(folder, config.validate_every),
+            display(progress),
+        ],
         plugins=[AtomicCheckpoints()],
         enable_progress_bar=progress is None and sys.stderr.isatty(),
         enable_model_summary=False,
     )
+
+
+def _averaging(decay: float) -> list[Callback]:
+    """Return what scores and keeps averaged weights, buffers of the norms included, if asked to."""
+    return [EMAWeightAveraging(decay=decay)] if decay else []
 
 
 def _checkpoints(folder: Path, validate_every: int) -> list[Callback]:

@@ -94,13 +94,22 @@ class AugmentationConfig:
     colour_jitter: float = 0.0
     """Largest relative change of brightness, of contrast, and half of it of every channel. The
     paper has none; small data sets need it."""
+    zoom: float = 1.0
+    """Enlarge a random window by up to this, and divide depth by as much; 1: never."""
+    erase: float = 0.0
+    """Probability that a rectangle of the image is painted over."""
     random_crop: bool = False
     """Crop anywhere (KITTI) instead of at the centre (NYU)."""
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        if not (0 <= self.flip <= 1 and 0 <= self.channel_permutation <= 1):
-            raise MsfnetError("augmentation.flip and channel_permutation must lie between 0 and 1")
+        chances = (self.flip, self.channel_permutation, self.erase)
+        if not (min(chances) >= 0 and max(chances) <= 1):
+            raise MsfnetError(
+                "augmentation.flip, channel_permutation and erase must lie between 0 and 1"
+            )
+        if not 1 <= self.zoom <= 4:
+            raise MsfnetError("augmentation.zoom must lie between 1 and 4")
         if not 0 <= self.colour_jitter < 1:
             raise MsfnetError("augmentation.colour_jitter must be at least 0 and below 1")
 
@@ -154,6 +163,9 @@ class TrainerConfig:
     initial_prediction: float = 0.0
     """What the untrained head answers, in the target's unit; near the median saves light recipes
     many steps. The paper says nothing of it."""
+    average_decay: float = 0.0
+    """Score and keep an exponential moving average of the weights, with this decay per step;
+    0: the weights themselves."""
     validate_every: int = 1
     """Epochs between validations."""
 
@@ -164,6 +176,8 @@ class TrainerConfig:
                 raise MsfnetError(f"trainer.{name} must be at least 1")
         if min(self.workers, self.devices, self.gradient_clip) < 0:
             raise MsfnetError("trainer.workers, devices and gradient_clip must not be negative")
+        if not 0 <= self.average_decay < 1:
+            raise MsfnetError("trainer.average_decay must be at least 0 and below 1")
         if not 0 <= self.seed < 2**32:
             raise MsfnetError("trainer.seed must lie between 0 and 4294967295")
         if self.epochs % self.validate_every:
