@@ -21,20 +21,24 @@ from msfnet_runtime.sources.kitti import read_calibration_file
 class DepthEncoding(Enum):
     """How a depth image stores metres. Declared per data set, never guessed."""
 
-    UINT8_10M = ("uint8", 10.0 / 255.0, 10.0)
+    UINT8_10M = ("uint8", 10.0 / 255.0, "255 = 10 m")
     """DenseDepth's training set: 255 is 10 m."""
-    UINT16_MM = ("uint16", 1e-3, 65.535)
+    UINT16_MM = ("uint16", 1e-3, "millimetres")
     """Millimetres: NYU's test set, BTS's sync folders, most RGB-D cameras."""
-    UINT16_256 = ("uint16", 1.0 / 256.0, 256.0)
+    UINT16_256 = ("uint16", 1.0 / 256.0, "256 = 1 m")
     """KITTI's depth benchmark: metres times 256."""
 
-    def __init__(self, dtype: str, metres: float, maximum: float) -> None:
+    def __init__(self, dtype: str, metres: float, scale: str) -> None:
         self.dtype = dtype
         """Of the stored samples."""
         self.metres = metres
         """Of one unit."""
-        self.maximum = maximum
-        """Largest depth it can hold, metres."""
+        self.scale = scale
+        """The unit in words."""
+
+    def text(self) -> str:
+        """Return type and unit, e.g. ``uint16, millimetres``."""
+        return f"{self.dtype}, {self.scale}"
 
 
 def read_depth(path: Path, encoding: DepthEncoding) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ class Sample:
     depth_reader: Callable[[tuple[int, int]], NDArray[np.float32]]
     """Reads the ground truth for an image of (height, width), in metres, 0 = none."""
     intrinsics: CameraIntrinsics | None = None
+    unit: str = ""
+    """How ``depth_path`` stores depth, as its layout declares it, in words."""
 
     def frame(self, index: int = 0) -> Frame:
         """Read the image.
@@ -84,26 +86,40 @@ def open_samples(
 
 def kitti_raw_samples(path: Path) -> list[Sample]:
     """Return the frames of KITTI raw drives that have a velodyne scan."""
-    samples = []
-    for drive in kitti.find_drives(path):
-        folder = kitti.calibration_folder(drive)
-        scans = {int(f.stem): f for f in (drive / "velodyne_points/data").glob("*.bin")}
-        pairs = [(f, scans[int(f.stem)]) for f in kitti.frame_files(drive) if int(f.stem) in scans]
-        if pairs:
-            calibration, camera = load_kitti_calibration(folder), kitti.read_intrinsics(folder)
-            samples += [
-                Sample(
-                    f"{drive.name}/{image.stem}",
-                    image,
-                    scan,
-                    partial(_read_scan, scan, calibration),
-                    camera,
-                )
-                for image, scan in pairs
-            ]
+    samples = [sample for drive in kitti.find_drives(path) for sample in scanned_frames(drive)]
     if not samples:
         raise MsfnetError(f"no frame in {path} has a scan in velodyne_points/data; add the scans")
     return samples
+
+
+def scanned_frames(drive: Path) -> list[Sample]:
+    """Return the frames of one drive that have a scan; there may be none.
+
+    Raises:
+        MsfnetError: no frames, or scans without their calibration.
+    """
+    scans = _numbered(drive.glob("velodyne_points/data/*.bin"))
+    images = [f for f in kitti.frame_files(drive) if int(f.stem) in scans]
+    if not images:
+        return []
+    folder = kitti.calibration_folder(drive)
+    calibration, camera = load_kitti_calibration(folder), kitti.read_intrinsics(folder)
+    return [
+        Sample(
+            name=f"{drive.name}/{image.stem}",
+            image_path=image,
+            depth_path=(scan := scans[int(image.stem)]),
+            depth_reader=partial(_read_scan, scan, calibration),
+            intrinsics=camera,
+            unit="float32 scans, metres",
+        )
+        for image in images
+    ]
+
+
+def _numbered(files: Iterable[Path]) -> dict[int, Path]:
+    """Return files by the number they are named with; others are not the data set's."""
+    return {int(file.stem): file for file in files if file.stem.isdecimal()}
 
 
 def _read_scan(
@@ -118,28 +134,35 @@ def kitti_improved_samples(path: Path) -> list[Sample]:
     The maps are looked for in the depth benchmark's own layout, anywhere below ``path``:
     ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
     """
-    maps = {
-        (file.parents[3].name, int(file.stem)): file
-        for file in path.rglob("proj_depth/groundtruth/image_02/*.png")
-    }
-    samples = [
-        Sample(
-            f"{drive.name}/{image.stem}",
-            image,
-            maps[drive.name, int(image.stem)],
-            partial(_read_encoded, maps[drive.name, int(image.stem)], DepthEncoding.UINT16_256),
-            kitti.read_intrinsics(kitti.calibration_folder(drive)),
-        )
-        for drive in _drives_below(path)
-        for image in kitti.frame_files(drive)
-        if (drive.name, int(image.stem)) in maps
-    ]
+    samples = mapped_frames(path)
     if not samples:
         raise MsfnetError(
             f"no frame in {path} has an improved depth map; expected raw drives and "
             "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
         )
     return samples
+
+
+def mapped_frames(path: Path) -> list[Sample]:
+    """Return the frames of all drives below ``path`` with an improved map; there may be none."""
+    maps: dict[str, dict[int, Path]] = {}
+    for folder in path.rglob("proj_depth/groundtruth/image_02"):
+        maps.setdefault(folder.parents[2].name, {}).update(_numbered(folder.glob("*.png")))
+    encoding = DepthEncoding.UINT16_256
+    return [
+        Sample(
+            name=f"{drive.name}/{image.stem}",
+            image_path=image,
+            depth_path=(depth := maps[drive.name][int(image.stem)]),
+            depth_reader=partial(_read_encoded, depth, encoding),
+            intrinsics=kitti.read_intrinsics(kitti.calibration_folder(drive)),
+            unit=encoding.text(),
+        )
+        for drive in _drives_below(path)
+        if drive.name in maps
+        for image in kitti.frame_files(drive)
+        if int(image.stem) in maps[drive.name]
+    ]
 
 
 def _drives_below(path: Path) -> list[Path]:
@@ -170,6 +193,7 @@ def nyu_samples(path: Path, split: str | None = None) -> list[Sample]:
             depth,
             partial(_read_encoded, depth, encoding),
             nyu.INTRINSICS,
+            encoding.text(),
         )
         for image, depth in nyu.read_list(lists[chosen])
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -30,9 +31,60 @@ def test_drives_are_counted_frame_by_frame(tmp_path: Path) -> None:
     assert second.frames == 2
     assert second.missing[0].endswith("0000000001.png")
     assert first.sizes == ((96, 320),)
-    low, median, high = first.depth_m
+    assert first.depth is not None
+    low, median, high = first.depth.range_m
     assert 1 < low < median < high < 121
-    assert 0.01 < first.coverage < 0.5
+    assert 0.01 < first.depth.coverage < 0.5
+
+
+def test_a_drive_without_scans_is_reported_beside_those_with(tmp_path: Path) -> None:
+    """It does not keep the others from being checked, and a stray file is not a scan."""
+    synthesize_kitti(tmp_path / "kitti", drives=2, frames=2, size=(96, 320))
+    first, second = sorted(tmp_path.glob("kitti/*/*_sync/velodyne_points/data"))
+    shutil.rmtree(second)
+    (first / "notes.bin").write_bytes(b"x" * 16)
+
+    result = check_data(tmp_path / "kitti")
+
+    assert [(c.frames, c.depth is None) for c in result.lists] == [(2, False), (2, True)]
+    assert (
+        "0002_sync, no velodyne: 2 frames\n  images 96x320 (2 read)\n  no ground" in result.text()
+    )
+    assert result.has_ground_truth
+
+
+def test_improved_maps_are_ground_truth_on_their_own(tmp_path: Path) -> None:
+    """Drives without scans; frames without a map are counted and the first is named."""
+    synthesize_kitti(tmp_path / "kitti", drives=1, frames=3, size=(96, 320))
+    (drive,) = tmp_path.glob("kitti/*/*_sync")
+    shutil.rmtree(drive / "velodyne_points")
+    folder = tmp_path / "kitti/depth/train" / drive.name / "proj_depth/groundtruth/image_02"
+    folder.mkdir(parents=True)
+    pixels = np.zeros((96, 320), np.uint16)
+    pixels[:48] = np.linspace(256 * 4, 256 * 12, 320).astype(np.uint16)
+    cv2.imwrite(str(folder / "0000000001.png"), pixels)
+
+    improved = check_data(tmp_path / "kitti").lists[-1]
+
+    assert (improved.frames, len(improved.missing)) == (1, 2)
+    assert improved.missing[0].endswith("0000000000.png")
+    assert improved.depth is not None
+    assert improved.depth.unit == "uint16, 256 = 1 m"
+    assert improved.depth.range_m == pytest.approx((4, 8, 12), abs=0.02)
+    assert improved.depth.coverage == 0.5
+
+
+def test_a_folder_of_images_says_that_it_has_no_ground_truth(tmp_path: Path) -> None:
+    """Sizes are counted, the most frequent first."""
+    for index, height in enumerate((6, 8, 8)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((height, 9, 3), 90, np.uint8))
+
+    result = check_data(tmp_path)
+
+    (images,) = result.lists
+    assert (images.frames, images.sizes, images.depth) == (3, ((8, 9), (6, 9)), None)
+    assert not result.has_ground_truth
+    assert "no ground truth: good to stream and to calibrate" in result.text()
 
 
 def test_lists_are_read_in_their_units_and_missing_files_counted(rooms: Path) -> None:
@@ -45,8 +97,12 @@ def test_lists_are_read_in_their_units_and_missing_files_counted(rooms: Path) ->
     assert checks["list train"].frames == 2
     assert checks["list train"].missing == (str(lost),)
     for checked in checks.values():
-        assert 0.3 < checked.depth_m[1] < 8
-        assert checked.coverage > 0.99
+        assert checked.depth is not None
+        assert 0.3 < checked.depth.range_m[1] < 8
+        assert checked.depth.coverage > 0.99
+    units = {name: checked.depth.unit for name, checked in checks.items() if checked.depth}
+    assert units["list train"] == "uint8, 255 = 10 m"
+    assert units["list test"] == "uint16, millimetres"
     assert str(lost) in check_data(rooms).text()
 
 
@@ -84,4 +140,41 @@ def test_the_real_sets_pass(real_data: Path) -> None:
     assert (train.frames, val.frames) == (1114, 213)
     assert not train.missing
     assert not val.missing
-    assert 1 < train.depth_m[1] < 3
+    assert train.depth is not None
+    assert 1 < train.depth.range_m[1] < 3
+    assert train.opened == 64
+
+
+def test_real_drives_are_counted_as_their_folders_are(real_data: Path) -> None:
+    """Frames with and without a scan add up to the images of each drive."""
+    result = check_data(real_data / "kitti_raw")
+
+    for checked in result.lists:
+        drive = real_data / "kitti_raw/2011_09_26" / checked.name.split(",")[0]
+        scans = {f.stem for f in drive.glob("velodyne_points/data/*.bin")}
+        images = {f.stem for f in drive.glob("image_02/data/*.*")}
+        assert checked.frames == len(images & scans)
+        assert len(checked.missing) == len(images - scans)
+        assert checked.depth is not None
+        assert 5 < checked.depth.range_m[1] < 20
+    assert [checked.frames for checked in result.lists] == [1, 12, 2]
+
+
+def test_real_millimetres_in_a_list_of_eight_bits_are_refused(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """The official test pairs are 16 bits; as the test list they pass, as training they do not."""
+    folder = real_data / "nyu_pairs/nyu2_test"
+    pairs = [(str(f).replace("_depth", "_colors"), str(f)) for f in folder.glob("*_depth.png")]
+    (tmp_path / "data").mkdir()
+    rows = "".join(f"{image},{depth}\n" for image, depth in pairs)
+    (tmp_path / "data/nyu2_test.csv").write_text(rows)
+
+    (test,) = check_data(tmp_path).lists
+
+    assert test.frames == 7
+    assert test.depth is not None
+    assert 1 < test.depth.range_m[1] < 5
+    (tmp_path / "data/nyu2_train.csv").write_text(rows)
+    with pytest.raises(MsfnetError, match="declares UINT8_10M"):
+        check_data(tmp_path)
