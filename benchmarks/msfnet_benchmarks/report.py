@@ -7,17 +7,28 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import AccuracyReport
 from msfnet_benchmarks.latency import LatencyReport
 from msfnet_benchmarks.parity import ParityReport
 from msfnet_benchmarks.tables import format_table
+from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 
-_LIBRARIES = ("msfnet", "numpy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt")
+_LIBRARIES = (
+    *("msfnet", "numpy", "torch", "onnxruntime", "onnxruntime-gpu"),
+    *("tensorrt", "tensorrt-rtx"),
+)
+
+TABLE_WIDTH = 100
+"""Columns of a terminal that the table fits into, by shortening names where it must."""
 
 WHAT_IS_TIMED = (
     "Timed from a frame in host memory to metric depth in host memory, preprocessing included; "
@@ -35,13 +46,23 @@ class BenchmarkRow:
     precision: str
     size_bytes: int
     """On disk."""
-    latency: LatencyReport
+    latency: LatencyReport | None
+    """None where nothing was timed."""
     speedup: float | None
     """Median of the baseline over its own; None without a baseline."""
     accuracy: AccuracyReport | None
     """None without a protocol."""
     parity: ParityReport | None
     """Against the baseline; None for the baseline itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture for the page: a frame, or a model's depth in colours."""
+
+    title: str
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
 
 
 @dataclass(frozen=True)
@@ -64,55 +85,113 @@ class BenchmarkReport:
     """ISO 8601."""
 
     def header(self) -> tuple[str, ...]:
-        """Return the table's headings: of what was measured, and no more."""
+        """Return the headings of :meth:`cells`: of what was measured, and no more."""
         return (
-            *("model", "precision", "MB", "p50 ms", "p90 ms", "p99 ms", "frames/s"),
-            *(["speed-up"] if self.baseline else []),
-            *(["REL", "RMSE m", "d1"] if self.protocol else []),
-            *(["p99 change"] if self.baseline else []),
+            *("model", "type", "MB"),
+            *(["p50", "p90", "p99", "fps"] if self._timed else []),
+            *(["speed-up"] if self._timed and self.baseline else []),
+            *(["REL", "RMSE", "d1"] if self._scored else []),
+            *(["p99 diff"] if self._compared else []),
+        )
+
+    def legend(self) -> str:
+        """Return what the headings mean, with their units, in one line."""
+        return "; ".join(
+            [
+                *(["p50 to p99: ms per frame"] if self._timed else []),
+                *(["RMSE: m"] if self._scored else []),
+                *(
+                    [f"speed-up and relative p99 diff: against {self.baseline}"]
+                    if self.baseline
+                    else []
+                ),
+            ]
         )
 
     def cells(self) -> list[tuple[str, ...]]:
-        """Return the table's rows under :meth:`header`."""
+        """Return the rows under :meth:`header`; a dash where a row has no figure."""
         return [self._cells(row) for row in self.rows]
 
+    @property
+    def _timed(self) -> bool:
+        return any(row.latency for row in self.rows)
+
+    @property
+    def _scored(self) -> bool:
+        return any(row.accuracy for row in self.rows)
+
+    @property
+    def _compared(self) -> bool:
+        return any(row.parity for row in self.rows)
+
     def _cells(self, row: BenchmarkRow) -> tuple[str, ...]:
-        latency = row.latency
-        times = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput_fps)
-        scores: tuple[str, ...] = ()
-        if row.accuracy:
-            summary = row.accuracy.summary
-            scores = tuple(f"{v:.4f}" for v in (summary.rel, summary.rmse, summary.delta1))
-        return (
-            *(row.name, row.precision, f"{row.size_bytes / 1e6:.1f}"),
-            *(f"{time:.1f}" for time in times),
-            *([f"{row.speedup or 0:.2f}x"] if self.baseline else []),
-            *scores,
-            *([f"{row.parity.p99:.1e}" if row.parity else "-"] if self.baseline else []),
-        )
+        figures: tuple[str, ...] = (row.name, row.precision, f"{row.size_bytes / 1e6:.1f}")
+        if self._timed:
+            figures += _latency_cells(row.latency)
+            if self.baseline:
+                figures += (f"{row.speedup:.2f}x" if row.speedup else "-",)
+        if self._scored:
+            figures += _accuracy_cells(row.accuracy)
+        if self._compared:
+            figures += (f"{row.parity.p99:.1e}" if row.parity else "-",)
+        return figures
 
     def table(self) -> str:
         """Return the comparison as plain text that names protocol and frames."""
         where = f"{self.frames} frames of {self.frame_size[0]}x{self.frame_size[1]}"
         scored = f", scored by {self.protocol}" if self.protocol else ""
-        return f"{where}{scored}\n{format_table(self.header(), self.cells())}"
+        cells = self.cells()
+        others = format_table(self.header()[1:], [row[1:] for row in cells]).splitlines()
+        names = _shorten([row[0] for row in cells], TABLE_WIDTH - 2 - max(map(len, others)))
+        rows = [(name, *row[1:]) for name, row in zip(names, cells, strict=True)]
+        legend = textwrap.wrap(self.legend(), TABLE_WIDTH)
+        return "\n".join([f"{where}{scored}", format_table(self.header(), rows), *legend])
 
     def to_json(self) -> str:
         """Return everything measured, image by image, as one JSON object."""
-        return json.dumps({"what_is_timed": WHAT_IS_TIMED, **asdict(self)}, indent=2)
+        plain = replace(self, environment=dict(self.environment))
+        return json.dumps({"what_is_timed": WHAT_IS_TIMED, **asdict(plain)}, indent=2)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, pictures: Sequence[Picture] = ()) -> None:
         """Write the page, and the JSON beside it (``report.html``, ``report.json``).
 
+        Args:
+            path: of the page.
+            pictures: shown on the page in this order; they are not in the JSON.
+
         Raises:
-            MsfnetError: a file cannot be written, or plotly is missing.
+            MsfnetError: a file cannot be written, ``path`` ends in ``.json``, or plotly is
+                missing.
         """
         from msfnet_benchmarks.page import render_page
 
-        page = render_page(self)
+        if path.suffix.lower() == ".json":
+            raise MsfnetError(f"{path} is the name of the JSON; name the page, e.g. report.html")
+        page = render_page(self, pictures)
         with atomic_path(path) as html, atomic_path(path.with_suffix(".json")) as data:
             html.write_text(page, encoding="utf-8")
             data.write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def _latency_cells(latency: LatencyReport | None) -> tuple[str, ...]:
+    if latency is None:
+        return ("-",) * 4
+    times = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput_fps)
+    return tuple(f"{time:.1f}" if time < 1e3 else f"{time:.0f}" for time in times)
+
+
+def _accuracy_cells(accuracy: AccuracyReport | None) -> tuple[str, ...]:
+    if accuracy is None:
+        return ("-",) * 3
+    summary = accuracy.summary
+    return f"{summary.rel:.4f}", f"{summary.rmse:.3f}", f"{summary.delta1:.4f}"
+
+
+def _shorten(names: Sequence[str], width: int) -> list[str]:
+    """Cut the middle out of names that are too long, unless they could then be mistaken."""
+    head, tail = (width - 1) // 2, width // 2
+    short = [n if len(n) <= width else f"{n[:head]}…{n[len(n) - tail :]}" for n in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
 
 
 def describe_environment() -> dict[str, str]:
