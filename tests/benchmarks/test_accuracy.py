@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.accuracy import evaluate
 from msfnet_benchmarks.protocols import PROTOCOLS
 from msfnet_benchmarks.samples import Sample
-from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime import CameraIntrinsics, DepthMap, Frame, MsfnetError
 
 SIZE = (375, 1242)
 
@@ -81,6 +82,33 @@ def test_pixels_without_an_answer_are_an_error_that_names_the_file(samples: list
 
     with pytest.raises(MsfnetError, match=r"0\.bin: the prediction is not positive"):
         evaluate(gives_up, samples, PROTOCOLS["kitti_raw"])
+
+
+def test_a_cropped_frame_loses_the_intrinsics_of_the_whole(samples: list[Sample]) -> None:
+    """They would place its rays wrongly; a frame seen whole keeps them."""
+    camera = CameraIntrinsics(721.5, 721.5, 609.6, 172.9, 1242, 375)
+    known = [replace(sample, intrinsics=camera) for sample in samples[:1]]
+    seen = []
+
+    def remembers(frame: Frame) -> DepthMap:
+        seen.append(frame)
+        return oracle(frame)
+
+    for name in ("kitti_raw", "kitti_bts"):
+        evaluate(remembers, known, PROTOCOLS[name])
+
+    assert [frame.intrinsics for frame in seen] == [camera, None]
+    assert [frame.image.shape for frame in seen] == [(375, 1242, 3), (352, 1216, 3)]
+    assert {frame.name for frame in seen} == {"s0"}
+
+
+def test_progress_is_told_after_every_image(samples: list[Sample]) -> None:
+    """How many of how many, and which."""
+    told: list[tuple[int, int, str]] = []
+
+    evaluate(oracle, samples, PROTOCOLS["kitti_raw"], progress=lambda *call: told.append(call))
+
+    assert told == [(1, 3, "s0"), (2, 3, "s1"), (3, 3, "s2")]
 
 
 def test_nothing_to_score_is_an_error() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from msfnet_benchmarks.ground_truth import (
     read_depth,
     read_velodyne,
 )
+from msfnet_benchmarks.samples import kitti_improved_samples
 from msfnet_runtime import MsfnetError
 
 STRAIGHT = KittiCalibration(
@@ -80,6 +82,44 @@ def test_points_behind_and_beside_are_dropped() -> None:
     points = np.array([[-5.0, 0, 0, 0], [0.1, 0, 0, 0], [1.25, 9, 0, 0], [1.25, 0, -9, 0]])
 
     assert not project_velodyne(points, STRAIGHT, (30, 40)).any()
+
+
+def test_points_behind_the_scanner_are_dropped_even_before_the_camera() -> None:
+    """A camera 50 cm behind the scanner sees x = -0.1 m, and it does not count; x = 0 does."""
+    turned = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0.5]])
+    behind = replace(STRAIGHT, tr_velo_to_cam=turned)
+
+    depth = project_velodyne(np.array([[-0.1, 0, 0, 0], [0, 0.1, 0, 0]]), behind, (30, 40))
+
+    np.testing.assert_array_equal(depth[depth > 0], 0.5)
+
+
+def test_the_real_scanners_distance_is_a_quarter_metre_more(real_data: Path) -> None:
+    """LiDAR x against camera z on the same pixels: the scanner sits 27 cm behind the camera."""
+    folder = real_data / "kitti_raw/2011_09_26"
+    scan = read_velodyne(next(folder.glob("*0013_sync/velodyne_points/data/*.bin")))
+    calibration = load_kitti_calibration(folder)
+
+    z, x = (project_velodyne(scan, calibration, (375, 1242), d) for d in ("camera_z", "lidar_x"))
+
+    seen = (z > 0) & (x > 0)
+    assert np.count_nonzero(seen) > 10_000
+    assert np.median((x - z)[seen]) == pytest.approx(0.27, abs=0.08)
+
+
+def test_a_real_scan_agrees_with_the_improved_map(real_data: Path) -> None:
+    """Another program's ground truth of the same frame: most pixels of both within 5 %."""
+    improved = next(s for s in kitti_improved_samples(real_data) if s.name.endswith("0000000005"))
+    drive = improved.image_path.parents[2]
+    scan = read_velodyne(drive / "velodyne_points/data/0000000005.bin")
+
+    depth = project_velodyne(scan, load_kitti_calibration(drive.parent), (375, 1242))
+
+    reference = improved.ground_truth((375, 1242))
+    both = (depth > 0) & (reference > 0)
+    close = np.abs(depth - reference)[both] < 0.05 * reference[both]
+    assert np.count_nonzero(both) > 5_000
+    assert close.mean() > 0.9
 
 
 def test_a_real_scan_is_projected_as_point_by_point(real_data: Path) -> None:

@@ -9,17 +9,15 @@ import pytest
 from msfnet_benchmarks.protocols import PROTOCOLS, find_protocol
 from msfnet_runtime import MsfnetError
 
-KITTI_SIZES = ((375, 1242), (370, 1226), (374, 1238), (376, 1241), (370, 1224))
-
-
-def garg(height: int, width: int) -> tuple[int, int, int, int]:
-    """Return Garg's crop from its published shares."""
-    return (
-        math.floor(0.40810811 * height),
-        math.floor(0.99189189 * height),
-        math.floor(0.03594771 * width),
-        math.floor(0.96405229 * width),
-    )
+KITTI_REGIONS = (
+    ((375, 1242), (153, 371, 44, 1197), (166, 372, 56, 1185)),
+    ((370, 1226), (151, 366, 44, 1181), (161, 367, 48, 1177)),
+    ((374, 1238), (152, 370, 44, 1193), (165, 371, 54, 1183)),
+    ((376, 1241), (153, 372, 44, 1196), (167, 373, 55, 1184)),
+    ((370, 1224), (151, 366, 43, 1180), (161, 367, 47, 1176)),
+)
+"""KITTI's five sizes, Garg's crop of the frame, and of the benchmark crop in the frame's pixels:
+computed apart from the code, in exact fractions."""
 
 
 @pytest.mark.parametrize(
@@ -41,20 +39,13 @@ def test_regions_are_the_published_ones(
     assert PROTOCOLS[name].region(*size) == region
 
 
-@pytest.mark.parametrize("size", KITTI_SIZES)
-def test_garg_before_or_after_the_benchmark_crop_differ(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "full", "cropped"), KITTI_REGIONS)
+def test_garg_before_or_after_the_benchmark_crop_differ(
+    size: tuple[int, int], full: tuple[int, ...], cropped: tuple[int, ...]
+) -> None:
     """BTS takes it of the full frame, AdaBins of the crop; both at all of KITTI's sizes."""
-    height, width = size
-    top, left = height - 352, (width - 1216) // 2
-    inner = garg(352, 1216)
-
-    assert PROTOCOLS["kitti_bts"].region(*size) == garg(*size)
-    assert PROTOCOLS["kitti_adabins"].region(*size) == (
-        top + inner[0],
-        top + inner[1],
-        left + inner[2],
-        left + inner[3],
-    )
+    assert PROTOCOLS["kitti_bts"].region(*size) == full
+    assert PROTOCOLS["kitti_adabins"].region(*size) == cropped
 
 
 def test_hu_halves_by_area_and_takes_the_centre() -> None:
@@ -94,6 +85,40 @@ def test_the_benchmark_crop_is_what_the_model_sees_and_the_whole_is_scored() -> 
     metrics = protocol.score(prediction=restored[23:, 13:1229], ground_truth=truth)
     assert metrics.rel == pytest.approx(0.1, rel=1e-6)
     assert metrics.pixels == (372 - 166) * (1185 - 56)
+
+
+@pytest.mark.parametrize(
+    ("name", "ground_truth", "image", "range_m", "clip_m"),
+    [
+        ("nyu_hu", "nyu_depth", "nyu_half_centre", (0, math.inf), None),
+        ("nyu_densedepth", "nyu_depth", "full", (0, math.inf), (0.1, 10)),
+        ("nyu_bts", "nyu_depth", "full", (1e-3, 10), (1e-3, 10)),
+        ("kitti_raw", "velodyne", "full", (1e-3, 80), (1e-3, 80)),
+        ("kitti_raw_full", "velodyne", "full", (1e-3, 80), (1e-3, 80)),
+        ("kitti_bts", "improved", "kb", (1e-3, 80), (1e-3, 80)),
+        ("kitti_adabins", "improved", "kb", (1e-3, 80), (1e-3, 80)),
+    ],
+)
+def test_protocols_are_those_of_the_papers(
+    name: str,
+    ground_truth: str,
+    image: str,
+    range_m: tuple[float, float],
+    clip_m: tuple[float, float] | None,
+) -> None:
+    """Source of ground truth, what the model sees, and both ranges in metres."""
+    protocol = PROTOCOLS[name]
+
+    assert (protocol.name, protocol.ground_truth, protocol.image) == (name, ground_truth, image)
+    assert (protocol.range_m, protocol.clip_m) == (range_m, clip_m)
+
+
+def test_every_protocol_is_tested_above() -> None:
+    """A new one needs its constants written down."""
+    assert set(PROTOCOLS) == {
+        *("nyu_hu", "nyu_densedepth", "nyu_bts", "kitti_raw", "kitti_raw_full"),
+        *("kitti_bts", "kitti_adabins"),
+    }
 
 
 def test_only_ground_truth_inside_range_and_region_counts() -> None:
