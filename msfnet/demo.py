@@ -100,9 +100,9 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
             data=test,
             protocol=PROTOCOL,
             frames=_BENCH_FRAMES,
+            page=out / "report.html",
             progress=report,
         )
-    benchmark.write(out / "report.html")
     return DemoReport(out, training, benchmark, engines, stream, time.monotonic() - started)
 
 

@@ -17,9 +17,16 @@ from msfnet_benchmarks.accuracy import AccuracyReport, evaluate
 from msfnet_benchmarks.latency import LatencyReport, measure_latency
 from msfnet_benchmarks.parity import ParityReport, compare
 from msfnet_benchmarks.protocols import Protocol, find_protocol
-from msfnet_benchmarks.report import BenchmarkReport, BenchmarkRow, describe_environment
+from msfnet_benchmarks.report import (
+    BenchmarkReport,
+    BenchmarkRow,
+    Picture,
+    check_page_path,
+    describe_environment,
+)
 from msfnet_benchmarks.samples import Sample, open_samples
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError
+from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.files import sha256
 from msfnet_runtime.preprocess import frame_size
 from msfnet_runtime.progress import Progress, silent
@@ -87,6 +94,7 @@ def bench_models(
     rounds: int = 3,
     provider: str = "cpu",
     threads: int = 0,
+    page: Path | None = None,
     progress: Progress = silent,
 ) -> BenchmarkReport:
     """Time and score models on the same frames in one run.
@@ -101,14 +109,17 @@ def bench_models(
         rounds: how often each is timed.
         provider: ONNX Runtime's provider.
         threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
+        page: HTML report to write, with its JSON beside it and each model's depth of one frame.
         progress: called after every timed call and every scored frame.
 
     Raises:
-        MsfnetError: a model that cannot be opened, no such data, a protocol without data, two
+        MsfnetError: a page that cannot be written, a model that cannot be opened, no such data, a protocol without data, two
             models of one name, or no checkpoint found.
     """
     if protocol and data is None:
         raise MsfnetError("a protocol needs ground truth; pass --data FOLDER")
+    if page:
+        check_page_path(page)
     with ExitStack() as stack:
         estimators: dict[str, DepthEstimator] = {}
         paths: dict[str, Path] = {}
@@ -127,7 +138,7 @@ def bench_models(
             )
         }
         first = next(iter(estimators)) if baseline else None
-        return BenchmarkReport(
+        report = BenchmarkReport(
             title="Depth models compared",
             rows=tuple(
                 _row(name, paths[name], estimators, latencies, material, first, progress)
@@ -141,6 +152,20 @@ def bench_models(
             environment=describe_environment(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+        if page:
+            report.write(page, _pictures(estimators, material.frames[len(material.frames) // 2]))
+    return report
+
+
+def _pictures(estimators: Mapping[str, DepthEstimator], frame: Frame) -> list[Picture]:
+    """Return a frame and what every model makes of it, all in the first model's colours."""
+    range_m = next(iter(estimators.values())).spec.depth_range_m
+    depths = {name: estimator(frame) for name, estimator in estimators.items()}
+    coloured = [
+        Picture(name, colour_depth(depth.values, depth.valid, range_m))
+        for name, depth in depths.items()
+    ]
+    return [Picture(f"frame {frame.name}", frame.image), *coloured]
 
 
 def _name(path: Path, baseline: Path | None) -> str:

@@ -165,12 +165,21 @@ class BenchmarkReport:
         """
         from msfnet_benchmarks.page import render_page
 
-        if path.suffix.lower() == ".json":
-            raise MsfnetError(f"{path} is the name of the JSON; name the page, e.g. report.html")
+        check_page_path(path)
         page = render_page(self, pictures)
         with atomic_path(path) as html, atomic_path(path.with_suffix(".json")) as data:
             html.write_text(page, encoding="utf-8")
             data.write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def check_page_path(path: Path) -> None:
+    """Refuse a page's path that its JSON would overwrite.
+
+    Raises:
+        MsfnetError: it ends in ``.json``.
+    """
+    if path.suffix.lower() == ".json":
+        raise MsfnetError(f"{path} is the name of the JSON; name the page, e.g. report.html")
 
 
 def _latency_cells(latency: LatencyReport | None) -> tuple[str, ...]:

@@ -79,9 +79,9 @@ def bench(
             rounds=rounds,
             provider=provider,
             threads=threads,
+            page=report,
             progress=report_progress,
         )
     say(result.table())
     if report:
-        result.write(report)
         say(f"report: {report}")

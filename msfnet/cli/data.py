@@ -67,7 +67,9 @@ def synthesize(
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="KITTI raw drives, or a folder in NYU's layout.")],
+    path: Annotated[
+        Path, typer.Argument(help="KITTI raw drives, NYU in DenseDepth's layout, or images.")
+    ],
 ) -> None:
     """Report what a data set holds: counts, missing files, sizes, units and depth range.
 

@@ -44,6 +44,7 @@ def folder(tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyP
     (tmp_path / "typo.toml").write_text('[data]\nlayuot = "nyu"\n')
     (tmp_path / "file").write_text("in the way of a folder")
     (tmp_path / "images").mkdir()
+    (tmp_path / "empty").mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), photo)
     cv2.imwrite(str(tmp_path / "picture.png"), photo)
     monkeypatch.chdir(tmp_path)
@@ -106,7 +107,8 @@ BAD = {
     "build good.onnx out.bin": "out.bin",
     "stream good.onnx images --out out --provider tpu": "tpu",
     "stream good.onnx synthetic:castle --out out": "castle",
-    "data check images": "images",
+    "data check empty": "empty",
+    "bench good.onnx --report report.json": "report.json",
 }
 
 BAD_USAGE = {

@@ -63,7 +63,8 @@ def jitter_colour(image: Image, amount: float, rng: np.random.Generator) -> Imag
     scaled = image * gain
     mean = scaled.mean()
     contrast = rng.uniform(1 - amount, 1 + amount)
-    return np.clip(np.rint((scaled - mean) * contrast + mean), 0, 255).astype(np.uint8)
+    changed = np.rint((scaled - mean) * contrast + mean)
+    return np.asarray(np.clip(changed, 0, 255), np.uint8)
 
 
 def erase(image: Image, rng: np.random.Generator) -> Image:
