@@ -113,8 +113,8 @@ def bench_models(
         progress: called after every timed call and every scored frame.
 
     Raises:
-        MsfnetError: a page that cannot be written, a model that cannot be opened, no such data, a protocol without data, two
-            models of one name, or no checkpoint found.
+        MsfnetError: a page that cannot be written, a model that cannot be opened, no such data,
+            a protocol without data, two models of one name, or no checkpoint found.
     """
     if protocol and data is None:
         raise MsfnetError("a protocol needs ground truth; pass --data FOLDER")
