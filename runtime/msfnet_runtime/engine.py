@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
 
@@ -48,7 +49,7 @@ class Engine(Protocol):
         """Close the engine."""
 
 
-class EngineBase:
+class EngineBase(Closing):
     """The lifecycle and the checks that every engine shares; subclasses run the batch."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -72,19 +73,6 @@ class EngineBase:
         if self._open:
             self._open = False
             self._release()
-
-    def __enter__(self) -> Self:
-        """Return the engine itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the engine."""
-        self.close()
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         raise AssertionError(f"{type(self).__name__} does not run batches")

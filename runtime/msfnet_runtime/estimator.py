@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime import preprocess
+from msfnet_runtime.closing import Closing
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
-class DepthEstimator:
+class DepthEstimator(Closing):
     """A loaded model that answers frames of any size with depth in metres.
 
     The three steps are public, so that a pipeline can overlap them: :meth:`prepare` and
@@ -67,16 +67,3 @@ class DepthEstimator:
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
-
-    def __enter__(self) -> Self:
-        """Return the estimator itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the engine."""
-        self.close()

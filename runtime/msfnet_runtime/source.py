@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from msfnet_runtime.closing import Closing
 from msfnet_runtime.types import Frame
 
 if TYPE_CHECKING:
@@ -43,25 +44,9 @@ class Source(Protocol):
         """Give back cameras and files."""
 
 
-class SourceBase:
+class SourceBase(Closing):
     """What most sources share: not live, of unknown length, nothing to give back."""
 
     live = False
     length: int | None = None
     fps = 30.0
-
-    def __enter__(self) -> Self:
-        """Return the source itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Give back cameras and files."""
-        self.close()
-
-    def close(self) -> None:
-        """Nothing by default."""

@@ -6,6 +6,7 @@ All functions take N surface points at once: (N, 3) float32 metres, colours (N, 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -84,14 +85,10 @@ def paint(
     ):
         chosen = np.flatnonzero(materials == material)
         if chosen.size:
-            colours[chosen] = pattern(
-                colours[chosen],
-                points[chosen],
-                axis[chosen],
-                horizontal[chosen],
-                vertical[chosen],
-                noise,
+            places = _Places(
+                points[chosen], axis[chosen], horizontal[chosen], vertical[chosen], noise
             )
+            colours[chosen] = pattern(colours[chosen], places)
     return colours.astype(np.float32)
 
 
@@ -109,39 +106,37 @@ def _smooth(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float3
     return np.asarray(upper * (1 - down) + lower * down)
 
 
-def _facade(
-    colours: Array,
-    points: Array,
-    axis: NDArray[np.int8],
-    along: Array,
-    across: Array,
-    noise: NDArray[np.float32],
-) -> Array:
+class _Places(NamedTuple):
+    """Where the points of one material lie."""
+
+    points: Array
+    """(N, 3) metres, world."""
+    axis: NDArray[np.int8]
+    along: Array
+    """(N,) metres along the surface: z on surfaces across x, else x."""
+    across: Array
+    """(N,) metres across it: z on level surfaces, else y."""
+    noise: NDArray[np.float32]
+
+
+def _facade(colours: Array, at: _Places) -> Array:
     """Windows every 2.4 m along and 3 m up, some lit, with pale frames; a dark roof."""
-    height = -points[:, 1]
-    u, v = along % 2.4, height % 3.0
-    frame = (u > 0.55) & (u < 1.85) & (v > 0.85) & (v < 2.45) & (axis != 1)
+    height = -at.points[:, 1]
+    u, v = at.along % 2.4, height % 3.0
+    frame = (u > 0.55) & (u < 1.85) & (v > 0.85) & (v < 2.45) & (at.axis != 1)
     glass = frame & (u > 0.68) & (u < 1.72) & (v > 0.98) & (v < 2.32)
-    pane = _sample(noise, along // 2.4 * 37, height // 3.0 * 53)
+    pane = _sample(at.noise, at.along // 2.4 * 37, height // 3.0 * 53)
     colours[frame] = (0.88, 0.87, 0.84)
     colours[glass] = np.array([0.16, 0.21, 0.28]) * (1 + 0.45 * pane[glass])[:, None]
     colours[height < 0.6] *= 0.72
-    colours[axis == 1] = (0.36, 0.22, 0.19)
+    colours[at.axis == 1] = (0.36, 0.22, 0.19)
     return colours
 
 
-def _street(
-    colours: Array,
-    points: Array,
-    axis: NDArray[np.int8],
-    along: Array,
-    across: Array,
-    noise: NDArray[np.float32],
-) -> Array:
+def _street(colours: Array, at: _Places) -> Array:
     """Asphalt to 5.5 m on both sides, a dashed middle line, kerbs, slabs to 8 m, then grass."""
-    x, z = np.abs(points[:, 0]), points[:, 2]
-    tone = (colours / np.maximum(colours.mean(axis=1, keepdims=True), 1e-3)).mean(axis=1)
-    tone = tone * colours[:, 0] / 0.4
+    x, z = np.abs(at.points[:, 0]), at.points[:, 2]
+    tone = colours[:, 0] / 0.4
     colours[:] = np.array([0.33, 0.33, 0.35]) * tone[:, None]
     marks = ((x < 0.09) & (z % 6 < 3)) | ((x > 3.3) & (x < 3.44))
     colours[marks] = (0.86, 0.86, 0.82)
@@ -155,57 +150,36 @@ def _street(
     return colours
 
 
-def _foliage(
-    colours: Array,
-    points: Array,
-    axis: NDArray[np.int8],
-    along: Array,
-    across: Array,
-    noise: NDArray[np.float32],
-) -> Array:
+def _foliage(colours: Array, at: _Places) -> Array:
     """Clumps of leaves, light and dark."""
-    leaves = _sample(noise, along * 28, across * 28)
+    leaves = _sample(at.noise, at.along * 28, at.across * 28)
     return colours * (1 + 0.38 * leaves)[:, None]
 
 
-def _wood(
-    colours: Array,
-    points: Array,
-    axis: NDArray[np.int8],
-    along: Array,
-    across: Array,
-    noise: NDArray[np.float32],
-) -> Array:
+def _wood(colours: Array, at: _Places) -> Array:
     """Grain along the surface."""
-    grain = _smooth(noise, along * 9, across * 120)
+    grain = _smooth(at.noise, at.along * 9, at.across * 120)
     return colours * (1 + 0.14 * grain)[:, None]
 
 
-def _room(
-    colours: Array,
-    points: Array,
-    axis: NDArray[np.int8],
-    along: Array,
-    across: Array,
-    noise: NDArray[np.float32],
-) -> Array:
+def _room(colours: Array, at: _Places) -> Array:
     """Floorboards 14 cm wide, striped or panelled walls, a skirting board, a white ceiling."""
-    height = -points[:, 1]
-    wall = axis != 1
-    if noise[0, 0] > 0:
-        colours[wall & (along % 0.4 < 0.2)] *= 0.93
+    height = -at.points[:, 1]
+    wall = at.axis != 1
+    if at.noise[0, 0] > 0:
+        colours[wall & (at.along % 0.4 < 0.2)] *= 0.93
     else:
         colours[wall & (height < 0.9)] *= 0.80
-        colours[wall & (height < 0.8) & (height > 0.2) & (along % 0.6 < 0.02)] *= 0.85
+        colours[wall & (height < 0.8) & (height > 0.2) & (at.along % 0.6 < 0.02)] *= 0.85
         colours[wall & (height > 0.9) & (height < 0.96)] = (0.88, 0.87, 0.84)
-    floor = (axis == 1) & (height < 0.1)
-    board = np.floor(points[:, 0] / 0.14)
-    tone = _sample(noise, board * 29, points[:, 2] // 1.7 * 31)
-    grain = _sample(noise, points[:, 0] * 160, points[:, 2] * 12)
+    floor = (at.axis == 1) & (height < 0.1)
+    board = np.floor(at.points[:, 0] / 0.14)
+    tone = _sample(at.noise, board * 29, at.points[:, 2] // 1.7 * 31)
+    grain = _sample(at.noise, at.points[:, 0] * 160, at.points[:, 2] * 12)
     wood = np.array([0.52, 0.36, 0.22]) * (1 + 0.16 * tone + 0.10 * grain)[:, None]
     colours[floor] = wood[floor]
-    colours[floor & (points[:, 0] % 0.14 < 0.006)] *= 0.55
-    colours[(axis == 1) & (height > 1)] = (0.90, 0.90, 0.88)
+    colours[floor & (at.points[:, 0] % 0.14 < 0.006)] *= 0.55
+    colours[(at.axis == 1) & (height > 1)] = (0.90, 0.90, 0.88)
     colours[wall & (height < 0.1)] = (0.88, 0.87, 0.84)
     return colours
 
