@@ -162,6 +162,7 @@ def test_a_checkpoint_exports_at_its_recipes_size(tmp_path: Path, exports: Expor
     recipe = load_recipe(
         "nyu_mini",
         [
+            f"network.encoder={exports.network.config.encoder}",
             "network.decoder_width=0.125",
             "network.usf_width=8",
             "network.usf_output=16",
