@@ -44,7 +44,7 @@ def quantize_int8(
     target: str | os.PathLike[str],
     frames: Sequence[Frame],
     *,
-    method: Method = "entropy",
+    method: Method = "percentile",
     progress: Progress = silent,
 ) -> OnnxArtifact:
     """Write an INT8 model, its activation ranges taken from frames.

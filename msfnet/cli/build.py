@@ -88,7 +88,7 @@ def calibrate(
     frames: Annotated[int, typer.Option(min=1, help="How many frames to calibrate on.")] = 64,
     method: Annotated[
         Method, typer.Option(help="How activation ranges are chosen.")
-    ] = Method.entropy,
+    ] = Method.percentile,
     seed: Annotated[int, typer.Option(help="Seed of the frames' selection.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
