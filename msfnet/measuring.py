@@ -27,7 +27,7 @@ from msfnet_benchmarks.report import (
 from msfnet_benchmarks.samples import Sample, open_samples
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError
 from msfnet_runtime.colour import colour_depth
-from msfnet_runtime.files import sha256
+from msfnet_runtime.files import check_writable, sha256
 from msfnet_runtime.preprocess import frame_size
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
@@ -131,6 +131,8 @@ def bench_models(
             engine = stack.enter_context(open_model(path, provider=provider, threads=threads))
             estimators[name], paths[name] = DepthEstimator(engine), path
         material = _gather(data, protocol, frames, next(iter(estimators.values())).spec)
+        if page:
+            check_writable(page)
         latencies = {
             report.name: report
             for report in measure_latency(

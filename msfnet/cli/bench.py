@@ -28,7 +28,10 @@ def evaluate(
     Example: msfnet evaluate model.onnx --data data/nyu_mini --protocol nyu_hu
     """
     from msfnet.measuring import evaluate_model
+    from msfnet_runtime.files import check_writable
 
+    if out:
+        check_writable(out)
     with progress("evaluate") as report:
         result = evaluate_model(
             model, data, protocol, max_frames=frames or None, provider=provider, progress=report

@@ -22,6 +22,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         MsfnetError: the folder cannot be made or written.
     """
     target = Path(path)
+    partial = _reserve(target)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether its result can be written.
+
+    Raises:
+        MsfnetError: as :func:`atomic_path` would.
+    """
+    _reserve(Path(path)).unlink()
+
+
+def _reserve(target: Path) -> Path:
+    """Make the temporary sibling of a file."""
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     if target.is_dir():
         raise MsfnetError(f"{target} is a folder; name a file to write")
@@ -30,11 +49,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.touch()
     except OSError as error:
         raise MsfnetError(f"cannot write {target}: {error.strerror}; choose another path") from None
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    return partial
 
 
 @contextmanager

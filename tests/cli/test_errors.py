@@ -86,6 +86,8 @@ BAD = {
     "stream good.onnx images --out file/out": "file",
     "stream good.onnx images --out out.txt": "out.txt",
     "stream good.onnx images": "--out",
+    "bench good.onnx --frames 1 --rounds 1 --report file/report.html": "file/report.html",
+    "evaluate good.onnx --data images --protocol nyu_hu --json file/out.json": "file/out.json",
     "data synthesize file/out --layout kitti --scenes 1 --frames 1 --size 64x64": "file/out",
     "demo --out file": "file",
     # an unknown recipe, key or value

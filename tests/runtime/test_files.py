@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_directory, atomic_path, sha256
+from msfnet_runtime.files import atomic_directory, atomic_path, check_writable, sha256
 
 
 def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path) -> None:
@@ -66,3 +66,16 @@ def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
 
     assert sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_path_is_tried_before_long_work_and_left_as_it_was(tmp_path: Path) -> None:
+    """An existing file keeps its content; a folder that cannot be made is an error."""
+    (tmp_path / "file").write_text("kept")
+
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new.json")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "kept"
+    with pytest.raises(MsfnetError, match="cannot write"):
+        check_writable(tmp_path / "file/new.json")

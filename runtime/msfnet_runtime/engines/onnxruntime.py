@@ -20,6 +20,9 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 
+_SILENT = 4
+"""Log fatal errors only: what goes wrong is an exception, and said in our own line."""
+
 
 class OnnxRuntimeEngine(EngineBase):
     """One ONNX Runtime session.
@@ -40,11 +43,12 @@ class OnnxRuntimeEngine(EngineBase):
         self, path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0
     ) -> None:
         ort = _library()
+        ort.set_default_logger_severity(_SILENT)
         super().__init__(_readable(read_onnx_spec(path)))
         name = _provider_name(provider, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4
+        options.log_severity_level = _SILENT
         # Threads that spin while they wait slow whatever else runs: the video encoder, the reader,
         # and in a comparison the other models (PyTorch took 36 ms instead of 16).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -62,7 +66,7 @@ class OnnxRuntimeEngine(EngineBase):
         if self._provider != name:
             raise MsfnetError(
                 f"ONNX Runtime could not start {name} here and fell back to {self._provider}; "
-                "run `msfnet doctor`, or ask for the CPU"
+                "install the CUDA and cuDNN it needs, or ask for the CPU"
             )
         self._version: str = ort.__version__
 
