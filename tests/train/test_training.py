@@ -166,12 +166,17 @@ def stop_after(steps: int) -> Callable[[int, int, str], None]:
     return progress
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "step"])
+@pytest.mark.parametrize(("schedule", "decay"), [("onecycle", 0.0), ("step", 0.0), ("step", 0.8)])
 def test_a_killed_run_resumed_ends_as_if_never_stopped(
-    run: Run, tmp_path: Path, schedule: str
+    run: Run, tmp_path: Path, schedule: str, decay: float
 ) -> None:
-    """The same weights: order, augmentation, optimiser and schedule all pick up."""
-    recipe = nyu_recipe(optimizer_schedule=schedule, optimizer_step_epochs=1, trainer_epochs=3)
+    """The same weights: order, augmentation, optimiser, schedule and average all pick up."""
+    recipe = nyu_recipe(
+        optimizer_schedule=schedule,
+        optimizer_step_epochs=1,
+        trainer_epochs=3,
+        trainer_average_decay=decay,
+    )
     whole = train(recipe, run.data, tmp_path / "whole", progress=lambda *step: None)
     with pytest.raises(StopError):
         train(recipe, run.data, tmp_path / "cut", progress=stop_after(3))
@@ -189,6 +194,26 @@ def test_a_killed_run_resumed_ends_as_if_never_stopped(
     torch.testing.assert_close(moments[1], moments[0], rtol=1e-3, atol=1e-9)
     logs = sorted(path.name for path in (tmp_path / "cut").glob("csv*"))
     assert logs == ["csv", "csv-2"]
+
+
+def test_averaged_weights_are_those_that_are_scored_and_kept(run: Run, tmp_path: Path) -> None:
+    """The kept weights have the reported REL, and are the running mean of the plain run's."""
+    report = train(
+        nyu_recipe(trainer_average_decay=0.8),
+        run.data,
+        tmp_path / "averaged",
+        progress=lambda *step: None,
+    )
+
+    split = open_split(run.recipe.data, run.data)
+    with TorchEngine(report.last, "cpu") as engine:
+        scored = evaluate(DepthEstimator(engine), split.validation, PROTOCOLS["nyu_hu"])
+    assert scored.summary.rel == pytest.approx(report.validation.rel, rel=1e-4)
+    state = torch.load(report.last, weights_only=True)
+    ends = weights(run.report.last)
+    name = next(name for name in ends if name.endswith("head.weight"))
+    torch.testing.assert_close(state["current_model_state"][name], ends[name], rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(state["state_dict"][name], ends[name], rtol=1e-3, atol=1e-5)
 
 
 def test_resuming_a_finished_run_says_how_it_ended(run: Run, tmp_path: Path) -> None:
