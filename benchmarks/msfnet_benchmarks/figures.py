@@ -1,0 +1,92 @@
+"""PNG figures, on matplotlib: curves, sheets of frames, depth and error with a scale in metres.
+
+matplotlib is imported when a figure is made, so that measuring does not need it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+DPI = 100
+
+DEPTH_COLOURS = "turbo_r"
+"""Near is red, far is blue, as in the runtime's videos."""
+
+
+def new_figure(width: int, height: int) -> Figure:
+    """Return an empty figure of (width, height) pixels that needs no display.
+
+    Raises:
+        MsfnetError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MsfnetError(
+            "figures need matplotlib; install it with pip install 'msfnet[figures]'"
+        ) from None
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        MsfnetError: the file cannot be written.
+    """
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def show_image(axes: Axes, image: NDArray[np.uint8], title: str = "") -> None:
+    """Draw an (H, W, 3) uint8 RGB image."""
+    axes.imshow(image)
+    _frame(axes, title)
+
+
+def show_depth(
+    axes: Axes, depth: NDArray[np.floating], range_m: tuple[float, float], title: str = ""
+) -> None:
+    """Draw depth (H, W) in metres on a logarithmic scale; what is not above 0 stays grey."""
+    from matplotlib.colors import LogNorm
+
+    shown = np.where(np.isfinite(depth) & (depth > 0), depth, np.nan)
+    picture = axes.imshow(
+        shown, cmap=DEPTH_COLOURS, norm=LogNorm(*range_m), interpolation="nearest"
+    )
+    _scale(axes, picture, "m")
+    _frame(axes, title)
+
+
+def show_error(axes: Axes, error: NDArray[np.floating], limit_m: float, title: str = "") -> None:
+    """Draw a signed error (H, W) in metres, red where it is too far; NaN stays grey."""
+    picture = axes.imshow(
+        error, cmap="RdBu_r", vmin=-limit_m, vmax=limit_m, interpolation="nearest"
+    )
+    _scale(axes, picture, "m")
+    _frame(axes, title)
+
+
+def _scale(axes: Axes, picture: AxesImage, unit: str) -> None:
+    axes.set_facecolor("0.85")
+    bar = axes.figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.02)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(unit, fontsize=7)
+
+
+def _frame(axes: Axes, title: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=7)
