@@ -15,19 +15,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.metrics import DepthMetrics, depth_metrics
+from msfnet_benchmarks.alignment import Alignment, align
+from msfnet_benchmarks.metrics import DepthMetrics, ScoredPixels, scored_pixels
 from msfnet_runtime import MsfnetError
 
 Region = tuple[int, int, int, int]
 """(top, bottom, left, right) in pixels; bottom and right are exclusive."""
 
-GroundTruth = Literal["nyu_depth", "velodyne", "improved"]
+GroundTruth = Literal["nyu_depth", "velodyne", "velodyne_lidar_x", "improved"]
+"""Where the measurement comes from; ``velodyne`` is camera z, ``velodyne_lidar_x`` monodepth's
+convention: the scanner's own x, about 0.27 m more.
+"""
 
 _GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
 """Rows and columns of Garg et al. 2016 as shares of the height and the width."""
 
+_EIGEN = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
+"""Eigen et al. 2014, as monodepth's evaluation gives it, in the same shares."""
+
 _KB_SIZE = (352, 1216)
 """Height and width of the KITTI benchmark crop."""
+
+_KITTI = (1e-3, 80.0)
+_NYU = (1e-3, 10.0)
+"""What the sensors of the two data sets can measure, metres."""
 
 _NYU_HALF = (240, 320)
 _NYU_CENTRE = (228, 304)
@@ -40,7 +51,7 @@ class Protocol:
     name: str
     ground_truth: GroundTruth
     """Where the ground truth comes from."""
-    crop: Literal["none", "garg", "kb_garg", "nyu_densedepth", "nyu_bts"]
+    crop: Literal["none", "garg", "eigen", "kb_garg", "nyu_densedepth", "nyu_bts"]
     """The region that is scored."""
     range_m: tuple[float, float] = (0.0, np.inf)
     """Ground truth strictly between these is scored, metres."""
@@ -48,6 +59,37 @@ class Protocol:
     """The prediction is clipped to these before it is scored, metres."""
     image: Literal["full", "kb", "nyu_half_centre"] = "full"
     """What the model sees: the frame, KITTI's benchmark crop, or the half-size centre crop."""
+    averaging: Literal["images", "pooled"] = "images"
+    """The RMSE that those who made the protocol give: the mean of the images' RMSE, or the root
+    of their mean squared error. Every other metric is a mean over images; both RMSE are reported.
+    """
+
+    @property
+    def dense(self) -> bool:
+        """Whether the ground truth is dense enough to have depth boundaries."""
+        return self.ground_truth == "nyu_depth"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the frames of one folder follow each other in time: KITTI's drives do."""
+        return self.ground_truth != "nyu_depth"
+
+    @property
+    def bins_m(self) -> tuple[float, ...]:
+        """The edges of the range bins that errors are reported by, metres."""
+        indoors = self.ground_truth == "nyu_depth"
+        return (0.0, 2.0, 4.0, 6.0, 10.0) if indoors else (0.0, 10.0, 20.0, 40.0, 80.0)
+
+    def describe(self) -> str:
+        """Return in words what the protocol decides."""
+        low, high = self.range_m
+        limits = f"{low:g} < ground truth < {high:g} m" if high < np.inf else "all ground truth"
+        clip = "clipped to {:g} to {:g} m".format(*self.clip_m) if self.clip_m else "not clipped"
+        rmse = "pooled" if self.averaging == "pooled" else "the mean over images"
+        return (
+            f"{self.ground_truth} ground truth, crop {self.crop}, image {self.image}, {limits}, "
+            f"prediction {clip}, its papers' RMSE is {rmse}"
+        )
 
     def region(self, height: int, width: int) -> Region:
         """Return the scored region of a (height, width) depth map.
@@ -56,10 +98,12 @@ class Protocol:
             MsfnetError: the size is not one the protocol is defined for.
         """
         if self.crop == "garg":
-            return _garg(height, width)
+            return _shares(_GARG, height, width)
+        if self.crop == "eigen":
+            return _shares(_EIGEN, height, width)
         if self.crop == "kb_garg":
             top, _, left, _ = _kb(height, width)
-            inner = _garg(*_KB_SIZE)
+            inner = _shares(_GARG, *_KB_SIZE)
             return top + inner[0], top + inner[1], left + inner[2], left + inner[3]
         if self.crop == "nyu_densedepth":
             return self._nyu_region(height, width, (20, 460, 24, 616))
@@ -123,24 +167,45 @@ class Protocol:
         mask[top:bottom, left:right] = (inside > low) & (inside < high)
         return mask
 
-    def score(
-        self, *, prediction: NDArray[np.float32], ground_truth: NDArray[np.float32]
-    ) -> DepthMetrics:
-        """Score a prediction against ground truth, both (H, W) metres as :meth:`prepare` left them.
+    def pixels(
+        self,
+        *,
+        prediction: NDArray[np.float32],
+        ground_truth: NDArray[np.float32],
+        alignment: Alignment | None = None,
+    ) -> ScoredPixels:
+        """Return what is scored of a prediction, both (H, W) metres as :meth:`prepare` left them.
+
+        Aligned predictions are confined to :attr:`clip_m`, or else to 1e-3 to 10 m.
 
         Raises:
             MsfnetError: nothing to score, or shapes that do not fit.
         """
         whole = self.restore(prediction, (ground_truth.shape[0], ground_truth.shape[1]))
-        if self.clip_m is not None:
+        if alignment is None and self.clip_m is not None:
             whole = np.clip(whole, *self.clip_m)
-        return depth_metrics(
+        scored = scored_pixels(
             prediction=whole, ground_truth=ground_truth, valid=self.valid(ground_truth)
         )
+        if alignment is None:
+            return scored
+        fitted = align(
+            prediction=scored.prediction,
+            ground_truth=scored.ground_truth,
+            how=alignment,
+            range_m=self.clip_m or _NYU,
+        )
+        return ScoredPixels(fitted, scored.ground_truth)
+
+    def score(
+        self, *, prediction: NDArray[np.float32], ground_truth: NDArray[np.float32]
+    ) -> DepthMetrics:
+        """Score a prediction without alignment; arguments and errors are :meth:`pixels`'."""
+        return self.pixels(prediction=prediction, ground_truth=ground_truth).metrics()
 
 
-def _garg(height: int, width: int) -> Region:
-    top, bottom, left, right = _GARG
+def _shares(shares: tuple[float, float, float, float], height: int, width: int) -> Region:
+    top, bottom, left, right = shares
     return int(top * height), int(bottom * height), int(left * width), int(right * width)
 
 
@@ -167,19 +232,23 @@ def _half_centre(
     return np.ascontiguousarray(image[rows, columns]), np.ascontiguousarray(depth[rows, columns])
 
 
-_KITTI_RANGE = (1e-3, 80.0)
-
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
-            Protocol("nyu_hu", "nyu_depth", "none", image="nyu_half_centre"),
-            Protocol("nyu_densedepth", "nyu_depth", "nyu_densedepth", clip_m=(0.1, 10.0)),
-            Protocol("nyu_bts", "nyu_depth", "nyu_bts", (1e-3, 10.0), (1e-3, 10.0)),
-            Protocol("kitti_raw", "velodyne", "garg", _KITTI_RANGE, _KITTI_RANGE),
-            Protocol("kitti_raw_full", "velodyne", "none", _KITTI_RANGE, _KITTI_RANGE),
-            Protocol("kitti_bts", "improved", "garg", _KITTI_RANGE, _KITTI_RANGE, "kb"),
-            Protocol("kitti_adabins", "improved", "kb_garg", _KITTI_RANGE, _KITTI_RANGE, "kb"),
+            Protocol("nyu_hu", "nyu_depth", "none", image="nyu_half_centre", averaging="pooled"),
+            Protocol(
+                *("nyu_densedepth", "nyu_depth", "nyu_densedepth"),
+                clip_m=(0.1, 10.0),
+                averaging="pooled",
+            ),
+            Protocol("nyu_bts", "nyu_depth", "nyu_bts", _NYU, _NYU),
+            Protocol("kitti_raw", "velodyne", "garg", _KITTI, _KITTI),
+            Protocol("kitti_raw_eigen", "velodyne", "eigen", _KITTI, _KITTI),
+            Protocol("kitti_raw_full", "velodyne", "none", _KITTI, _KITTI),
+            Protocol("kitti_raw_lidar_x", "velodyne_lidar_x", "garg", _KITTI, _KITTI),
+            Protocol("kitti_bts", "improved", "garg", _KITTI, _KITTI, "kb"),
+            Protocol("kitti_adabins", "improved", "kb_garg", _KITTI, _KITTI, "kb"),
         )
     }
 )

@@ -25,6 +25,7 @@ computed apart from the code, in exact fractions."""
     [
         ("kitti_raw", (375, 1242), (153, 371, 44, 1197)),
         ("kitti_raw_full", (375, 1242), (0, 375, 0, 1242)),
+        ("kitti_raw_lidar_x", (375, 1242), (153, 371, 44, 1197)),
         ("kitti_bts", (375, 1242), (153, 371, 44, 1197)),
         ("kitti_adabins", (375, 1242), (166, 372, 56, 1185)),
         ("nyu_densedepth", (480, 640), (20, 460, 24, 616)),
@@ -37,6 +38,23 @@ def test_regions_are_the_published_ones(
 ) -> None:
     """Rows and columns computed by hand."""
     assert PROTOCOLS[name].region(*size) == region
+
+
+@pytest.mark.parametrize(
+    ("size", "region"),
+    [
+        ((375, 1242), (124, 342, 44, 1197)),
+        ((370, 1226), (122, 337, 44, 1181)),
+        ((374, 1238), (124, 341, 44, 1193)),
+        ((376, 1241), (124, 343, 44, 1196)),
+        ((370, 1224), (122, 337, 43, 1180)),
+    ],
+)
+def test_eigens_crop_at_all_of_kittis_sizes(
+    size: tuple[int, int], region: tuple[int, int, int, int]
+) -> None:
+    """Rows 124:342 of 375, as published; the others in exact fractions, apart from the code."""
+    assert PROTOCOLS["kitti_raw_eigen"].region(*size) == region
 
 
 @pytest.mark.parametrize(("size", "full", "cropped"), KITTI_REGIONS)
@@ -95,6 +113,8 @@ def test_the_benchmark_crop_is_what_the_model_sees_and_the_whole_is_scored() -> 
         ("nyu_bts", "nyu_depth", "full", (1e-3, 10), (1e-3, 10)),
         ("kitti_raw", "velodyne", "full", (1e-3, 80), (1e-3, 80)),
         ("kitti_raw_full", "velodyne", "full", (1e-3, 80), (1e-3, 80)),
+        ("kitti_raw_eigen", "velodyne", "full", (1e-3, 80), (1e-3, 80)),
+        ("kitti_raw_lidar_x", "velodyne_lidar_x", "full", (1e-3, 80), (1e-3, 80)),
         ("kitti_bts", "improved", "kb", (1e-3, 80), (1e-3, 80)),
         ("kitti_adabins", "improved", "kb", (1e-3, 80), (1e-3, 80)),
     ],
@@ -117,8 +137,26 @@ def test_every_protocol_is_tested_above() -> None:
     """A new one needs its constants written down."""
     assert set(PROTOCOLS) == {
         *("nyu_hu", "nyu_densedepth", "nyu_bts", "kitti_raw", "kitti_raw_full"),
-        *("kitti_bts", "kitti_adabins"),
+        *("kitti_raw_eigen", "kitti_raw_lidar_x", "kitti_bts", "kitti_adabins"),
     }
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_a_protocol_says_which_rmse_its_papers_give(name: str) -> None:
+    """Hu's and DenseDepth's code average squared errors; the others average each image's RMSE."""
+    pooled = {"nyu_hu", "nyu_densedepth"}
+
+    assert PROTOCOLS[name].averaging == ("pooled" if name in pooled else "images")
+    assert ("RMSE is pooled" in PROTOCOLS[name].describe()) == (name in pooled)
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_range_bins_and_boundaries_follow_the_ground_truth(name: str) -> None:
+    """Rooms end at 10 m and are measured everywhere; streets at 80 m, along scan lines."""
+    indoors = name.startswith("nyu")
+
+    assert PROTOCOLS[name].bins_m == ((0, 2, 4, 6, 10) if indoors else (0, 10, 20, 40, 80))
+    assert (PROTOCOLS[name].dense, PROTOCOLS[name].ordered) == (indoors, not indoors)
 
 
 def test_only_ground_truth_inside_range_and_region_counts() -> None:
