@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper
+from onnx import external_data_helper, helper
 
+from msfnet_calibration.blocks import with_blocks
+from msfnet_calibration.shapes import annotate, skeleton
 from msfnet_runtime import ModelSpec, MsfnetError, OnnxArtifact
-from msfnet_runtime.files import atomic_path
+from msfnet_runtime.artifacts import EXTERNAL_DATA
+from msfnet_runtime.files import check_writable, disk_full
 from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
+
+EXTERNAL_BYTES = 1_900_000_000
+"""Weights beyond it go into a file of their own: an ONNX file ends at 2 GB."""
 
 
 def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -27,7 +38,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     read_onnx_spec(file)
     try:
         model = onnx.load(file)
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(os.fspath(file))
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MsfnetError(f"{file} is not a valid ONNX model: {reason}; export it again") from None
@@ -37,17 +48,78 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 def save_model(
     model: onnx.ModelProto, path: str | os.PathLike[str], spec: ModelSpec
 ) -> OnnxArtifact:
-    """Check a model and write it with its spec, whole or not at all.
+    """Write a model with its spec, every value's shape and the list of its blocks.
+
+    The file is whole or absent. Weights of more than 1.9 GB lie beside it, see
+    :func:`atomic_model`.
 
     Raises:
-        MsfnetError: the file cannot be written.
+        MsfnetError: types or shapes do not fit, or the file cannot be written.
     """
     target = onnx_path(path)
-    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    with atomic_path(target) as partial:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, partial)
+    onnx.checker.check_model(skeleton(model)[0])
+    annotate(model)
+    notes = {key: value for key, value in spec.notes.items() if key != EXTERNAL_DATA}
+    noted = with_blocks(replace(spec, notes=notes), model)
+    with atomic_model(target) as partial:
+        if weight_bytes(model) > EXTERNAL_BYTES:
+            _write_external(model, partial, noted)
+        else:
+            helper.set_model_props(model, {METADATA_KEY: noted.to_json()})
+            onnx.save(model, partial)
     return OnnxArtifact.read(target)
+
+
+def _write_external(model: onnx.ModelProto, path: Path, spec: ModelSpec) -> None:
+    """Write a model and its weights; their file's name tells their content."""
+    digest = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        digest.update(tensor.raw_data)
+    name = f"{path.stem}.{digest.hexdigest()[:12]}.data"
+    helper.set_model_props(model, {METADATA_KEY: spec.with_note(EXTERNAL_DATA, name).to_json()})
+    onnx.save(model, path, save_as_external_data=True, location=name)
+    external_data_helper.load_external_data_for_model(model, os.fspath(path.parent))
+
+
+@contextmanager
+def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path of the same name to write a model to; move it to ``path`` on success.
+
+    A model's external weights move first, under a name that tells their content, so that ``path``
+    never refers to others than its own; those of the model it replaces are removed last.
+
+    Raises:
+        MsfnetError: the folder cannot be written, or the disk is full.
+    """
+    target = onnx_path(path)
+    check_writable(target)
+    before = _external_files(target) if target.exists() else set()
+    with (
+        disk_full(target),
+        tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder,
+    ):
+        partial = Path(folder) / target.name
+        yield partial
+        weights = {file for file in partial.parent.iterdir() if file != partial}
+        for file in weights:
+            file.replace(target.parent / file.name)
+        partial.replace(target)
+    for name in before - {file.name for file in weights}:
+        (target.parent / name).unlink(missing_ok=True)
+
+
+def _external_files(path: Path) -> set[str]:
+    """Return the weight files a model that is to be replaced refers to; none where unreadable."""
+    try:
+        name = read_onnx_spec(path).notes.get(EXTERNAL_DATA)
+    except MsfnetError:
+        return set()
+    return {Path(name).name} if name else set()
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the size of a model's constants, bytes."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def onnx_path(path: str | os.PathLike[str]) -> Path:

@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msfnet_runtime import ModelSpec, TensorSpec
+from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD
+
+Dynamic = Literal["batch", "size"]
+
+STEP = 32
+"""Pixels: sides of inputs of a graph of dynamic size are multiples of it."""
 
 
 class DeployGraph(nn.Module):
-    """Frame (1, H, W, 3) uint8 RGB to depth (1, 1, H, W) float32 metres.
+    """Frame (N, H, W, 3) uint8 RGB to depth (N, 1, H, W) float32 metres.
 
-    The arithmetic of :mod:`msfnet_runtime.preprocess`, inside the graph: cast, transpose, resize,
-    normalise, network, clamp, reciprocal for inverse depth, resize back. The cast comes first:
-    TensorRT does not transpose uint8.
+    The arithmetic of :mod:`msfnet_runtime.preprocess`, inside the graph.
 
     Args:
         network: the lowered network.
         spec: of the deploy graph.
     """
 
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.prepare = Prepare(spec)
+        self.network = network
+        self.finish = Finish(spec)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """Return the depth of the frames."""
+        depth: Tensor = self.finish(self.network(self.prepare(frame)))
+        return depth
+
+
+class Prepare(nn.Module):
+    """Cast, transpose, resize, normalise. The cast comes first: TensorRT transposes no uint8."""
+
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.network = network
-        self.spec = spec
+        self.size = spec.size
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).mul(255).reshape(1, 3, 1, 1))
 
     def forward(self, frame: Tensor) -> Tensor:
-        """Return the depth of one frame."""
+        """(N, H, W, 3) uint8 to (N, 3, h, w) float32, normalised."""
         image = frame.to(torch.float32).permute(0, 3, 1, 2)
-        frame_size = (int(image.shape[-2]), int(image.shape[-1]))
-        prediction = self.network((_resize(image, self.spec.size) - self.mean) / self.std)
+        return (_resize(image, self.size) - self.mean) / self.std
+
+
+class Finish(nn.Module):
+    """Clamp, reciprocal for inverse depth, resize back."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        height, width = spec.inputs[0].shape[1:3]
+        self.frame_size = int(height), int(width)
+
+    def forward(self, prediction: Tensor) -> Tensor:
+        """(N, 1, h/2, w/2) raw to (N, 1, H, W) metres."""
         depth = prediction.clamp(*self.spec.prediction_range)
         if self.spec.depth_kind == "inverse":
             depth = self.spec.inverse_scale / depth
-        return _resize(depth, frame_size)
+        return _resize(depth, self.frame_size)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -59,6 +90,38 @@ def at_frame_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
         graph="deploy",
         inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
         outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
+    )
+
+
+def with_dynamic(spec: ModelSpec, dynamic: Collection[Dynamic]) -> ModelSpec:
+    """Return the spec of a graph whose batch, or height and width, are symbols.
+
+    Raises:
+        MsfnetError: an unknown word, or a size that this graph cannot leave open.
+    """
+    for word in dynamic:
+        if word not in ("batch", "size"):
+            raise MsfnetError(f"unknown dynamic dimension {word!r}; choose batch, size or both")
+    if "size" in dynamic and spec.graph == "deploy":
+        raise MsfnetError(
+            "a deploy graph brings every frame to one network size, so its size cannot be "
+            "dynamic; add --graph network"
+        )
+    if "size" in dynamic and any(side % STEP for side in spec.size):
+        raise MsfnetError(
+            f"a graph of dynamic size takes multiples of {STEP}, not {spec.size[0]}x"
+            f"{spec.size[1]}: elsewhere pooling ratios are fractions; choose another --size"
+        )
+    (source,), (result,) = spec.inputs, spec.outputs
+    taken, given = list(source.shape), list(result.shape)
+    if "batch" in dynamic:
+        taken[0] = given[0] = "batch"
+    if "size" in dynamic:
+        taken[2:], given[2:] = ["height", "width"], ["height/2", "width/2"]
+    return replace(
+        spec,
+        inputs=(replace(source, shape=tuple(taken)),),
+        outputs=(replace(result, shape=tuple(given)),),
     )
 
 

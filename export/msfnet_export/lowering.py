@@ -1,62 +1,79 @@
-"""Rewrites parts of a network that exporters and engines handle badly, exactly.
+"""Passes that rewrite parts of a network which exporters and engines handle badly, exactly.
 
-Adaptive average pooling to a fixed grid becomes an ordinary pooling where the ratios are whole
-numbers, and two constant matrices elsewhere: it is linear and separable. An Up-block that is
-followed by a pooling over whole shuffle cells (convolution, pixel shuffle, mean) is one linear
-map, and becomes one strided convolution. Everything else is left alone: pixel shuffle exports to
-DepthToSpace and the channel minimum to ReduceMin.
+Every pass states what it requires and what it ensures, rewrites only where its requirement holds,
+and computes new weights in float64. What needs no pass: pixel shuffle exports as DepthToSpace in
+CRD mode, the channel's mean, minimum and maximum as one reduction each. Batch norm is folded in
+the exported graph, see :mod:`msfnet_export.graph_passes`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from msfnet_train.blocks import AdaptiveAveragePool, SubPixelUpsample
+from msfnet_runtime import MsfnetError
+from msfnet_train.blocks import AdaptiveAveragePool, DecoderBlock, SubPixelUpsample
+
+Pass = Literal["adaptive-pooling", "up-blocks", "convolutions", "batch-norm"]
+
+PASSES: tuple[Pass, ...] = ("adaptive-pooling", "up-blocks", "convolutions", "batch-norm")
+"""What an export can be asked to leave out, so that its benefit shows."""
 
 Grid = tuple[int, int]
 """(height, width) of a feature map."""
 
+Grids = dict[str, tuple[Grid, Grid]]
+"""Input and output grid of every adaptive pooling, and of every Up-block, by module name."""
 
-def lower(network: nn.Module, example: Tensor) -> nn.Module:
+
+def lower(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    without: Collection[Pass] = (),
+    any_size: bool = False,
+) -> nn.Module:
     """Return a copy of ``network`` for inputs of the example's shape, in evaluation mode.
 
     Args:
-        network: any module with :class:`AdaptiveAveragePool` inside; left as it is.
-        example: (N, 3, H, W) float32, run once to learn the grids.
+        network: any module with the blocks of :mod:`msfnet_train.blocks` inside; left as it is.
+        example: (N, 3, H, W), of the network's type, run once to learn the grids.
+        without: passes to leave out.
+        any_size: for every input whose sides are multiples of 32, not the example's alone.
+
+    Raises:
+        MsfnetError: an unknown pass, or ``any_size`` and a pooling whose ratio is no whole number.
     """
+    for name in without:
+        if name not in PASSES:
+            raise MsfnetError(f"there is no pass {name!r} to leave out; choose {', '.join(PASSES)}")
     lowered = copy.deepcopy(network).eval()
-    grids = _observe_pools(lowered, example)
-    for name, (before, after) in grids.items():
-        parent = lowered.get_submodule(name.rpartition(".")[0])
-        up = getattr(parent, "up", None)
-        if isinstance(up, SubPixelUpsample) and _folds(up.scale, before, after):
-            parent.up = fold_up_block(up, before[0] // after[0])
-            parent.pool = FixedAveragePool(after, after)
-        else:
-            setattr(parent, name.rpartition(".")[2], FixedAveragePool(before, after))
+    grids = observe_grids(lowered, example)
+    if any_size:
+        double_in_decoder(lowered)
+    if "up-blocks" not in without:
+        fold_up_blocks(lowered, grids)
+    if "convolutions" not in without:
+        merge_convolutions(lowered, grids, any_size)
+    if "adaptive-pooling" not in without:
+        fix_pools(lowered, grids, any_size)
     return lowered
 
 
-def _folds(scale: int, before: Grid, after: Grid) -> bool:
-    """Tell whether a pooling averages whole ``scale`` x ``scale`` cells, alike along both axes."""
-    factor = before[0] // after[0]
-    whole = before == (factor * after[0], factor * after[1])
-    return whole and factor % scale == 0
-
-
-def _observe_pools(network: nn.Module, example: Tensor) -> dict[str, tuple[Grid, Grid]]:
-    """Return the input and output grids of every adaptive pooling, by module name."""
-    grids: dict[str, tuple[Grid, Grid]] = {}
+def observe_grids(network: nn.Module, example: Tensor) -> Grids:
+    """Return the grids that poolings and Up-blocks of a network see when it takes ``example``."""
+    grids: Grids = {}
     handles = [
-        module.register_forward_pre_hook(_recorder(grids, name))
+        module.register_forward_hook(_recorder(grids, name))
         for name, module in network.named_modules()
-        if isinstance(module, AdaptiveAveragePool)
+        if isinstance(module, (AdaptiveAveragePool, SubPixelUpsample))
     ]
     try:
         with torch.inference_mode():
@@ -67,63 +84,63 @@ def _observe_pools(network: nn.Module, example: Tensor) -> dict[str, tuple[Grid,
     return grids
 
 
-def _recorder(
-    grids: dict[str, tuple[Grid, Grid]], name: str
-) -> Callable[[nn.Module, tuple[Tensor, Grid]], None]:
-    def record(module: nn.Module, arguments: tuple[Tensor, Grid]) -> None:
-        features, size = arguments
-        grids[name] = (features.shape[-2], features.shape[-1]), (int(size[0]), int(size[1]))
+def _recorder(grids: Grids, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+    def record(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        before, after = arguments[0].shape[-2:], output.shape[-2:]
+        grids[name] = (int(before[0]), int(before[1])), (int(after[0]), int(after[1]))
 
     return record
 
 
-class FixedAveragePool(nn.Module):
-    """Adaptive average pooling between two known grids, out of operators every engine has.
+def double_in_decoder(network: nn.Module) -> None:
+    """Let the decoder double grids instead of resizing to the skip's.
 
-    Args:
-        before: grid of the input.
-        after: grid of the output.
+    Requires: every side of the input is a multiple of 32, so that a skip's grid is twice the one
+    below. Ensures: equal answers, and a graph that names no size.
     """
+    for name, block in list(network.named_modules()):
+        if isinstance(block, DecoderBlock):
+            _replace(network, name, DoublingBlock(block))
 
-    rows: Tensor
-    columns: Tensor
 
-    def __init__(self, before: Grid, after: Grid) -> None:
+class DoublingBlock(nn.Module):
+    """A decoder block whose skips are exactly twice as large as what comes from below."""
+
+    def __init__(self, block: DecoderBlock) -> None:
         super().__init__()
-        factors = before[0] // after[0], before[1] // after[1]
-        self.identity = before == after
-        self.pool: nn.AvgPool2d | None = None
-        if before == (factors[0] * after[0], factors[1] * after[1]):
-            self.pool = nn.AvgPool2d(factors)
-        else:
-            rows, columns = (pooling_matrix(b, a) for b, a in zip(before, after, strict=True))
-            self.register_buffer("rows", torch.from_numpy(rows))
-            self.register_buffer("columns", torch.from_numpy(columns.T.copy()))
+        self.first, self.second = block.first, block.second
 
-    def forward(self, features: Tensor, size: Grid) -> Tensor:
-        """Average (N, C, *before) to (N, C, *after); ``size`` is known already."""
-        if self.identity:
-            return features
-        if self.pool is not None:
-            pooled: Tensor = self.pool(features)
-            return pooled
-        return torch.matmul(torch.matmul(self.rows, features), self.columns)
+    def forward(self, below: Tensor, *skips: Tensor) -> Tensor:
+        """(N, in, h, w) and skips (N, C_i, 2h, 2w) to (N, out, 2h, 2w)."""
+        doubled = functional.interpolate(
+            below, scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        output: Tensor = self.second(self.first(torch.cat([doubled, *skips], dim=1)))
+        return output
 
 
-def pooling_matrix(before: int, after: int) -> NDArray[np.float32]:
-    """Return the (after, before) matrix that averages a line as adaptive pooling does.
+def fold_up_blocks(network: nn.Module, grids: Grids) -> None:
+    """Fold the pooling behind an Up-block into its convolution.
 
-    Output i is the mean of inputs floor(i before / after) to ceil((i + 1) before / after).
+    Requires: the pooling reduces both sides by one factor, a multiple of the Up-block's scale.
+    Ensures: equal answers; of convolution, shuffle and pooling one strided convolution is left.
     """
-    matrix = np.zeros((after, before), np.float32)
-    for i in range(after):
-        start, end = i * before // after, -(-(i + 1) * before // after)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix
+    for name, up in list(network.named_modules()):
+        parent, _, own = name.rpartition(".")
+        before, after = grids.get(f"{parent}.pool", ((0, 0), (1, 1)))
+        if own == "up" and isinstance(up, SubPixelUpsample) and _folds(up.scale, before, after):
+            _replace(network, name, fold_up_block(up, before[0] // after[0]))
+            grids[f"{parent}.pool"] = after, after
+
+
+def _folds(scale: int, before: Grid, after: Grid) -> bool:
+    """Tell whether a pooling averages whole ``scale`` x ``scale`` cells, alike along both axes."""
+    factor = before[0] // after[0]
+    return factor > 0 and factor % scale == 0 and before == (factor * after[0], factor * after[1])
 
 
 class FoldedUpBlock(nn.Module):
-    """An Up-block and the pooling behind it as one strided convolution."""
+    """An Up-block and the pooling behind it: a 1x1 convolution and a strided one."""
 
     def __init__(self, squeeze: nn.Conv2d, expand: nn.Conv2d) -> None:
         super().__init__()
@@ -148,21 +165,168 @@ def fold_up_block(up: SubPixelUpsample, factor: int) -> FoldedUpBlock:
         up: the Up-block.
         factor: how far the pooling reduces its output; a multiple of its scale.
     """
-    cells = up.scale**2
+    weight, bias = (
+        parameter.detach().double().reshape(-1, up.scale**2, *parameter.shape[1:]).mean(1)
+        for parameter in up.expand.parameters()
+    )
+    stride = factor // up.scale
+    channels, height, width = weight.shape[0], weight.shape[-2], weight.shape[-1]
+    shape = channels, weight.shape[1], height + stride - 1, width + stride - 1
+    kernel = weight.new_zeros(shape)
+    for row in range(stride):
+        for column in range(stride):
+            kernel[:, :, row : row + height, column : column + width] += weight / stride**2
+    return FoldedUpBlock(up.squeeze, _convolution(up.expand, kernel, bias, stride))
+
+
+def merge_convolutions(network: nn.Module, grids: Grids, any_size: bool = False) -> None:
+    """Merge an Up-block's 1x1 convolution with the convolution behind it.
+
+    Requires: the merged convolution is the cheaper one, which it is where the stage has fewer
+    channels than the Up-block is wide; with ``any_size``, also that the first has no bias.
+    Ensures: equal answers, borders included. Behind zero padding the first convolution's bias is
+    no bias but a map that falls off along the border; it is added as a constant.
+    """
+    for name, up in list(network.named_modules()):
+        if not isinstance(up, (SubPixelUpsample, FoldedUpBlock)):
+            continue
+        unbiased = up.squeeze.bias is None or not bool(up.squeeze.bias.any())
+        if _merging_pays(up.squeeze, up.expand) and (unbiased or not any_size):
+            up.expand = merge_pair(up.squeeze, up.expand, grids[name][0])  # type: ignore[assignment]
+            up.squeeze = nn.Identity()  # type: ignore[assignment]
+
+
+def _merging_pays(first: nn.Conv2d, second: nn.Conv2d) -> bool:
+    """Compare multiplications at one pixel of the input."""
+    taps = second.out_channels * second.kernel_size[0] * second.kernel_size[1]
+    per_channel = taps / (second.stride[0] * second.stride[1])
+    apart = first.out_channels * (first.in_channels + per_channel)
+    return first.in_channels * per_channel < apart
+
+
+def merge_pair(first: nn.Conv2d, second: nn.Conv2d, grid: Grid) -> nn.Module:
+    """Return one convolution that does what a 1x1 convolution and the next one do.
+
+    Args:
+        first: 1x1, neither strided nor padded nor grouped.
+        second: any kernel, stride and zero padding; not grouped.
+        grid: of the input.
+    """
+    weight = torch.einsum(
+        "omhw,mc->ochw",
+        second.weight.detach().double(),
+        first.weight.detach().double()[:, :, 0, 0],
+    )
+    if first.bias is None or not first.bias.any():
+        return _convolution(second, weight, second.bias, second.stride[0])
     with torch.no_grad():
-        weight, bias = (
-            parameter.reshape(-1, cells, *parameter.shape[1:]).mean(1)
-            for parameter in up.expand.parameters()
-        )
-        stride = factor // up.scale
-        out_channels, in_channels, height, width = weight.shape
-        kernel = weight.new_zeros(
-            out_channels, in_channels, height + stride - 1, width + stride - 1
-        )
-        for row in range(stride):
-            for column in range(stride):
-                kernel[:, :, row : row + height, column : column + width] += weight / stride**2
-        expand = nn.Conv2d(in_channels, out_channels, kernel.shape[-1], stride=stride, padding=1)
-        expand.weight.copy_(kernel)
-        expand.bias.copy_(bias)  # type: ignore[union-attr]
-    return FoldedUpBlock(up.squeeze, expand)
+        nothing = first.weight.new_zeros(1, first.in_channels, *grid)
+        answer = copy.deepcopy(second).double()(copy.deepcopy(first).double()(nothing.double()))
+    conv = _convolution(second, weight, None, second.stride[0])
+    return OffsetConv(conv, answer.to(second.weight.dtype))
+
+
+class OffsetConv(nn.Module):
+    """A convolution and a constant map (1, C, H, W) added to it."""
+
+    offset: Tensor
+
+    def __init__(self, conv: nn.Conv2d, offset: Tensor) -> None:
+        super().__init__()
+        self.conv = conv
+        self.register_buffer("offset", offset)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve and add."""
+        output: Tensor = self.conv(features) + self.offset
+        return output
+
+
+def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, stride: int) -> nn.Conv2d:
+    """Return a convolution with new weights, and padding and type of another one."""
+    out_channels, in_channels, height, width = weight.shape
+    conv = nn.Conv2d(
+        in_channels,
+        out_channels,
+        (height, width),
+        stride=stride,
+        padding=like.padding,  # type: ignore[arg-type]  # it is a pair of numbers
+        bias=bias is not None,
+        dtype=like.weight.dtype,
+    )
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        if bias is not None and conv.bias is not None:
+            conv.bias.copy_(bias)
+    return conv.requires_grad_(False)
+
+
+def fix_pools(network: nn.Module, grids: Grids, any_size: bool = False) -> None:
+    """Replace adaptive poolings by what every engine has.
+
+    Requires: inputs of the size the grids were observed at; with ``any_size``, whole ratios.
+    Ensures: equal answers; nothing, one AveragePool, or two products with constant matrices.
+
+    Raises:
+        MsfnetError: ``any_size``, and a ratio that is no whole number.
+    """
+    for name, pool in list(network.named_modules()):
+        if isinstance(pool, AdaptiveAveragePool):
+            before, after = grids[name]
+            fixed = FixedAveragePool(before, after, next(network.parameters()).dtype)
+            if any_size and not fixed.whole:
+                raise MsfnetError(
+                    f"{name} pools {before} to {after}, no whole ratio, so the graph cannot serve "
+                    "several sizes; export without --dynamic size"
+                )
+            _replace(network, name, fixed)
+
+
+class FixedAveragePool(nn.Module):
+    """Adaptive average pooling between two known grids, out of operators every engine has.
+
+    Args:
+        before: grid of the input.
+        after: grid of the output.
+        dtype: of the features.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, before: Grid, after: Grid, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        factors = before[0] // after[0], before[1] // after[1]
+        self.identity = before == after
+        self.whole = before == (factors[0] * after[0], factors[1] * after[1])
+        self.pool = nn.AvgPool2d(factors) if self.whole else None
+        if not self.whole:
+            rows, columns = (pooling_matrix(b, a) for b, a in zip(before, after, strict=True))
+            self.register_buffer("rows", torch.from_numpy(rows).to(dtype))
+            self.register_buffer("columns", torch.from_numpy(columns.T.copy()).to(dtype))
+
+    def forward(self, features: Tensor, size: Grid) -> Tensor:
+        """Average (N, C, *before) to (N, C, *after); ``size`` is known already."""
+        if self.identity:
+            return features
+        if self.pool is not None:
+            pooled: Tensor = self.pool(features)
+            return pooled
+        return torch.matmul(torch.matmul(self.rows, features), self.columns)
+
+
+def pooling_matrix(before: int, after: int) -> NDArray[np.float64]:
+    """Return the (after, before) matrix that averages a line as adaptive pooling does.
+
+    Output i is the mean of inputs floor(i before / after) to ceil((i + 1) before / after).
+    """
+    matrix = np.zeros((after, before))
+    for i in range(after):
+        start, end = i * before // after, -(-(i + 1) * before // after)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(network.get_submodule(parent), own, module)

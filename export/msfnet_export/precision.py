@@ -21,9 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msfnet_calibration.onnx_files import load_model, onnx_path, save_model
+from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare, to_metres
 from msfnet_runtime.progress import Progress, silent
@@ -72,7 +71,7 @@ def convert_fp16(
     half = to_fp16(model, islands)
     with open_engine(source) as engine:
         reference = [engine.infer(batch) for batch in batches]
-    with atomic_path(onnx_path(target)) as partial:
+    with atomic_model(target) as partial:
         save_model(half, partial, replace(spec, precision="fp16"))
         change = _median_change(partial, batches, reference)
         probed = f"{len(batches)} {'' if frames else 'random '}images"

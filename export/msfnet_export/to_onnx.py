@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 import time
-import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import onnx
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from msfnet_calibration.blocks import read_blocks
 from msfnet_calibration.onnx_files import (
+    atomic_model,
     count_operators,
     count_parameters,
     load_model,
     onnx_path,
     save_model,
 )
-from msfnet_export.graphs import DeployGraph, at_frame_size, default_spec
-from msfnet_export.lowering import lower
+from msfnet_export.graphs import Dynamic, at_frame_size, default_spec, with_dynamic
+from msfnet_export.lowering import Pass
+from msfnet_export.parity import (
+    TOLERANCE,
+    BlockParity,
+    Parity,
+    compare_blocks,
+    compare_with_pytorch,
+)
 from msfnet_export.precision import convert_fp16
-from msfnet_runtime import ModelSpec, MsfnetError, OnnxArtifact, open_engine, preprocess
-from msfnet_runtime.files import atomic_path
+from msfnet_export.tracing import OPSET, trace
+from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Graph
 from msfnet_train.checkpoint import load_checkpoint
 from msfnet_train.recipe import at_size
 
-OPSET = 18
-"""Of the ONNX files; ONNX Runtime 1.15 and TensorRT 10 read it."""
-
-TOLERANCE = 1e-4
-"""Largest relative difference from PyTorch that an FP32 export may show."""
-
-PARITY_IMAGES = 3
-
 MIN_SIDE = 32
 """Pixels: the encoder's last stage is at stride 32."""
+
+Verify = Literal["output", "deep"]
 
 
 @dataclass(frozen=True)
@@ -53,16 +49,21 @@ class ExportReport:
     """What an export wrote and how far it is from PyTorch."""
 
     artifact: OnnxArtifact
-    max_relative_difference: float
-    """Of the FP32 graph from PyTorch, over random images of the graph's size: the largest
-    |difference| over |prediction|, or over the smallest prediction that stands for a depth within
-    the model's range where the prediction lies below that."""
-    images: int
-    """How many images were compared."""
+    parity: Parity
+    """Of the FP32 graph."""
+    blocks: tuple[BlockParity, ...]
+    """Of the FP32 graph's blocks, in running order; empty unless asked for."""
     parameters: int
+    macs: int
+    """Multiplications for one image at the spec's size."""
     operators: Mapping[str, int]
     seconds: float
     """Of the whole export, comparison included."""
+
+    @property
+    def max_relative_difference(self) -> float:
+        """How far the FP32 graph is from PyTorch at worst."""
+        return self.parity.difference
 
     def text(self) -> str:
         """Return the report in a few lines."""
@@ -70,13 +71,15 @@ class ExportReport:
         inputs = "x".join(str(side) for side in spec.inputs[0].shape)
         operators = ", ".join(f"{name} {count}" for name, count in self.operators.items())
         notes = [f"{key}: {value}" for key, value in spec.notes.items() if key == "fp16"]
+        blocks = [f"  {block.name:<20}{block.difference:.1e}" for block in self.blocks]
         return "\n".join(
             [
                 f"{self.artifact.path}: {spec.graph} graph, {spec.precision}, input {inputs} "
                 f"{spec.inputs[0].dtype}, {self.parameters / 1e6:.2f} M parameters, "
+                f"{self.macs / 1e9:.3f} G multiplications, "
                 f"{self.artifact.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
-                f"PyTorch parity (fp32): max relative difference "
-                f"{self.max_relative_difference:.1e} over {self.images} random images",
+                f"PyTorch parity (fp32): {self.parity.text()}",
+                *blocks,
                 *notes,
                 f"operators: {operators}",
             ]
@@ -92,9 +95,13 @@ def export_network(
     spec: ModelSpec | None = None,
     frame_size: tuple[int, int] | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
+    dynamic: Collection[Dynamic] = (),
+    without: Collection[Pass] = (),
+    frames: Sequence[Frame] = (),
+    verify: Verify = "output",
     progress: Progress = silent,
 ) -> ExportReport:
-    """Export a network at one input size, checked against PyTorch on random images.
+    """Export a network, checked against PyTorch; a graph that differs is not written.
 
     Args:
         network: (N, 3, H, W) float32, normalised, to (N, 1, ceil(H/2), ceil(W/2)); left as it is.
@@ -105,11 +112,17 @@ def export_network(
         spec: of the network; metric depth from 0.1 to 100 m if left out.
         frame_size: (height, width) of a deploy graph's frames; ``size`` if left out.
         precision: ``fp16`` converts the checked FP32 graph, see :func:`convert_fp16`.
+        dynamic: ``batch``, and for network graphs ``size``, to leave them open; sides are then
+            multiples of 32.
+        without: passes to leave out, see :mod:`msfnet_export.lowering`.
+        frames: real frames to compare on, besides random images, and to probe FP16 on.
+        verify: ``deep`` compares every block, and names the first that departs.
         progress: called after every step.
 
     Raises:
-        MsfnetError: a size below 32, the network cannot be exported, the graph differs from
-            PyTorch by more than 1e-4, FP16 fails its own check, or the file cannot be written.
+        MsfnetError: a size below 32, the network cannot be exported, cannot be dynamic, the graph
+            differs from PyTorch by more than 1e-4, FP16 fails its own check, or the file cannot
+            be written.
     """
     started = time.perf_counter()
     target = onnx_path(path)
@@ -118,32 +131,61 @@ def export_network(
     if precision not in ("fp32", "fp16"):
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")
     reference = copy.deepcopy(network).cpu().eval()
-    network_spec = at_size(spec or default_spec(network), size)
-    graph_spec = (
-        network_spec if graph == "network" else at_frame_size(network_spec, frame_size or size)
-    )
-    with atomic_path(target) as partial:
+    network_spec = at_size(spec or default_spec(network), size).with_note("opset", str(OPSET))
+    if graph == "deploy":
+        graph_spec = with_dynamic(at_frame_size(network_spec, frame_size or size), dynamic)
+    else:
+        graph_spec = with_dynamic(network_spec, dynamic)
+    with atomic_model(target) as partial:
         progress(0, 3, "tracing")
-        save_model(_trace(reference, graph_spec), partial, graph_spec)
+        model, names = trace(reference, graph_spec, without)
+        save_model(model, partial, graph_spec)
+        del model
         progress(1, 3, "comparing with PyTorch")
-        difference = compare_with_pytorch(reference, partial, network_spec)
-        if not difference < TOLERANCE:
-            raise MsfnetError(
-                f"the exported graph differs from PyTorch by {difference:.1e} (relative; "
-                f"{TOLERANCE:.0e} is allowed); it was not written"
-            )
+        parity, blocks = _verify(reference, partial, network_spec, frames, names, verify)
         progress(2, 3, f"writing {precision}")
         if precision == "fp16":
-            convert_fp16(partial, partial)
-        model = load_model(partial)
+            convert_fp16(partial, partial, frames=frames)
+        written = load_model(partial)
     progress(3, 3, "done")
+    artifact = OnnxArtifact.read(target)
     return ExportReport(
-        artifact=OnnxArtifact.read(target),
-        max_relative_difference=difference,
-        images=PARITY_IMAGES,
-        parameters=count_parameters(model),
-        operators=count_operators(model),
+        artifact=artifact,
+        parity=parity,
+        blocks=blocks,
+        parameters=count_parameters(written),
+        macs=sum(block.macs for block in read_blocks(artifact.spec)),
+        operators=count_operators(written),
         seconds=time.perf_counter() - started,
+    )
+
+
+def _verify(
+    network: nn.Module,
+    path: Path,
+    spec: ModelSpec,
+    frames: Sequence[Frame],
+    names: Sequence[str],
+    verify: Verify,
+) -> tuple[Parity, tuple[BlockParity, ...]]:
+    """Compare with PyTorch.
+
+    Raises:
+        MsfnetError: the graph departs; with ``deep``, naming the first block that does.
+    """
+    parity = compare_with_pytorch(network, path, spec, frames)
+    blocks = tuple(compare_blocks(network, path, spec, names)) if verify == "deep" else ()
+    first = next((block for block in blocks if not block.difference < TOLERANCE), None)
+    if parity.difference < TOLERANCE and first is None:
+        return parity, blocks
+    where = "" if verify == "deep" else "; find out where with --verify deep"
+    if first is not None:
+        where = f"; {first.name} is the first block that departs, by {first.difference:.1e}"
+    elif blocks:
+        where = f"; no block departs, so it is what follows {blocks[-1].name}"
+    raise MsfnetError(
+        f"the exported graph differs from PyTorch by {parity.difference:.1e} (relative; "
+        f"{TOLERANCE:.0e} is allowed){where}; it was not written"
     )
 
 
@@ -155,6 +197,10 @@ def export_checkpoint(
     frame_size: tuple[int, int] | None = None,
     graph: Graph = "deploy",
     precision: Literal["fp32", "fp16"] = "fp32",
+    dynamic: Collection[Dynamic] = (),
+    without: Collection[Pass] = (),
+    frames: Sequence[Frame] = (),
+    verify: Verify = "output",
     progress: Progress = silent,
 ) -> ExportReport:
     """Export a checkpoint; ``size`` is its recipe's inference size if left out.
@@ -171,116 +217,9 @@ def export_checkpoint(
         spec=loaded.spec,
         frame_size=frame_size,
         precision=precision,
+        dynamic=dynamic,
+        without=without,
+        frames=frames,
+        verify=verify,
         progress=progress,
     )
-
-
-def _trace(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """Return the ONNX graph of a network, with the rest of the deploy graph where asked."""
-    import onnxsim
-
-    module = lower(network, torch.zeros(1, 3, *spec.size))
-    if spec.graph == "deploy":
-        module = DeployGraph(module, spec).eval()
-    shape = tuple(int(side) for side in spec.inputs[0].shape)
-    example = torch.zeros(shape, dtype=getattr(torch, spec.inputs[0].dtype))
-    try:
-        with (
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[spec.inputs[0].name],
-                output_names=[spec.outputs[0].name],
-                external_data=False,
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MsfnetError(f"PyTorch cannot export this network: {reason}") from None
-    assert program is not None
-    simplified, equal = onnxsim.simplify(program.model_proto)
-    if not equal:
-        raise MsfnetError("simplifying the graph changed its answer; report this network")
-    return _plain(simplified)
-
-
-def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what the exporter notes about its own source lines, paths of this machine included."""
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    for info in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-        info.ClearField("metadata_props")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("metadata_props")
-        tensor.ClearField("doc_string")
-    model.graph.ClearField("metadata_props")
-    model.graph.ClearField("doc_string")
-    model.graph.name = "msfnet"
-    model.producer_name, model.producer_version = "msfnet", ""
-    return model
-
-
-def compare_with_pytorch(
-    network: nn.Module, path: Path, spec: ModelSpec, images: int = PARITY_IMAGES
-) -> float:
-    """Return how far an ONNX file is from PyTorch, relatively, at worst, on random images.
-
-    A deploy graph is held against the runtime's own preparation and finishing around PyTorch.
-
-    Args:
-        network: in evaluation mode.
-        path: the exported file.
-        spec: of the network graph.
-        images: how many.
-    """
-    worst = 0.0
-    with open_engine(path) as engine, torch.inference_mode():
-        deploy = engine.spec.graph == "deploy"
-        size = preprocess.frame_size(engine.spec) if deploy else spec.size
-        for seed in range(images):
-            image = random_image(size, seed)
-            raw = network(torch.from_numpy(preprocess.prepare(image, spec))).numpy()
-            answer = engine.infer(preprocess.prepare(image, engine.spec))
-            if deploy:
-                raw = preprocess.finish(raw, image.shape[:2], spec)[0]
-                worst = max(worst, _relative(answer[0, 0], raw, spec.depth_range_m[0]))
-            else:
-                worst = max(worst, _relative(answer, raw, spec.prediction_range[0]))
-    return worst
-
-
-def _relative(
-    answer: NDArray[np.float32], reference: NDArray[np.float32], smallest: float
-) -> float:
-    """Return the largest |difference| over |reference|, at least ``smallest`` in the range.
-
-    NaN on either side counts as infinitely far.
-    """
-    if not (np.isfinite(answer).all() and np.isfinite(reference).all()):
-        return float("inf")
-    size = np.abs(reference.astype(np.float64))
-    floor = min(smallest, float(size.max())) or 1.0
-    return float((np.abs(answer - reference.astype(np.float64)) / np.maximum(size, floor)).max())
-
-
-def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8: noise of many scales, as rough and as smooth as photographs are."""
-    import cv2
-
-    rng = np.random.default_rng(seed)
-    height, width = size
-    image = np.zeros((height, width, 3))
-    for cells in (2, 5, 16, 64):
-        coarse = rng.normal(size=(cells, 2 * cells, 3))
-        field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        image += np.asarray(field, np.float64) / cells**0.4
-    image += 0.1 * rng.normal(size=image.shape)
-    return np.clip(128 + 50 * image, 0, 255).astype(np.uint8)

@@ -15,6 +15,9 @@ from msfnet_runtime.spec import ModelSpec
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
+EXTERNAL_DATA = "external_data"
+"""The spec's note that names the file beside an ONNX file that holds its weights."""
+
 
 @dataclass(frozen=True)
 class OnnxArtifact:
@@ -25,18 +28,23 @@ class OnnxArtifact:
     sha256: str
     """Of the file's bytes."""
     bytes: int
-    """Size on disk."""
+    """Size on disk, weights in a file of their own included."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> OnnxArtifact:
         """Describe an existing ONNX file.
 
         Raises:
-            MsfnetError: the file is missing, no ONNX file, or carries no spec.
+            MsfnetError: the file is missing, no ONNX file, carries no spec, or its weights are
+                missing.
         """
         spec = read_onnx_spec(path)
         file = Path(path)
-        return cls(file, spec, sha256(file), file.stat().st_size)
+        weights = file.with_name(spec.notes.get(EXTERNAL_DATA, file.name))
+        if not weights.exists():
+            raise MsfnetError(f"{file} needs {weights.name} beside it; copy both")
+        total = sum(part.stat().st_size for part in {file, weights})
+        return cls(file, spec, sha256(file), total)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,25 @@ from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_full(target: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into one line.
+
+    Raises:
+        MsfnetError: there is no room for ``target``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise MsfnetError(
+            f"cannot write {target}: {error.strerror}; make room or choose another path"
+        ) from None
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -19,13 +39,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     On any exception, Ctrl-C included, the temporary file is removed and ``path`` is untouched.
 
     Raises:
-        MsfnetError: the folder cannot be made or written.
+        MsfnetError: the folder cannot be made or written, or the disk is full.
     """
     target = Path(path)
     partial = _reserve(target)
     try:
-        yield partial
-        partial.replace(target)
+        with disk_full(target):
+            yield partial
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from msfnet_calibration import quantize_int8
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_calibration.quantize import quantizable_convolutions
-from msfnet_export.to_onnx import random_image
+from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY

@@ -11,7 +11,7 @@ import pytest
 from msfnet_calibration import quantize_int8
 from msfnet_export import build_engine, convert_fp16
 from msfnet_export.build_engine import known_architectures
-from msfnet_export.to_onnx import random_image
+from msfnet_export.parity import random_image
 from msfnet_runtime import EngineArtifact, Frame, MsfnetError, open_engine
 from msfnet_runtime.files import sha256
 from tests.networks import FRAME_SIZE, NETWORK_SIZE, Exports

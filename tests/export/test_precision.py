@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration.onnx_files import load_model
 from msfnet_export import convert_fp16
+from msfnet_export.parity import random_image
 from msfnet_export.precision import probe_ranges, to_fp16
-from msfnet_export.to_onnx import random_image
 from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_export import export_checkpoint, export_network
-from msfnet_export.to_onnx import random_image
+from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
 from msfnet_runtime.preprocess import finish, prepare
 from msfnet_train import load_checkpoint

@@ -1,0 +1,154 @@
+"""Traces a network to ONNX: lean, with names that say where every node comes from."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from msfnet_export.graph_passes import (
+    cast_constants,
+    fold_batch_norm,
+    keep_own_words,
+    mark_scopes,
+    name_all,
+    open_dimensions,
+    simplify,
+)
+from msfnet_export.graphs import DeployGraph
+from msfnet_export.lowering import Pass, lower
+from msfnet_runtime import ModelSpec, MsfnetError
+
+OPSET = 18
+"""Of the ONNX files; ONNX Runtime 1.15 and TensorRT 10 read it."""
+
+
+def trace(
+    network: nn.Module, spec: ModelSpec, without: Collection[Pass] = ()
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return the ONNX graph of a network, with the rest of the deploy graph where asked.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        spec: of the graph.
+        without: passes to leave out.
+
+    Returns:
+        The model, and the names of the values that :func:`recorded` would record, in order.
+
+    Raises:
+        MsfnetError: PyTorch cannot export the network, or it cannot serve several sizes.
+    """
+    any_size = "height" in spec.inputs[0].shape
+    module = lower(network, torch.zeros(1, 3, *spec.size), without=without, any_size=any_size)
+    body = module
+    if spec.graph == "deploy":
+        module = DeployGraph(module, spec).eval()
+    shape = [1 if isinstance(side, str) else side for side in spec.inputs[0].shape]
+    if spec.graph == "network":
+        shape[2:] = spec.size
+    example = torch.zeros(shape, dtype=getattr(torch, spec.inputs[0].dtype))
+    with recorded(body) as values:
+        with torch.inference_mode():
+            module(example)
+        names = tuple(values)
+        model = _export(_Recorded(module, values), example, spec, names)
+    mark_scopes(model)
+    cast_constants(model)
+    model = simplify(model)
+    if "batch-norm" not in without:
+        fold_batch_norm(model)
+    del model.graph.output[1:]
+    name_all(model, {*names, spec.inputs[0].name, spec.outputs[0].name})
+    open_dimensions(model, spec.inputs[0])
+    return keep_own_words(model), names
+
+
+class _Recorded(nn.Module):
+    """A network that answers with its blocks' values, too."""
+
+    def __init__(self, network: nn.Module, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._values = values
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's answer and every recorded value."""
+        self._values.clear()
+        answer = self.network(batch)
+        return (answer, *self._values.values())
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that fills with the blocks' values whenever the network runs.
+
+    The names are the modules', and ``encoder.stage1`` to ``encoder.stage5``.
+    """
+    values: dict[str, Tensor] = {}
+    handles = [
+        network.get_submodule(name).register_forward_hook(_recorder(values, name))
+        for name in block_modules(network)
+    ]
+    try:
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def block_modules(network: nn.Module) -> list[str]:
+    """Return the modules whose values an export keeps by name: MSFNet's blocks."""
+    whole = [name for name, _ in network.named_children() if name in ("encoder", "eda")]
+    parts = [
+        f"{parent}.{name}"
+        for parent in ("usf", "decoder")
+        if isinstance(getattr(network, parent, None), nn.Module)
+        for name, _ in network.get_submodule(parent).named_children()
+        if name not in ("pool", "head")  # the identity, and the prediction itself
+    ]
+    return whole + parts
+
+
+def _recorder(values: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def record(module: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            values[name] = output
+        else:
+            values.update({f"{name}.stage{i}": stage for i, stage in enumerate(output, 1)})
+
+    return record
+
+
+def _export(
+    module: nn.Module, example: Tensor, spec: ModelSpec, names: tuple[str, ...]
+) -> onnx.ModelProto:
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.inputs[0].name],
+                output_names=[spec.outputs[0].name, *names],
+                external_data=False,
+                optimize=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MsfnetError(f"PyTorch cannot export this network: {reason}") from None
+    assert program is not None
+    return program.model_proto
