@@ -1,4 +1,4 @@
-"""Scores and times any model a user can name, all by the same code."""
+"""Times and scores models side by side on the same frames, all by the same code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
-from msfnet_benchmarks.accuracy import AccuracyReport, evaluate
+from msfnet.scoring import spread
+from msfnet_benchmarks.accuracy import evaluate
 from msfnet_benchmarks.latency import LatencyReport, measure_latency
 from msfnet_benchmarks.parity import ParityReport, compare
 from msfnet_benchmarks.protocols import Protocol, find_protocol
@@ -37,41 +36,6 @@ if TYPE_CHECKING:
 
 PYTORCH = "pytorch"
 """What ``--against`` takes for "the checkpoint the first model was exported from"."""
-
-
-def evaluate_model(
-    model: Path,
-    data: Path,
-    protocol: str,
-    *,
-    max_frames: int | None = None,
-    provider: str = "cpu",
-    progress: Progress = silent,
-) -> AccuracyReport:
-    """Score a checkpoint, an ONNX file or an engine under a named protocol.
-
-    Args:
-        model: the model.
-        data: frames with the protocol's ground truth.
-        protocol: its name.
-        max_frames: score so many, spread evenly over the data set; all if left out.
-        provider: ONNX Runtime's provider.
-        progress: called after every frame.
-
-    Raises:
-        MsfnetError: unknown protocol, unreadable model, or no such data.
-    """
-    chosen = find_protocol(protocol)
-    with open_model(model, provider=provider) as engine:
-        samples = spread(open_samples(data, chosen.ground_truth), max_frames)
-        return evaluate(DepthEstimator(engine), samples, chosen, progress=progress)
-
-
-def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
-    """Return ``count`` samples spread evenly over the sequence, or all of them."""
-    if count is None or count >= len(samples):
-        return list(samples)
-    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, count).round()]
 
 
 @dataclass(frozen=True)

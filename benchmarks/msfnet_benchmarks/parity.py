@@ -6,17 +6,36 @@ any number of frames; percentiles are right within 0.3 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from msfnet_benchmarks.tables import format_table, range_name
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.progress import Progress, silent
+
+AGREEMENT = 1.01
+"""Two depths agree within this factor."""
 
 _DECADES = (-10, 4)
 _BINS_PER_DECADE = 500
 """A bin is 0.46 % wide; its geometric middle is reported."""
+
+
+@dataclass(frozen=True)
+class RangeParity:
+    """Parity where the reference lies in one range."""
+
+    low_m: float
+    """Of the reference, included."""
+    high_m: float | None
+    """Of the reference, excluded; None: without end."""
+    p50: float
+    p99: float
+    agreement: float
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -32,18 +51,41 @@ class ParityReport:
     """Share of pixels with max(candidate / reference, reference / candidate) < 1.01."""
     frames: int
     pixels: int
+    ranges: tuple[RangeParity, ...] = ()
+    """By range of the reference, where ranges were asked for and have pixels."""
+
+    def text(self) -> str:
+        """Return a readable table: all pixels first, then each range."""
+        header = ("difference", "p50", "p99", "p99.9", "max", f"d<{AGREEMENT}", "pixels")
+        everything = (
+            "all",
+            *(f"{value:.1e}" for value in (self.p50, self.p99, self.p999, self.maximum)),
+            f"{self.agreement:.4f}",
+            str(self.pixels),
+        )
+        rows = [
+            (
+                *(range_name(r.low_m, r.high_m), f"{r.p50:.1e}", f"{r.p99:.1e}", "", ""),
+                *(f"{r.agreement:.4f}", str(r.pixels)),
+            )
+            for r in self.ranges
+        ]
+        return format_table(header, [everything, *rows])
 
 
 class ParityAccumulator:
     """Collects the relative difference of pairs of depth maps in constant memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, edges_m: Sequence[float] = ()) -> None:
+        """Start empty; ``edges_m`` are the edges of the ranges that are told apart, metres."""
         low, high = _DECADES
         self._edges = np.logspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
-        # One bin below the edges, where differences count as none, and one above.
-        self._counts = np.zeros(self._edges.size + 1, np.int64)
+        self._ranges = tuple(edges_m) or (0.0,)
+        # A row a range, the last for what lies beyond. In it one bin below the edges, where
+        # differences count as none, and one above.
+        self._counts = np.zeros((len(self._ranges), self._edges.size + 1), np.int64)
+        self._agreeing = np.zeros(len(self._ranges), np.int64)
         self._maximum = 0.0
-        self._agreeing = 0
         self._frames = 0
 
     def add(self, *, candidate: DepthMap, reference: DepthMap) -> None:
@@ -66,12 +108,23 @@ class ParityAccumulator:
             depth.values[reference.valid].astype(np.float64) for depth in (candidate, reference)
         )
         difference = np.abs(y - g) / g
-        self._counts += np.bincount(
-            np.searchsorted(self._edges, difference, side="right"), minlength=self._counts.size
-        )
+        rows = np.zeros(g.size, np.intp)
+        for edge in self._ranges[1:]:
+            rows += g >= edge
+        cells = self._bin(difference) + rows * self._counts.shape[1]
+        counted = np.bincount(cells, minlength=self._counts.size)
+        self._counts += counted.reshape(self._counts.shape)
         self._maximum = max(self._maximum, float(difference.max(initial=0.0)))
-        self._agreeing += int(np.count_nonzero(np.maximum(y / g, g / y) < 1.01))
+        agreeing = rows[np.maximum(y / g, g / y) < AGREEMENT]
+        self._agreeing += np.bincount(agreeing, minlength=self._agreeing.size)
         self._frames += 1
+
+    def _bin(self, difference: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the bin of each difference: the logarithm finds it sooner than a search."""
+        low, high = _DECADES
+        exponent = np.log10(np.clip(difference, 10.0 ** (low - 1), 10.0 ** (high + 1)))
+        place = np.floor((exponent - low) * _BINS_PER_DECADE).astype(np.intp) + 1
+        return np.asarray(np.clip(place, 0, self._edges.size))
 
     def report(self) -> ParityReport:
         """Return the figures so far.
@@ -79,21 +132,38 @@ class ParityAccumulator:
         Raises:
             MsfnetError: no pixel has been compared.
         """
-        pixels = int(self._counts.sum())
+        counts = self._counts.sum(axis=0)
+        pixels = int(counts.sum())
         if not pixels:
             raise MsfnetError("no pixel was compared; check that the models give valid depth")
         return ParityReport(
-            p50=self._quantile(0.5),
-            p99=self._quantile(0.99),
-            p999=self._quantile(0.999),
+            p50=self._quantile(counts, 0.5),
+            p99=self._quantile(counts, 0.99),
+            p999=self._quantile(counts, 0.999),
             maximum=self._maximum,
-            agreement=self._agreeing / pixels,
+            agreement=int(self._agreeing.sum()) / pixels,
             frames=self._frames,
             pixels=pixels,
+            ranges=self._range_reports() if len(self._ranges) > 1 else (),
         )
 
-    def _quantile(self, share: float) -> float:
-        cumulative = np.cumsum(self._counts)
+    def _range_reports(self) -> tuple[RangeParity, ...]:
+        edges = (*self._ranges, None)
+        return tuple(
+            RangeParity(
+                low_m=self._ranges[row],
+                high_m=edges[row + 1],
+                p50=self._quantile(counts, 0.5),
+                p99=self._quantile(counts, 0.99),
+                agreement=int(self._agreeing[row]) / int(counts.sum()),
+                pixels=int(counts.sum()),
+            )
+            for row, counts in enumerate(self._counts)
+            if counts.any()
+        )
+
+    def _quantile(self, counts: NDArray[np.int64], share: float) -> float:
+        cumulative = np.cumsum(counts)
         index = int(np.searchsorted(cumulative, share * cumulative[-1]))
         if index == 0:
             return 0.0

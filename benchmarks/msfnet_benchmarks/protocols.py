@@ -41,7 +41,8 @@ _NYU = (1e-3, 10.0)
 """What the sensors of the two data sets can measure, metres."""
 
 _NYU_HALF = (240, 320)
-_NYU_CENTRE = (228, 304)
+_NYU_ROWS, _NYU_COLUMNS = slice(6, 234), slice(8, 312)
+"""The centre 228x304 of it."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,24 @@ class Protocol:
                 "check that they belong together"
             )
         if self.image == "nyu_half_centre":
-            return _half_centre(self.name, image, ground_truth)
+            return _half_centre_image(image), self.prepare_depth(ground_truth)
         if self.image == "kb":
             top, bottom, left, right = _kb(*ground_truth.shape)
             return image[top:bottom, left:right], ground_truth
         return image, ground_truth
+
+    def prepare_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring depth of a whole frame, (H, W) metres, to the grid of what the model sees.
+
+        Raises:
+            MsfnetError: a size the protocol is not defined for.
+        """
+        if self.image == "nyu_half_centre":
+            return _half_centre_depth(self.name, depth)
+        if self.image == "kb":
+            top, bottom, left, right = _kb(*depth.shape)
+            return depth[top:bottom, left:right]
+        return depth
 
     def restore(
         self, prediction: NDArray[np.float32], shape: tuple[int, int]
@@ -157,6 +171,10 @@ class Protocol:
         whole = np.full(shape, np.nan, np.float32)
         whole[top:bottom, left:right] = prediction
         return whole
+
+    def clip(self, prediction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Confine a prediction in metres to :attr:`clip_m`, where the protocol has it."""
+        return prediction if self.clip_m is None else np.clip(prediction, *self.clip_m)
 
     def valid(self, ground_truth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return where ground truth (H, W) metres is scored: inside the region and the range."""
@@ -182,8 +200,8 @@ class Protocol:
             MsfnetError: nothing to score, or shapes that do not fit.
         """
         whole = self.restore(prediction, (ground_truth.shape[0], ground_truth.shape[1]))
-        if alignment is None and self.clip_m is not None:
-            whole = np.clip(whole, *self.clip_m)
+        if alignment is None:
+            whole = self.clip(whole)
         scored = scored_pixels(
             prediction=whole, ground_truth=ground_truth, valid=self.valid(ground_truth)
         )
@@ -218,18 +236,20 @@ def _kb(height: int, width: int) -> Region:
     return top, top + _KB_SIZE[0], left, left + _KB_SIZE[1]
 
 
-def _half_centre(
-    name: str, image: NDArray[np.uint8], depth: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _half_centre_depth(name: str, depth: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = _NYU_HALF
     if depth.shape == (2 * height, 2 * width):
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
         depth = np.asarray(cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST))
     if depth.shape != _NYU_HALF:
         raise MsfnetError(f"protocol {name} takes 480x640 or 240x320 frames, not {depth.shape}")
-    top, left = (height - _NYU_CENTRE[0]) // 2, (width - _NYU_CENTRE[1]) // 2
-    rows, columns = slice(top, top + _NYU_CENTRE[0]), slice(left, left + _NYU_CENTRE[1])
-    return np.ascontiguousarray(image[rows, columns]), np.ascontiguousarray(depth[rows, columns])
+    return np.ascontiguousarray(depth[_NYU_ROWS, _NYU_COLUMNS])
+
+
+def _half_centre_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = _NYU_HALF
+    if image.shape[:2] == (2 * height, 2 * width):
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    return np.ascontiguousarray(image[_NYU_ROWS, _NYU_COLUMNS])
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(

@@ -12,6 +12,11 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(_line(line, widths) for line in lines)
 
 
+def range_name(low_m: float, high_m: float | None) -> str:
+    """Return a range of depth in words; None has no end."""
+    return f"over {low_m:g} m" if high_m is None else f"{low_m:g}-{high_m:g} m"
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = (
         cell.ljust(width) if i == 0 else cell.rjust(width)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import csv
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -118,11 +118,20 @@ def test_nothing_to_score_is_an_error() -> None:
 
 
 def test_the_report_names_its_protocol_everywhere(samples: list[Sample], tmp_path: Path) -> None:
-    """In words, and in JSON image by image."""
-    report = evaluate(oracle, samples, PROTOCOLS["kitti_raw"], skipped=2)
-    report.write_json(tmp_path / "report.json")
+    """In words, and in every row of the table of images, aligned metrics apart and labelled."""
+    report = evaluate(
+        partial(oracle, scale=1.3), samples, PROTOCOLS["kitti_raw"], skipped=2, alignment="median"
+    )
+    report.write_csv(tmp_path / "report.csv")
 
-    stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["protocol"] == "kitti_raw"
-    assert [score["name"] for score in stored["scores"]] == ["s0", "s1", "s2"]
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["protocol"], row["name"]) for row in rows] == [
+        ("kitti_raw", name) for name in ("s0", "s1", "s2")
+    ]
+    assert [float(row["rel"]) for row in rows] == pytest.approx([0.3] * 3, rel=1e-4)
+    assert [float(row["median_rel"]) for row in rows] == pytest.approx([0] * 3, abs=1e-5)
+    assert report.aligned is not None
+    assert (report.summary.rel, report.aligned.rel) == pytest.approx((0.3, 0), abs=1e-5)
     assert "protocol kitti_raw: 3 images, 2 skipped" in report.text()
+    assert "aligned: median" in report.text()
