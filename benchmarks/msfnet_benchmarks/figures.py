@@ -82,7 +82,10 @@ def show_error(axes: Axes, error: NDArray[np.floating], limit_m: float, title: s
 def _scale(axes: Axes, picture: AxesImage, unit: str) -> None:
     axes.set_facecolor("0.85")
     bar = axes.figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.02)
-    bar.ax.tick_params(labelsize=6)
+    bar.ax.tick_params(labelsize=6, which="both")
+    if bar.ax.get_yscale() == "log":  # 2 and 30, not 2 x 10^0 and 3 x 10^1
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_minor_formatter("{x:g}")
     bar.set_label(unit, fontsize=7)
 
 
