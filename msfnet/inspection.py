@@ -4,19 +4,62 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from msfnet.models import CHECKPOINT_SUFFIXES
+from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.blocks import NOTE as BLOCKS_NOTE
+from msfnet_runtime.blocks import Block, read_blocks
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.onnx_metadata import existing_file
 
 
-def describe_model(path: Path) -> str:
-    """Return a readable description of a checkpoint, an ONNX file or an engine.
+@dataclass(frozen=True)
+class Description:
+    """What a model file holds."""
+
+    rows: tuple[tuple[str, str], ...]
+    """Facts by name, as shown."""
+    spec: ModelSpec
+    blocks: tuple[Block, ...]
+    """Empty for checkpoints, and for files made before blocks were noted."""
+
+    def text(self) -> str:
+        """Return the facts, and a table of the blocks."""
+        table = [_blocks_table(self.blocks)] if self.blocks else []
+        return "\n\n".join([_table(list(self.rows)), *table])
+
+    def to_json(self) -> str:
+        """Return facts, spec and blocks as one JSON object."""
+        spec = json.loads(self.spec.to_json())
+        spec["notes"].pop(BLOCKS_NOTE, None)
+        blocks = [asdict(block) for block in self.blocks]
+        return json.dumps({"facts": dict(self.rows), "spec": spec, "blocks": blocks}, indent=2)
+
+    def plot(self, path: Path) -> None:
+        """Draw the blocks as a PNG.
+
+        Raises:
+            MsfnetError: there are none, matplotlib is missing, or the file cannot be written.
+        """
+        from msfnet.block_picture import draw_blocks
+
+        if not self.blocks:
+            raise MsfnetError(
+                f"{self.rows[0][1]} holds no list of blocks; give a file made by `msfnet export`"
+            )
+        draw_blocks(self.blocks, path, f"{Path(self.rows[0][1]).name}: {self.spec.encoder}")
+
+
+def describe_model(path: Path) -> Description:
+    """Describe a checkpoint, an ONNX file or an engine.
 
     Raises:
         MsfnetError: missing or unreadable file, or none of the three.
@@ -25,12 +68,48 @@ def describe_model(path: Path) -> str:
     if file.suffix in CHECKPOINT_SUFFIXES:
         from msfnet_train import load_checkpoint
 
-        return _table([*_file_rows(file, "checkpoint"), *_spec_rows(load_checkpoint(file).spec)])
+        spec = load_checkpoint(file).spec
+        size = file.stat().st_size
+        return Description((*_file_rows(file, "checkpoint", size), *_spec_rows(spec)), spec, ())
     if file.suffix in ENGINE_SUFFIXES:
-        return _table([*_file_rows(file, "engine"), *_engine_rows(EngineArtifact.read(file))])
+        engine = EngineArtifact.read(file)
+        rows = [*_file_rows(file, "engine", file.stat().st_size), *_engine_rows(engine)]
+        return _with_blocks(rows, engine.spec)
     artifact = OnnxArtifact.read(file)
-    rows = [*_file_rows(file, "ONNX file"), ("sha256", artifact.sha256)]
-    return _table([*rows, *_spec_rows(artifact.spec), *_graph_rows(file)])
+    _check_graph(file)
+    rows = [*_file_rows(file, "ONNX file", artifact.bytes), ("sha256", artifact.sha256)]
+    return _with_blocks([*rows, *_spec_rows(artifact.spec)], artifact.spec)
+
+
+def _with_blocks(rows: list[tuple[str, str]], spec: ModelSpec) -> Description:
+    """Add the sums over the blocks that the spec tells of."""
+    blocks = read_blocks(spec)
+    operators: Counter[str] = Counter()
+    for block in blocks:
+        operators.update(block.operators)
+    sums = [
+        ("parameters", f"{sum(b.parameters for b in blocks) / 1e6:.2f} M"),
+        ("multiplications", f"{sum(b.macs for b in blocks) / 1e9:.3f} G for one image"),
+        ("operators", ", ".join(f"{name} {count}" for name, count in operators.most_common())),
+    ]
+    return Description((*rows, *(sums if blocks else ())), spec, blocks)
+
+
+def _blocks_table(blocks: Sequence[Block]) -> str:
+    total = sum(block.macs for block in blocks) or 1
+    rows = [
+        (
+            block.name,
+            "x".join(map(str, block.shape)),
+            f"{block.macs / 1e6:.2f}",
+            f"{block.macs / total:.1%}",
+            f"{block.parameters / 1e3:.1f}",
+            block.precision,
+        )
+        for block in blocks
+    ]
+    header = ("block", "gives", "M multiplications", "share", "k parameters", "precision")
+    return format_table(header, rows)
 
 
 def describe_machine() -> str:
@@ -102,8 +181,8 @@ def _buildable() -> Iterator[str]:
         yield "tensorrt: the GPU at hand"
 
 
-def _file_rows(file: Path, kind: str) -> list[tuple[str, str]]:
-    return [(kind, str(file)), ("size on disk", f"{file.stat().st_size / 1e6:.2f} MB")]
+def _file_rows(file: Path, kind: str, size: int) -> list[tuple[str, str]]:
+    return [(kind, str(file)), ("size on disk", f"{size / 1e6:.2f} MB")]
 
 
 def _engine_rows(artifact: EngineArtifact) -> list[tuple[str, str]]:
@@ -135,19 +214,20 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ("dataset", spec.dataset),
         ("checkpoint sha256", spec.checkpoint_sha256 or "-"),
         ("git revision", spec.git_revision or "-"),
-        *spec.notes.items(),
+        *((key, value) for key, value in spec.notes.items() if key != BLOCKS_NOTE),
     ]
 
 
-def _graph_rows(file: Path) -> list[tuple[str, str]]:
-    """Count operators and parameters where the onnx package is at hand."""
-    if importlib.util.find_spec("onnx") is None:
-        return []
-    from msfnet_calibration.onnx_files import count_operators, count_parameters, load_model
+def _check_graph(file: Path) -> None:
+    """Refuse a damaged graph, where the onnx package is at hand.
 
-    model = load_model(file)
-    operators = ", ".join(f"{name} {count}" for name, count in count_operators(model).items())
-    return [("parameters", f"{count_parameters(model) / 1e6:.2f} M"), ("operators", operators)]
+    Raises:
+        MsfnetError: the file is no valid model.
+    """
+    if importlib.util.find_spec("onnx") is not None:
+        from msfnet_calibration.onnx_files import load_model
+
+        load_model(file)
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -1,9 +1,6 @@
-"""A model by its blocks: multiplications, parameters and precision of each, and who feeds whom.
+"""Finds the blocks of a graph: multiplications, parameters, precision, and who feeds whom.
 
-A block is a part of the network that has a name of its own: an encoder stage, EDA, a stage of the
-USF, a block of the decoder. Exports name nodes after the modules they come from, so a node's name
-tells its block. The list travels in the spec, so that it can be read from a TensorRT engine's
-manifest, on devices without the onnx package.
+Exports name nodes after the modules they come from, so a node's name tells its block.
 """
 
 from __future__ import annotations
@@ -11,57 +8,19 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import onnx
 
 from msfnet_calibration.shapes import Shape, elements, infer_values
-from msfnet_runtime import ModelSpec, MsfnetError
-
-NOTE = "blocks"
-"""The spec's note that holds the blocks."""
+from msfnet_runtime import ModelSpec
+from msfnet_runtime.blocks import NOTE, Block
 
 _PARENTS = frozenset({"usf", "decoder"})
 """Modules whose parts are blocks; other modules are blocks themselves."""
 
 _STAGE = "encoder.stage"
-
-
-@dataclass(frozen=True)
-class Block:
-    """One part of a model."""
-
-    name: str
-    takes: tuple[str, ...]
-    """Blocks whose values it takes, in order of first use; empty where it takes the input."""
-    shape: tuple[int | str, ...]
-    """Of the value it gives."""
-    macs: int
-    """Multiplications of convolutions and matrix products for one image at the spec's size."""
-    parameters: int
-    """Floating-point and quantised weights."""
-    precision: str
-    """Of its convolutions and matrix products, by falling share: ``int8+fp32``; of its values
-    where there is none."""
-    operators: int
-
-
-def read_blocks(spec: ModelSpec) -> tuple[Block, ...]:
-    """Return the blocks a spec tells of; empty where it tells of none.
-
-    Raises:
-        MsfnetError: the note cannot be read.
-    """
-    try:
-        return tuple(
-            Block(**{**fields, "takes": tuple(fields["takes"]), "shape": tuple(fields["shape"])})
-            for fields in json.loads(spec.notes.get(NOTE, "[]"))
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise MsfnetError(
-            f"the model's list of blocks cannot be read ({error}); export it again"
-        ) from None
 
 
 def with_blocks(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
@@ -124,7 +83,7 @@ class _Reader:
             macs=sum(work.values()),
             parameters=sum(_count(self._constants[n]) for n in used),
             precision="+".join(p for p, _ in work.most_common()) or self._type(given[-1]),
-            operators=len(nodes),
+            operators=dict(Counter(node.op_type for node in nodes)),
         )
 
     def _macs(self, node: onnx.NodeProto) -> int:

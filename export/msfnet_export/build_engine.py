@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
+from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour
 from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt, this_platform
 from msfnet_runtime.files import atomic_path, sha256
 from msfnet_runtime.progress import Progress, silent
+
+MAX_BATCH = 8
+"""Images at once that an engine of dynamic batch takes."""
+
+MIN_SIDE = 32
+"""Pixels: the smallest side that an engine of dynamic size takes."""
 
 
 def build_engine(
@@ -32,6 +38,10 @@ def build_engine(
     progress: Progress = silent,
 ) -> EngineArtifact:
     """Build an engine and write it with its manifest (``<out>.json``).
+
+    A strongly typed network that mixes types, and every operator TensorRT does not know, is
+    refused while it is parsed, by the name of its node and before the builder starts. An engine
+    of a dynamic graph takes 1 to 8 images, and sides from 32 pixels to twice the spec's.
 
     Args:
         model: an ONNX file made by msfnet.
@@ -56,6 +66,7 @@ def build_engine(
     network = _parse(trt, builder, source.path, logger)
     _check_precision(trt, network, source)
     config = _configure(trt, builder, flavour, chosen, workspace_mib)
+    _add_profile(builder, config, source.spec)
     config.progress_monitor = _make_monitor(trt, progress)
     with atomic_path(target) as partial:
         plan = builder.build_serialized_network(network, config)
@@ -190,7 +201,7 @@ def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(path.read_bytes()):
+    if not parser.parse_from_file(os.fspath(path)):  # weights may lie beside it
         error = parser.get_error(0)
         reason = " ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}".split())
         raise MsfnetError(f"TensorRT cannot read {path}: {reason[:300]}")
@@ -232,3 +243,20 @@ def _configure(
         for index, name in enumerate(architectures):
             config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), index)
     return config
+
+
+def _add_profile(builder: Any, config: Any, spec: ModelSpec) -> None:
+    """Say which shapes a dynamic engine is for; the spec's own is what it is tuned for."""
+    tensor = spec.inputs[0]
+    if all(isinstance(side, int) for side in tensor.shape):
+        return
+    height, width = spec.size
+    ranges = {
+        "batch": (1, 1, MAX_BATCH),
+        "height": (MIN_SIDE, height, 2 * height),
+        "width": (MIN_SIDE, width, 2 * width),
+    }
+    sides = [ranges[s] if isinstance(s, str) else (s, s, s) for s in tensor.shape]
+    profile = builder.create_optimization_profile()
+    profile.set_shape(tensor.name, *zip(*sides, strict=True))
+    config.add_optimization_profile(profile)

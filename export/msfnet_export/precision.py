@@ -217,6 +217,7 @@ class _Casts:
         self._graph = model.graph
         self._types = dict(types)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._inputs = {value.name for value in model.graph.input}
         self._outputs = {output.name for output in model.graph.output}
         self._converted: dict[tuple[str, int], str] = {}
 
@@ -228,7 +229,7 @@ class _Casts:
         for index in typed:
             name = node.input[index]
             if self._is_float(name) and self._types[name] != wanted:
-                node.input[index] = self._convert(name, wanted, casts)
+                node.input[index] = self._convert(name, wanted, node.name, casts)
         for name in node.output:
             if half and self._is_float(name):
                 self._types[name] = TensorProto.FLOAT16
@@ -237,14 +238,16 @@ class _Casts:
     def _is_float(self, name: str) -> bool:
         return self._types.get(name) in (TensorProto.FLOAT, TensorProto.FLOAT16)
 
-    def _convert(self, name: str, wanted: int, casts: list[onnx.NodeProto]) -> str:
+    def _convert(self, name: str, wanted: int, taker: str, casts: list[onnx.NodeProto]) -> str:
+        """Return the name of a tensor in another type; casts of the input belong to its taker."""
         if (name, wanted) not in self._converted:
             suffix = "fp16" if wanted == TensorProto.FLOAT16 else "fp32"
-            new = self._converted[name, wanted] = f"{name}_{suffix}"
+            new = self._converted[name, wanted] = f"{name}.{suffix}"
             if name in self._initializers:
                 self._add_initializer(new, numpy_helper.to_array(self._initializers[name]), wanted)
             else:
-                casts.append(helper.make_node("Cast", [name], [new], f"cast_{new}", to=wanted))
+                label = f"{taker}.{suffix}" if name in self._inputs else new
+                casts.append(helper.make_node("Cast", [name], [new], label, to=wanted))
         return self._converted[name, wanted]
 
     def _add_initializer(self, name: str, values: NDArray[Any], wanted: int) -> None:
@@ -257,14 +260,13 @@ class _Casts:
     def finish(self) -> list[onnx.NodeProto]:
         """Return casts that give graph outputs made in FP16 their FP32 type back."""
         casts = []
+        makers = {name: node.name for node in self._graph.node for name in node.output}
         for name in sorted(self._outputs):
             if self._types[name] == TensorProto.FLOAT16:
-                self._rename(name, f"{name}_fp16_out")
-                casts.append(
-                    helper.make_node(
-                        "Cast", [f"{name}_fp16_out"], [name], f"cast_{name}", to=TensorProto.FLOAT
-                    )
-                )
+                half = f"{name}.fp16"
+                self._rename(name, half)
+                label = f"{makers[name]}.fp32"
+                casts.append(helper.make_node("Cast", [half], [name], label, to=TensorProto.FLOAT))
         return casts
 
     def _rename(self, old: str, new: str) -> None:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from torch import nn
 
-from msfnet_calibration.blocks import read_blocks
 from msfnet_calibration.onnx_files import (
     atomic_model,
     count_operators,
@@ -33,6 +32,7 @@ from msfnet_export.parity import (
 from msfnet_export.precision import convert_fp16
 from msfnet_export.tracing import OPSET, trace
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Graph
 from msfnet_train.checkpoint import load_checkpoint

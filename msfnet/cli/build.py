@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msfnet.cli.options import parse_names, parse_size
 from msfnet.console import progress, say
+
+if TYPE_CHECKING:
+    from msfnet_runtime import Frame
 
 
 class GraphName(str, Enum):
@@ -24,6 +27,13 @@ class FloatPrecision(str, Enum):
 
     fp32 = "fp32"
     fp16 = "fp16"
+
+
+class VerifyName(str, Enum):
+    """How an export is held against PyTorch."""
+
+    output = "output"
+    deep = "deep"
 
 
 class Method(str, Enum):
@@ -54,6 +64,23 @@ def export(
     precision: Annotated[
         FloatPrecision, typer.Option(help="Precision of weights and activations.")
     ] = FloatPrecision.fp32,
+    dynamic: Annotated[
+        str, typer.Option(help="Leave open: batch, size (multiples of 32), or batch,size.")
+    ] = "",
+    data: Annotated[
+        str, typer.Option("--data", help="Real frames to compare on as well: drive, folder, video.")
+    ] = "",
+    frames: Annotated[int, typer.Option(min=1, help="How many of those frames.")] = 4,
+    verify: Annotated[
+        VerifyName, typer.Option(help="deep compares every block, and names what departs.")
+    ] = VerifyName.output,
+    no_fold: Annotated[
+        str,
+        typer.Option(
+            help="Passes to leave out, to measure them: adaptive-pooling, up-blocks, "
+            "convolutions, batch-norm."
+        ),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Export a checkpoint to ONNX, checked against PyTorch; a graph that differs is not written.
@@ -74,9 +101,24 @@ def export(
             frame_size=parse_size(frame_size) if frame_size else None,
             graph=graph.value,
             precision=precision.value,
+            dynamic=parse_names(dynamic),  # type: ignore[arg-type]  # checked by the callee
+            without=parse_names(no_fold),  # type: ignore[arg-type]  # checked by the callee
+            frames=_select(data, frames),
+            verify=verify.value,
             progress=report,
         )
     say(result.text())
+
+
+def _select(data: str, count: int) -> list[Frame]:
+    """Return frames spread over a source; none where no source is named."""
+    if not data:
+        return []
+    from msfnet_calibration import select_frames
+    from msfnet_runtime.sources import open_source
+
+    with open_source(data) as source:
+        return select_frames(source, count)
 
 
 def calibrate(
