@@ -6,7 +6,8 @@ A PyTorch checkpoint, an ONNX file and a TensorRT engine all go through :func:`e
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -203,23 +204,11 @@ def evaluate(
     Raises:
         MsfnetError: no sample, an unreadable file, or one that cannot be scored, by name.
     """
-    check_any(samples)
     accumulator = AccuracyAccumulator(protocol, alignment)
-    for index, sample in enumerate(samples):
-        frame, ground_truth = read_sample(sample, protocol, index)
-        accumulator.add(sample, estimator(frame), ground_truth)
-        progress(index + 1, len(samples), sample.name)
+    for item in answer_all([estimator], samples, protocol):
+        accumulator.add(item.sample, item.answers[0], item.ground_truth)
+        progress(item.index + 1, len(samples), item.sample.name)
     return accumulator.report(skipped)
-
-
-def check_any(samples: Sequence[Sample]) -> None:
-    """Refuse an empty data set: it has no mean.
-
-    Raises:
-        MsfnetError: there is no sample.
-    """
-    if not samples:
-        raise MsfnetError("there is no frame to score; check the path of the data set")
 
 
 def read_sample(
@@ -241,3 +230,36 @@ def read_sample(
         # The file's intrinsics do not describe a crop.
         frame = replace(frame, image=image, intrinsics=None)
     return frame, depth
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A sample, its ground truth, and what each model made of its frame."""
+
+    index: int
+    sample: Sample
+    ground_truth: NDArray[np.float32]
+    """(H, W) metres, as the protocol leaves it."""
+    answers: tuple[DepthMap, ...]
+
+
+def answer_all(
+    estimators: Sequence[Estimator], samples: Sequence[Sample], protocol: Protocol
+) -> Iterator[Answered]:
+    """Show every sample to every model; the next is read while the caller works on the answers.
+
+    Not sooner: a processor that also infers would be slowed by it.
+
+    Raises:
+        MsfnetError: there is no sample, or one cannot be read.
+    """
+    if not samples:
+        raise MsfnetError("there is no frame to score; check the path of the data set")
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(read_sample, samples[0], protocol, 0)
+        for index, sample in enumerate(samples):
+            frame, ground_truth = pending.result()
+            answers = tuple(estimator(frame) for estimator in estimators)
+            if index + 1 < len(samples):
+                pending = reader.submit(read_sample, samples[index + 1], protocol, index + 1)
+            yield Answered(index, sample, ground_truth, answers)

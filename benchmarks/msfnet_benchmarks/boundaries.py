@@ -16,6 +16,9 @@ THRESHOLDS = np.linspace(1.05, 1.25, 10)
 
 _LEVELS = np.log(THRESHOLDS).astype(np.float32)
 
+_STRIP = 64
+"""Rows that are worked on at once: their arrays stay in a processor's cache."""
+
 
 class BoundaryCounts:
     """Counts contours over any number of images in constant memory."""
@@ -32,12 +35,24 @@ class BoundaryCounts:
         valid: NDArray[np.bool_],
     ) -> None:
         """Count the contours of one image: (H, W) metres, and where both are compared."""
+        rows = valid.shape[0]
+        for top in range(0, rows, _STRIP):
+            strip = slice(top, top + _STRIP + 1)  # one row shared with the next strip
+            self._add_strip(prediction[strip], ground_truth[strip], valid[strip])
+
+    def _add_strip(
+        self,
+        prediction: NDArray[np.floating],
+        ground_truth: NDArray[np.floating],
+        valid: NDArray[np.bool_],
+    ) -> None:
         y, g = (
             np.log(np.where(valid, depth, 1), dtype=np.float32)
             for depth in (prediction, ground_truth)
         )
+        own = min(_STRIP, valid.shape[0])
         for earlier, later in (
-            (np.s_[:, :-1], np.s_[:, 1:]),
+            (np.s_[:own, :-1], np.s_[:own, 1:]),
             (np.s_[:-1], np.s_[1:]),
         ):
             both = valid[earlier] & valid[later]

@@ -10,8 +10,7 @@ from msfnet_benchmarks.accuracy import (
     AccuracyAccumulator,
     AccuracyReport,
     Estimator,
-    check_any,
-    read_sample,
+    answer_all,
 )
 from msfnet_benchmarks.alignment import Alignment
 from msfnet_benchmarks.parity import ParityAccumulator, ParityReport
@@ -74,15 +73,12 @@ def compare_models(
         MsfnetError: no sample, a file that cannot be read or scored, or a candidate without depth
             where the reference has some.
     """
-    check_any(samples)
     scores = [AccuracyAccumulator(protocol, alignment) for _ in range(2)]
     parity = ParityAccumulator(protocol.bins_m)
-    for index, sample in enumerate(samples):
-        frame, ground_truth = read_sample(sample, protocol, index)
-        answers = candidate(frame), reference(frame)
-        for score, answer in zip(scores, answers, strict=True):
-            score.add(sample, answer, ground_truth)
-        parity.add(candidate=answers[0], reference=answers[1])
-        progress(index + 1, len(samples), sample.name)
+    for item in answer_all([candidate, reference], samples, protocol):
+        for score, answer in zip(scores, item.answers, strict=True):
+            score.add(item.sample, answer, item.ground_truth)
+        parity.add(candidate=item.answers[0], reference=item.answers[1])
+        progress(item.index + 1, len(samples), item.sample.name)
     reports = [score.report(skipped) for score in scores]
     return ComparisonReport(reports[0], reports[1], parity.report())

@@ -119,19 +119,19 @@ class DeploymentAccumulator:
 
     def _add_block(self, block: ScoredPixels) -> None:
         y, g, ratio = block.prediction, block.ground_truth, block.ratio
-        bins = np.zeros(g.size, np.intp)
+        # 3 k: within the factor, + 1: over, + 2: under; bytes add several times as fast as words.
+        place = np.zeros(g.size, np.uint8)
         for edge in self._edges[1:]:
-            bins += g >= edge
-        figures = (
-            np.abs(ratio - 1),
-            np.square(y - g),
-            ratio >= FACTOR,
-            ratio <= 1 / FACTOR,
+            place += g >= edge
+        place = 3 * place + (ratio >= FACTOR).view(np.uint8)
+        place += 2 * (ratio <= 1 / FACTOR).view(np.uint8)
+        cells, size = place.astype(np.intp), 3 * len(self._edges)
+        counts, rel, squared = (
+            np.bincount(cells, weights, size).reshape(-1, 3)
+            for weights in (None, np.abs(ratio - 1), np.square(y - g))
         )
-        count = len(self._edges)
-        self._sums[:, 0] += np.bincount(bins, minlength=count)
-        for column, values in enumerate(figures, 1):
-            self._sums[:, column] += np.bincount(bins, values, count)
+        columns = (counts.sum(1), rel.sum(1), squared.sum(1), counts[:, 1], counts[:, 2])
+        self._sums += np.stack(columns, axis=1)
 
     def report(self) -> DeploymentReport:
         """Return the figures so far; at least one image must have been added."""

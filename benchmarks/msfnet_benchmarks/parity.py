@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_benchmarks.metrics import ScoredPixels
 from msfnet_benchmarks.tables import format_table, range_name
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.progress import Progress, silent
@@ -104,20 +105,24 @@ class ParityAccumulator:
                 f"frame {reference.index}: the candidate has no depth where the reference has; "
                 "check its precision"
             )
-        y, g = (
-            depth.values[reference.valid].astype(np.float64) for depth in (candidate, reference)
-        )
-        difference = np.abs(y - g) / g
-        rows = np.zeros(g.size, np.intp)
+        self._frames += 1
+        pixels = ScoredPixels(candidate.values[reference.valid], reference.values[reference.valid])
+        for block in pixels.blocks():
+            self._add_block(block)
+
+    def _add_block(self, block: ScoredPixels) -> None:
+        ratio, g = block.ratio, block.ground_truth
+        difference = np.abs(block.prediction - g) / g
+        small = np.zeros(g.size, np.uint8)
         for edge in self._ranges[1:]:
-            rows += g >= edge
+            small += g >= edge
+        rows = small.astype(np.intp)
         cells = self._bin(difference) + rows * self._counts.shape[1]
         counted = np.bincount(cells, minlength=self._counts.size)
         self._counts += counted.reshape(self._counts.shape)
         self._maximum = max(self._maximum, float(difference.max(initial=0.0)))
-        agreeing = rows[np.maximum(y / g, g / y) < AGREEMENT]
+        agreeing = rows[(ratio < AGREEMENT) & (ratio > 1 / AGREEMENT)]
         self._agreeing += np.bincount(agreeing, minlength=self._agreeing.size)
-        self._frames += 1
 
     def _bin(self, difference: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the bin of each difference: the logarithm finds it sooner than a search."""
