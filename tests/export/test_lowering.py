@@ -1,59 +1,193 @@
+"""Every pass against the modules it replaces, in float64 to 1e-10 and in float32 to 1e-5."""
+
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from msfnet_export.lowering import (
+    PASSES,
     FixedAveragePool,
     FoldedUpBlock,
+    OffsetConv,
+    double_in_decoder,
     fold_up_block,
     lower,
+    merge_pair,
     pooling_matrix,
 )
-from msfnet_train.blocks import SubPixelUpsample, initialise
+from msfnet_runtime import MsfnetError
+from msfnet_train.blocks import DecoderBlock, SubPixelUpsample, UpsampleStageFusion, initialise
 from tests.networks import light_network
+
+TYPES = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
+STAGES = (4, 6, 10, 14, 20)
+"""Channels; the Up-blocks below are 12 wide: three merge, two do not."""
+
+
+def randomised(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Give every parameter a value that matters, biases included."""
+    torch.manual_seed(1)
+    initialise(module)
+    for name, parameter in module.named_parameters():
+        if "bias" in name:
+            nn.init.normal_(parameter)
+    return module.to(dtype).eval()
+
+
+def assert_close(answer: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Compare at the scale of the largest value."""
+    scale = float(expected.detach().abs().max())
+    torch.testing.assert_close(answer, expected, rtol=0, atol=tolerance * scale)
+
+
+class Fusion(nn.Module):
+    """The USF on stages cut out of one image, so that it takes an image as networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usf = UpsampleStageFusion(STAGES, 12, 8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 8, ceil(H/4), ceil(W/4))."""
+        stages = []
+        for number, channels in enumerate(STAGES, 1):
+            size = [-(-side // 2**number) for side in image.shape[-2:]]
+            stage = functional.interpolate(image, size=size, mode="bilinear")
+            stages.append(
+                torch.cat([(stage * (c + 1)).cos()[:, c % 3, None] for c in range(channels)], 1)
+            )
+        output: Tensor = self.usf(stages, (stages[1].shape[-2], stages[1].shape[-1]))
+        return output
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 4), (7, 3), (64, 57), (13, 13), (5, 1)])
 def test_the_pooling_matrix_averages_as_pytorch_does(before: int, after: int) -> None:
     """PyTorch's own adaptive pooling of the unit vectors is the reference."""
-    expected = functional.adaptive_avg_pool1d(torch.eye(before)[None], after)[0].T
+    unit = torch.eye(before, dtype=torch.float64)[None]
+    expected = functional.adaptive_avg_pool1d(unit, after)[0].T
 
-    np.testing.assert_allclose(pooling_matrix(before, after), expected.numpy(), atol=1e-7)
+    torch.testing.assert_close(torch.from_numpy(pooling_matrix(before, after)), expected)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
 @pytest.mark.parametrize(
     ("before", "after"),
     [((8, 12), (4, 6)), ((7, 12), (3, 6)), ((64, 80), (57, 76)), ((5, 5), (5, 5))],
 )
 def test_a_fixed_pool_equals_the_adaptive_one(
-    before: tuple[int, int], after: tuple[int, int]
+    before: tuple[int, int], after: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
     """Whole and fractional ratios, also mixed, on random features."""
     torch.manual_seed(1)
-    features = torch.randn(2, 3, *before)
+    features = torch.randn(2, 3, *before, dtype=dtype)
 
-    pooled = FixedAveragePool(before, after)(features, after)
+    pooled = FixedAveragePool(before, after, dtype)(features, after)
 
-    torch.testing.assert_close(pooled, functional.adaptive_avg_pool2d(features, after))
+    assert_close(pooled, functional.adaptive_avg_pool2d(features, after), tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
 @pytest.mark.parametrize(("scale", "factor"), [(2, 2), (2, 4), (2, 6), (4, 4)])
-def test_folding_is_exact_up_to_the_border(scale: int, factor: int) -> None:
+def test_folding_an_up_block_is_exact_up_to_the_border(
+    scale: int, factor: int, dtype: torch.dtype, tolerance: float
+) -> None:
     """Convolution, shuffle and pooling, one after the other, are the reference."""
-    torch.manual_seed(2)
     up = SubPixelUpsample(5, 6, scale)
-    initialise(up)
-    torch.nn.init.normal_(up.expand.weight)
-    torch.nn.init.normal_(up.expand.bias)  # type: ignore[arg-type]
-    features = torch.randn(1, 5, 12, 24)
+    randomised(up, dtype)
+    nn.init.normal_(up.expand.weight)  # else the shuffled channels are alike
+    features = torch.randn(1, 5, 12, 24, dtype=dtype)
 
     expected = functional.avg_pool2d(up(features), factor)
     folded = fold_up_block(up, factor)(features)
 
-    torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-5)
+    assert_close(folded, expected, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (4, 2, 1), (3, 1, 0)])
+def test_merging_two_convolutions_is_exact_up_to_the_border(
+    kernel: int, stride: int, padding: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """The first one's bias stops at the zero padding of the second: no plain bias can do that."""
+    first = randomised(nn.Conv2d(3, 8, 1), dtype)
+    second = randomised(nn.Conv2d(8, 5, kernel, stride, padding), dtype)
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    features = torch.randn(2, 3, 10, 14, dtype=dtype)
+
+    merged = merge_pair(first, second, (10, 14))
+
+    assert isinstance(merged, OffsetConv)
+    assert_close(merged(features), second(first(features)), tolerance)
+
+
+def test_without_a_bias_two_convolutions_become_one_at_every_size() -> None:
+    """Nothing then depends on the grid."""
+    first, second = nn.Conv2d(3, 8, 1, bias=False).double(), nn.Conv2d(8, 5, 3, padding=1).double()
+
+    merged = merge_pair(first, second, (1, 1))
+
+    assert isinstance(merged, nn.Conv2d)
+    for size in ((4, 6), (9, 5)):
+        features = torch.randn(1, 3, *size, dtype=torch.float64)
+        assert_close(merged(features), second(first(features)), 1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+@pytest.mark.parametrize("without", [(), *((name,) for name in PASSES), PASSES])
+@pytest.mark.parametrize("size", [(64, 96), (76, 100), (97, 131)])
+def test_every_choice_of_passes_gives_the_same_answer(
+    size: tuple[int, int], without: tuple[str, ...], dtype: torch.dtype, tolerance: float
+) -> None:
+    """The whole fusion, at whole and fractional ratios, its own forward being the reference."""
+    network = randomised(Fusion(), dtype)
+    image = torch.randn(1, 3, *size, dtype=dtype)
+
+    lowered = lower(network, image, without=without)  # type: ignore[arg-type]
+
+    with torch.inference_mode():
+        assert_close(lowered(image), network(image), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+def test_a_fusion_lowered_for_any_size_serves_others(dtype: torch.dtype, tolerance: float) -> None:
+    """Learnt at one size, held against the original at three more."""
+    network = randomised(Fusion(), dtype)
+    lowered = lower(network, torch.randn(1, 3, 64, 96, dtype=dtype), any_size=True)
+
+    for size in ((32, 32), (96, 160), (160, 64)):
+        image = torch.randn(2, 3, *size, dtype=dtype)
+        with torch.inference_mode():
+            assert_close(lowered(image), network(image), tolerance)
+
+
+def test_doubling_in_the_decoder_is_resizing_to_a_skip_of_twice_the_size() -> None:
+    """Held against the block that looks at the skip's size."""
+    network = nn.Sequential(randomised(DecoderBlock(3, 2, 4), torch.float64))
+    below, skip = torch.randn(1, 3, 5, 7).double(), torch.randn(1, 2, 10, 14).double()
+    expected = network[0](below, skip)
+
+    double_in_decoder(network)
+
+    assert_close(network[0](below, skip), expected, 1e-10)
+    assert not isinstance(network[0], DecoderBlock)
+
+
+def test_a_fractional_pooling_is_refused_where_several_sizes_are_asked_for() -> None:
+    """It would be right at one size alone."""
+    with pytest.raises(MsfnetError, match=r"usf\.stage\d\.pool pools .* no whole ratio"):
+        lower(Fusion(), torch.randn(1, 3, 76, 100), any_size=True)
+
+
+def test_a_pass_that_does_not_exist_cannot_be_left_out() -> None:
+    """The line names those that can."""
+    with pytest.raises(
+        MsfnetError, match="no pass 'pooling' to leave out; choose adaptive-pooling"
+    ):
+        lower(Fusion(), torch.randn(1, 3, 64, 96), without=["pooling"])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

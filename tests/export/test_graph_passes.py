@@ -1,0 +1,153 @@
+"""The passes over the exported graph, held against the onnx package's own evaluator."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from msfnet_calibration.shapes import infer_values
+from msfnet_export.graph_passes import cast_constants, fold_batch_norm, name_all, simplify
+from msfnet_runtime import MsfnetError
+
+
+def conv_and_norm(dtype: type[np.floating], *, tapped: bool = False) -> onnx.ModelProto:
+    """Return ``batch norm (conv (image))``; with ``tapped``, the convolution is an output too."""
+    rng = np.random.default_rng(6)
+    number = int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    constants = {
+        "weight": rng.normal(size=(4, 3, 3, 3)),
+        "bias": rng.normal(size=4),
+        "scale": rng.normal(size=4),
+        "shift": rng.normal(size=4),
+        "mean": rng.normal(size=4),
+        "variance": rng.uniform(0.1, 2, 4),
+    }
+    names = list(constants)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", *names[:2]], ["a"], "eda.0:1", pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["a", *names[2:]], ["b"], "eda.1:2"),
+        ],
+        "norm",
+        [helper.make_tensor_value_info("image", number, [1, 3, 5, 7])],
+        [
+            helper.make_tensor_value_info(name, number, [1, 4, 5, 7])
+            for name in (["b", "a"] if tapped else ["b"])
+        ],
+        [numpy_helper.from_array(v.astype(dtype), k) for k, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def answer(model: onnx.ModelProto, image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Run a model in the onnx package's evaluator."""
+    return np.asarray(ReferenceEvaluator(model).run(None, {"image": image})[0])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_batch_norm_folds_into_the_convolution_before_it(
+    dtype: type[np.floating], tolerance: float
+) -> None:
+    """One convolution is left, of the same type, and answers alike."""
+    model = conv_and_norm(dtype)
+    image = np.random.default_rng(7).normal(size=(1, 3, 5, 7)).astype(dtype)
+    expected = answer(model, image)
+
+    fold_batch_norm(model)
+
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
+    assert len(model.graph.initializer) == 2
+    np.testing.assert_allclose(answer(model, image), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_batch_norm_stays_where_the_convolutions_own_value_is_needed() -> None:
+    """It could not be had back from the folded one."""
+    model = conv_and_norm(np.float32, tapped=True)
+
+    fold_batch_norm(model)
+
+    assert [node.op_type for node in model.graph.node] == ["Conv", "BatchNormalization"]
+
+
+def test_names_come_from_modules_operators_and_roles() -> None:
+    """A module's only node has its name, several are told apart, constants name their taker."""
+    model = conv_and_norm(np.float32)
+    model.graph.node[1].name = "eda.0:2"
+
+    name_all(model, {"image", "b"})
+
+    assert [node.name for node in model.graph.node] == ["eda.0.conv", "eda.0.batchnormalization"]
+    assert list(model.graph.node[0].input) == ["image", "eda.0.conv.weight", "eda.0.conv.bias"]
+    assert list(model.graph.node[1].output) == ["b"]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_constants_that_hang_on_the_inputs_type_are_folded() -> None:
+    """As PyTorch's exporter writes them: a constant, cast like the image, spread and added."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("CastLike", ["half", "image"], ["cast"], "a:1"),
+            helper.make_node("Expand", ["cast", "shape"], ["spread"], "a:2"),
+            helper.make_node("Add", ["image", "spread"], ["sum"], "a:3"),
+        ],
+        "cast",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 3])],
+        [
+            numpy_helper.from_array(np.array(0.5), "half"),
+            numpy_helper.from_array(np.array([1, 3]), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    image = np.array([[1, 2, 4]], np.float32)
+
+    cast_constants(model)
+    model = simplify(model)
+
+    assert [node.op_type for node in model.graph.node] == ["Add"]
+    np.testing.assert_array_equal(answer(model, image), image + 0.5)
+
+
+def resized(kind: str) -> onnx.ModelProto:
+    """Return an image of open size, enlarged by a factor or to a size that it brings along."""
+    inputs = ["image", "", "scales"] if kind == "factor" else ["image", "", "", "sizes"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Resize", inputs, ["large"], "resize", mode="linear"),
+            helper.make_node(
+                "AveragePool", ["large"], ["small"], kernel_shape=[8, 8], strides=[8, 8]
+            ),
+        ],
+        "resized",
+        [
+            helper.make_tensor_value_info(
+                "image", TensorProto.FLOAT, ["batch", 3, "height", "width"]
+            ),
+            *(
+                [helper.make_tensor_value_info("sizes", TensorProto.INT64, [4])]
+                if kind == "size"
+                else []
+            ),
+        ],
+        [helper.make_tensor_value_info("small", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_shapes_of_open_size_are_fractions_of_the_inputs() -> None:
+    """Doubled, then pooled by eight."""
+    values = infer_values(resized("factor"))
+
+    assert values["large"].shape == ("batch", 3, "2*height", "2*width")
+    assert values["small"].shape == ("batch", 3, "height/4", "width/4")
+
+
+def test_a_shape_that_only_running_tells_is_refused_by_name() -> None:
+    """The size comes as data."""
+    with pytest.raises(MsfnetError, match="the shape of large cannot be known"):
+        infer_values(resized("size"))
