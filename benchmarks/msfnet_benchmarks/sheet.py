@@ -24,6 +24,9 @@ from msfnet_benchmarks.samples import Sample
 _POINT = 5
 """Pixels that a point of sparse ground truth is widened to, for the eye alone."""
 
+_NOTHING = float(np.finfo(np.float32).min)
+"""Below any depth or error; what OpenCV puts around an image that it dilates."""
+
 _PANEL = 420
 """Width of a picture on the sheet, pixels."""
 
@@ -111,7 +114,6 @@ def _visible(depth: NDArray[np.floating], protocol: Protocol) -> NDArray[np.floa
     if protocol.dense:
         return depth
     known = np.isfinite(depth) & (depth != 0)
-    kernel = np.ones((_POINT, _POINT), np.uint8)
-    filled = np.where(known, depth, -np.inf).astype(np.float32)
-    widened = np.asarray(cv2.dilate(filled, kernel))
-    return np.where(np.isfinite(widened), widened, np.nan)
+    filled = np.where(known, depth, _NOTHING).astype(np.float32)
+    widened = np.asarray(cv2.dilate(filled, np.ones((_POINT, _POINT), np.uint8)))
+    return np.where(widened > _NOTHING, widened, np.nan)
