@@ -47,8 +47,22 @@ def folder(tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyP
     (tmp_path / "empty").mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), photo)
     cv2.imwrite(str(tmp_path / "picture.png"), photo)
+    write_rooms(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def write_rooms(root: Path) -> None:
+    """Make a room with depth, one without any, and depth maps for it in wrong units and sizes."""
+    millimetres = np.linspace(1000, 9000, 480 * 640).reshape(480, 640).astype(np.uint16)
+    for name, depth in (("rooms", millimetres), ("blind", np.zeros_like(millimetres))):
+        (root / name / "data").mkdir(parents=True)
+        (root / name / "data/nyu2_test.csv").write_text("data/a.png,data/d.png\n")
+        cv2.imwrite(str(root / name / "data/a.png"), np.full((480, 640, 3), 90, np.uint8))
+        cv2.imwrite(str(root / name / "data/d.png"), depth)
+    for name, depth in (("maps", millimetres), ("small", millimetres[:50, :60])):
+        (root / name).mkdir()
+        cv2.imwrite(str(root / name / "a.png"), depth)
 
 
 BAD = {
@@ -103,6 +117,7 @@ BAD = {
     # unknown words
     "evaluate good.onnx --data images --protocol kitti": "unknown protocol",
     "evaluate good.onnx --data images --protocol nyu_hu": "images",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --align mean": "least_squares",
     "bench good.onnx --protocol nyu_hu": "--data",
     "bench good.onnx --against pytorch": "--against",
     "build good.onnx out.engine --arch sm90": "sm90",
@@ -110,6 +125,31 @@ BAD = {
     "stream good.onnx images --out out --provider tpu": "tpu",
     "stream good.onnx synthetic:castle --out out": "castle",
     "data check empty": "empty",
+    # an evaluation that cannot be
+    "evaluate": "MODEL",
+    "evaluate good.onnx": "--static",
+    "evaluate good.onnx --data rooms": "--protocol",
+    "evaluate good.onnx --static images --csv out.csv": "--data",
+    "evaluate good.onnx --predictions maps --data rooms --protocol nyu_hu": "one of the two",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --prediction-unit mm": "--predictions",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --list elsewhere": "elsewhere",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --sheet out.txt": "out.txt",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --sheet file/out.png": "file/out.png",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --csv file/out.csv": "file/out.csv",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --against none.onnx": "none.onnx",
+    "evaluate good.onnx --data blind --protocol nyu_hu": "blind/data/d.png",
+    "evaluate good.onnx --static picture.png": "picture.png",
+    "evaluate --predictions maps --static images": "MODEL",
+    "evaluate --predictions none --data rooms --protocol nyu_hu": "none",
+    "evaluate --predictions maps --data rooms --protocol nyu_hu": "--prediction-unit",
+    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit cm": "cm",
+    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit 256": "like mm",
+    "evaluate --predictions small --data rooms --protocol nyu_hu --prediction-unit mm": (
+        "small/a.png"
+    ),
+    "evaluate --predictions empty --data rooms --protocol nyu_hu --prediction-unit mm": (
+        "lacks 1 of 1"
+    ),
     "bench good.onnx --report report.json": "report.json",
 }
 
