@@ -1,0 +1,103 @@
+"""``msfnet evaluate`` with all it writes, on a generated room."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from msfnet.__main__ import run
+from msfnet_benchmarks.synthesize import synthesize_nyu
+from tests.onnx_models import conv_model
+from tests.specs import network_spec
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a model, a room, and the model's depth of the room as ``msfnet stream`` writes it."""
+    made = tmp_path_factory.mktemp("evaluate")
+    onnx.save(conv_model(network_spec()), made / "model.onnx")
+    synthesize_nyu(made / "rooms", scenes=2, frames=FRAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        assert run(shlex.split("stream model.onnx rooms/data/nyu2_test --out depth")) == 0
+    return made
+
+
+def test_everything_that_is_written_tells_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Text, JSON, CSV and sheet; a model held against itself differs by nothing."""
+    monkeypatch.chdir(folder)
+    command = (
+        "evaluate model.onnx --data rooms --protocol nyu_bts --against model.onnx --align median "
+        "--static synthetic:room?frames=3&size=64x96 --json out.json --csv out.csv --sheet out.png"
+    )
+
+    assert run(shlex.split(command)) == 0
+
+    printed = capsys.readouterr().out
+    stored = json.loads((folder / "out.json").read_text())
+    with (folder / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "protocol nyu_bts: 5 images" in printed
+    assert f"{stored['summary']['rel']:.4f}" in printed
+    assert len(rows) == len(stored["scores"]) == stored["summary"]["images"] == FRAMES
+    mean = np.mean([float(row["rel"]) for row in rows])
+    assert stored["summary"]["rel"] == pytest.approx(mean)
+    assert stored["aligned"]["rel"] == pytest.approx(
+        np.mean([float(row["median_rel"]) for row in rows])
+    )
+    assert stored["against"]["parity"]["maximum"] == 0
+    assert set(stored["against"]["change"].values()) == {0}
+    assert stored["flicker"]["frames"] == 3
+    assert stored["deployment"]["over"] + stored["deployment"]["under"] <= 1
+    assert cv2.imread(str(folder / "out.png")) is not None
+
+
+def test_stored_depth_scores_as_the_model_that_made_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the rounding to 16 bits; ``--frames`` asks for the files of those frames alone."""
+    monkeypatch.chdir(folder)
+    data = "--data rooms --protocol nyu_bts"
+
+    assert run(shlex.split(f"evaluate model.onnx {data} --json model.json")) == 0
+    assert run(shlex.split(f"evaluate --predictions depth {data} --json depth.json")) == 0
+    first, second = (
+        json.loads((folder / name).read_text())["summary"] for name in ("model.json", "depth.json")
+    )
+
+    assert second["rel"] == pytest.approx(first["rel"], rel=1e-2)
+    assert second["images"] == FRAMES
+    last = folder / f"depth/{FRAMES - 1:05d}_colors.png"
+    last.rename(folder / "elsewhere.png")
+    try:
+        assert run(shlex.split(f"evaluate --predictions depth {data}")) == 1
+        assert run(shlex.split(f"evaluate --predictions depth {data} --frames 1")) == 0
+    finally:
+        (folder / "elsewhere.png").rename(last)
+
+
+def test_flicker_needs_no_ground_truth(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames of a camera that does not move are enough."""
+    monkeypatch.chdir(folder)
+    (folder / "still").mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for index in range(3):
+        cv2.imwrite(str(folder / f"still/{index}.png"), picture)
+
+    assert run(shlex.split("evaluate model.onnx --static still --json still.json")) == 0
+
+    assert capsys.readouterr().out.startswith("static camera, 3 frames: flicker 0.0000")
+    assert json.loads((folder / "still.json").read_text())["flicker"]["mean"] == 0
