@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from msfnet_export import ExportReport, export_network
 from msfnet_train import MSFNet, NetworkConfig
@@ -37,6 +38,20 @@ def light_network(**changes: object) -> MSFNet:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     torch.nn.init.constant_(network.decoder.head.bias, 5.0)  # type: ignore[arg-type]
     return network.eval()
+
+
+class Strided(nn.Module):
+    """The smallest network: one strided convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(3, 1, 3, stride=2, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 1, H/2, W/2)."""
+        output: Tensor = self.conv(image)
+        return output
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from msfnet_calibration.shapes import skeleton
+from msfnet_calibration.shapes import infer_values, skeleton
 from msfnet_runtime import TensorSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -228,12 +228,41 @@ def rename_values(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
     del graph.value_info[:]
 
 
+def resize_by_factors(model: onnx.ModelProto) -> None:
+    """Let every Resize name factors instead of a size, which would name the batch as well.
+
+    Requires: fixed shapes. Ensures: equal answers within rounding, for any batch: a factor is the
+    ratio of two sides, rounded up so that the product is never a pixel short.
+    """
+    values = infer_values(model)
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) == 4:
+            before, after = (
+                [int(side) for side in values[name].shape]
+                for name in (node.input[0], node.output[0])
+            )
+            factors = [_factor(b, a) for b, a in zip(before, after, strict=True)]
+            del node.input[1:]
+            node.input.extend(["", f"{node.name}.factors"])
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.array(factors, np.float32), node.input[2])
+            )
+    drop_unused(model.graph)
+
+
+def _factor(before: int, after: int) -> np.float32:
+    ratio = np.float32(after / before)
+    return ratio if before * float(ratio) >= after else np.nextafter(ratio, np.float32(np.inf))
+
+
 def open_dimensions(model: onnx.ModelProto, tensor: TensorSpec) -> None:
     """Give the input the symbols of its spec.
 
     Requires: no constant of the graph depends on the size; the parity gate runs several sizes.
     Ensures: batch, height and width are read from the input.
     """
+    if tensor.shape[0] == "batch":
+        resize_by_factors(model)
     for dimension, side in zip(
         model.graph.input[0].type.tensor_type.shape.dim, tensor.shape, strict=True
     ):

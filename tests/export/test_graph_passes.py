@@ -17,7 +17,7 @@ from msfnet_runtime import MsfnetError
 def conv_and_norm(dtype: type[np.floating], *, tapped: bool = False) -> onnx.ModelProto:
     """Return ``batch norm (conv (image))``; with ``tapped``, the convolution is an output too."""
     rng = np.random.default_rng(6)
-    number = int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    number = TensorProto.DOUBLE if dtype is np.float64 else TensorProto.FLOAT
     constants = {
         "weight": rng.normal(size=(4, 3, 3, 3)),
         "bias": rng.normal(size=4),
@@ -35,17 +35,18 @@ def conv_and_norm(dtype: type[np.floating], *, tapped: bool = False) -> onnx.Mod
         "norm",
         [helper.make_tensor_value_info("image", number, [1, 3, 5, 7])],
         [
-            helper.make_tensor_value_info(name, number, [1, 4, 5, 7])
-            for name in (["b", "a"] if tapped else ["b"])
+            helper.make_tensor_value_info(output, number, [1, 4, 5, 7])
+            for output in (["b", "a"] if tapped else ["b"])
         ],
-        [numpy_helper.from_array(v.astype(dtype), k) for k, v in constants.items()],
+        [numpy_helper.from_array(v.astype(dtype), name) for name, v in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def answer(model: onnx.ModelProto, image: NDArray[np.floating]) -> NDArray[np.floating]:
     """Run a model in the onnx package's evaluator."""
-    return np.asarray(ReferenceEvaluator(model).run(None, {"image": image})[0])
+    name = model.graph.output[0].name
+    return np.asarray(ReferenceEvaluator(model).run([name], {"image": image})).squeeze(0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])

@@ -1,39 +1,33 @@
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from msfnet_calibration import onnx_files
 from msfnet_calibration.onnx_files import count_operators, load_model
-from msfnet_export import export_checkpoint, export_network
+from msfnet_export import ExportReport, export_checkpoint, export_network, lowering
 from msfnet_export.parity import random_image
-from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.preprocess import finish, prepare
+from msfnet_runtime.sources import open_source
 from msfnet_train import load_checkpoint
+from msfnet_train.blocks import SubPixelUpsample
 from msfnet_train.checkpoint import save_checkpoint
 from msfnet_train.recipe import at_size, load_recipe
-from tests.networks import DEPLOY_SIZE, FRAME_SIZE, NETWORK_SIZE, Exports
+from tests.networks import DEPLOY_SIZE, FRAME_SIZE, NETWORK_SIZE, Exports, Strided, light_network
 
-FORBIDDEN = {"ArgMin", "TopK", "Gather", "GatherND", "Where", "NonZero", "Loop", "If", "Shape"}
+FORBIDDEN = {
+    *("ArgMax", "ArgMin", "TopK", "Gather", "GatherND", "Where", "Transpose"),
+    *("NonZero", "Loop", "If", "Shape", "Expand", "Identity", "BatchNormalization"),
+}
 """What a careless export of pooling, shuffles and minima leaves in the graph."""
-
-
-class Strided(nn.Module):
-    """The smallest network: one strided convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.conv = nn.Conv2d(3, 1, 3, stride=2, padding=1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 1, H/2, W/2)."""
-        output: Tensor = self.conv(image)
-        return output
 
 
 class Treacherous(Strided):
@@ -81,7 +75,6 @@ def test_the_body_keeps_one_shuffle_per_up_block_and_no_index_arithmetic(exports
     assert operators["DepthToSpace"] == 3
     assert operators["ReduceMin"] == operators["ReduceMax"] == 1
     assert not FORBIDDEN & set(operators)
-    assert "Transpose" not in operators
     model = load_model(exports.plain.artifact.path)
     modes = [
         attribute.s
@@ -91,6 +84,217 @@ def test_the_body_keeps_one_shuffle_per_up_block_and_no_index_arithmetic(exports
         if attribute.name == "mode"
     ]
     assert modes == [b"CRD"] * 3
+
+
+@pytest.mark.parametrize(("size", "grid"), [((228, 304), (114, 152)), ((385, 513), (193, 257))])
+def test_the_papers_sizes_export_exactly(
+    tmp_path: Path, size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """Pooling ratios there are fractions; every block agrees, and no index arithmetic appears."""
+    report = export_network(light_network(), tmp_path / "model.onnx", size=size, verify="deep")
+
+    assert report.artifact.spec.outputs[0].shape == (1, 1, *grid)
+    assert report.max_relative_difference < 1e-5
+    assert max(block.difference for block in report.blocks) < 1e-5
+    assert not FORBIDDEN & set(report.operators)
+
+
+def test_names_say_where_nodes_and_values_come_from(exports: Exports) -> None:
+    """The same in both graphs; nothing of the heads that only training has."""
+    for report in (exports.plain, exports.deploy):
+        model = load_model(report.artifact.path)
+        nodes = {node.name for node in model.graph.node}
+        values = {name for node in model.graph.node for name in node.output}
+        constants = {tensor.name for tensor in model.graph.initializer}
+        assert {"eda.minimum", "usf.stage3.up.shuffle", "usf.stage1.up.expand"} <= nodes
+        assert {f"encoder.stage{i}" for i in range(1, 6)} <= values
+        assert {"eda", "usf.stage3", "usf.rdr", "decoder.bottom", "decoder.stage2"} <= values
+        assert "decoder.stage4.first.conv.weight" in constants
+        assert len(nodes) == len(model.graph.node)
+        assert not [name for name in nodes | constants if "auxiliary" in name]
+    assert {"prepare.transpose", "finish.clip", "finish.resize"} <= nodes
+
+
+def test_every_value_has_a_shape(exports: Exports) -> None:
+    """Written into the file, and what ONNX Runtime really computes."""
+    model = load_model(exports.deploy.artifact.path)
+    noted = {
+        info.name: [d.dim_value for d in info.type.tensor_type.shape.dim]
+        for info in (*model.graph.value_info, *model.graph.output)
+    }
+    made = [name for node in model.graph.node for name in node.output]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+
+    answers = session.run(made, {"frame": random_image(FRAME_SIZE, seed=1)[None]})
+
+    assert set(noted) == set(made)
+    for name, answer in zip(made, answers, strict=True):
+        assert noted[name] == list(answer.shape), name
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64), (3, 160, 224)])
+def test_a_dynamic_graph_answers_at_sizes_it_was_not_exported_at(
+    dynamic: ExportReport, exports: Exports, shape: tuple[int, int, int]
+) -> None:
+    """PyTorch is the reference; values' shapes are fractions of the input's."""
+    count, height, width = shape
+    spec = at_size(dynamic.artifact.spec, (height, width))
+    batch = np.concatenate([prepare(random_image((height, width), i), spec) for i in range(count)])
+
+    with open_engine(dynamic.artifact.path) as engine, torch.inference_mode():
+        answer = engine.infer(batch)
+        expected = exports.network(torch.from_numpy(batch)).numpy()
+
+    np.testing.assert_allclose(answer, expected, rtol=1e-4)
+    assert dynamic.artifact.spec.inputs[0].shape == ("batch", 3, "height", "width")
+    assert dynamic.artifact.spec.outputs[0].shape == ("batch", 1, "height/2", "width/2")
+
+
+@pytest.fixture(scope="module")
+def dynamic(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """Export the light network with nothing fixed."""
+    path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
+    return export_network(exports.network, path, size=(64, 96), dynamic=("batch", "size"))
+
+
+def test_a_dynamic_graph_is_proven_at_several_sizes_and_batches(dynamic: ExportReport) -> None:
+    """The report says at which."""
+    assert (1, 3, 64, 96) in dynamic.parity.shapes
+    assert len({shape[2:] for shape in dynamic.parity.shapes}) >= 3
+    assert {shape[0] for shape in dynamic.parity.shapes} == {1, 2, 3}
+    assert not FORBIDDEN & set(dynamic.operators)
+
+
+def test_a_deploy_graph_takes_several_frames_where_asked(exports: Exports, tmp_path: Path) -> None:
+    """Each as if it came alone."""
+    report = export_network(
+        exports.network,
+        tmp_path / "model.onnx",
+        size=DEPLOY_SIZE,
+        graph="deploy",
+        frame_size=FRAME_SIZE,
+        spec=exports.plain.artifact.spec,
+        dynamic=["batch"],
+    )
+    frames = np.stack([random_image(FRAME_SIZE, seed) for seed in (5, 6)])
+
+    with (
+        open_engine(report.artifact.path) as several,
+        open_engine(exports.deploy.artifact.path) as single,
+    ):
+        together = several.infer(frames)
+        alone = np.concatenate([single.infer(frame[None]) for frame in frames])
+
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+class SizeInside(Strided):
+    """Adds a ramp over the columns of the size it was exported at."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Right at one size only."""
+        output = super().forward(image)
+        return output + torch.linspace(0, 1, int(output.shape[-1]))
+
+
+def test_a_network_that_knows_its_size_cannot_be_dynamic(tmp_path: Path) -> None:
+    """The gate runs other sizes, finds out, and nothing is written."""
+    export_network(SizeInside(), tmp_path / "fixed.onnx", size=(64, 64))
+
+    with pytest.raises(MsfnetError, match=r"does not run|do not fit"):
+        export_network(SizeInside(), tmp_path / "open.onnx", size=(64, 64), dynamic=["size"])
+    assert [path.name for path in tmp_path.iterdir()] == ["fixed.onnx"]
+
+
+def test_a_block_that_departs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folding of stage 2 goes wrong by a thousandth; everything behind it does, too."""
+    honest = lowering.fold_up_block
+
+    def treacherous(up: SubPixelUpsample, factor: int) -> lowering.FoldedUpBlock:
+        folded = honest(up, factor)
+        if factor == 2:
+            folded.expand.weight.data *= 1.001
+        return folded
+
+    monkeypatch.setattr(lowering, "fold_up_block", treacherous)
+
+    with pytest.raises(
+        MsfnetError, match=r"usf\.stage2 is the first block that departs, by 1\.0e-03"
+    ):
+        export_network(light_network(), tmp_path / "model.onnx", size=(64, 96), verify="deep")
+    assert not list(tmp_path.iterdir())
+
+
+def test_real_frames_are_compared_as_well(tmp_path: Path, real_data: Path) -> None:
+    """On photographs, of any size."""
+    with open_source(str(real_data / "nyu_mini")) as source:
+        frames = list(islice(source, 3))
+
+    report = export_network(
+        light_network(), tmp_path / "model.onnx", size=(64, 96), graph="deploy", frames=frames
+    )
+
+    assert (report.parity.frames, report.parity.random_images) == (3, 3)
+    assert "3 random images and 3 frames" in report.text()
+
+
+def test_weights_beyond_the_limit_lie_beside_the_file(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is lowered here. Replacing the model takes its old weights away."""
+    monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
+    path = tmp_path / "model.onnx"
+    report = export_network(exports.network, path, size=(64, 96), precision="fp16")
+    (first,) = (file for file in tmp_path.iterdir() if file.suffix == ".data")
+    image = prepare(random_image((64, 96), seed=1), report.artifact.spec)
+
+    with open_engine(path) as engine, torch.inference_mode():
+        expected = exports.network(torch.from_numpy(image)).numpy()
+        np.testing.assert_allclose(engine.infer(image), expected, rtol=1e-2)
+    assert path.stat().st_size < 200_000 < first.stat().st_size
+    assert report.artifact.bytes == path.stat().st_size + first.stat().st_size
+
+    export_network(exports.network, path, size=(64, 96))
+    assert first not in tmp_path.iterdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    next(tmp_path.glob("*.data")).unlink()
+    with pytest.raises(MsfnetError, match="copy both"):
+        OnnxArtifact.read(path)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The operating system refuses files beyond 100 kB, as a full disk refuses them."""
+    resource = pytest.importorskip("resource", reason="only Unix limits files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    network = light_network()
+    (tmp_path / "model.onnx").write_bytes(b"precious")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(MsfnetError, match=r"cannot write .*model\.onnx: .*; make room"):
+            export_network(network, tmp_path / "model.onnx", size=(64, 96))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_bytes() == b"precious"
+
+
+def test_passes_left_out_leave_their_operators_and_their_work(
+    exports: Exports, tmp_path: Path
+) -> None:
+    """Same answers, more multiplications, more nodes."""
+    unfolded = export_network(
+        exports.network,
+        tmp_path / "model.onnx",
+        size=NETWORK_SIZE,
+        without=("up-blocks", "convolutions", "batch-norm"),
+    )
+
+    assert unfolded.macs > 1.05 * exports.plain.macs
+    assert unfolded.operators["DepthToSpace"] == 5
+    assert unfolded.operators["BatchNormalization"] > 30
+    assert unfolded.max_relative_difference < 1e-5
 
 
 def test_a_deploy_graph_casts_before_it_transposes(exports: Exports) -> None:
@@ -104,6 +308,7 @@ def test_a_deploy_graph_casts_before_it_transposes(exports: Exports) -> None:
 def test_the_file_carries_its_spec_and_nothing_of_this_machine(exports: Exports) -> None:
     """The exporter would note source lines with their paths."""
     spec = exports.deploy.artifact.spec
+    assert spec.notes["opset"] == "18"
     content = exports.deploy.artifact.path.read_bytes()
 
     assert (spec.graph, spec.size, spec.inputs[0].shape) == ("deploy", DEPLOY_SIZE, (1, 97, 131, 3))
@@ -125,6 +330,10 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path) -> None:
     [
         ({"size": (31, 64)}, "32 pixels or more"),
         ({"size": (32, 64), "precision": "int8"}, "calibrate makes int8"),
+        ({"size": (48, 64), "dynamic": ("size",)}, "multiples of 32, not 48x64"),
+        ({"size": (64, 64), "dynamic": ("size",), "graph": "deploy"}, "add --graph network"),
+        ({"size": (64, 64), "dynamic": ("depth",)}, "choose batch, size or both"),
+        ({"size": (64, 64), "without": ("speed",)}, "no pass 'speed' to leave out"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(
