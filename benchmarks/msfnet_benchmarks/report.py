@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import AccuracyReport
 from msfnet_benchmarks.latency import LatencyReport
-from msfnet_benchmarks.parity import ParityReport
+from msfnet_benchmarks.parity import AGREEMENT, ParityReport
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
@@ -140,12 +140,11 @@ class BenchmarkReport:
         """Return the comparison as plain text that names protocol and frames."""
         where = f"{self.frames} frames of {self.frame_size[0]}x{self.frame_size[1]}"
         scored = f", scored by {self.protocol}" if self.protocol else ""
-        cells = self.cells()
-        others = format_table(self.header()[1:], [row[1:] for row in cells]).splitlines()
-        names = _shorten([row[0] for row in cells], TABLE_WIDTH - 2 - max(map(len, others)))
-        rows = [(name, *row[1:]) for name, row in zip(names, cells, strict=True)]
+        tables = [_fitting(self.header(), self.cells())]
+        if self._scored and self._compared:
+            tables.append(_fitting(_DEPTH_HEADER, [_depth_cells(row) for row in self.rows]))
         legend = textwrap.wrap(self.legend(), TABLE_WIDTH)
-        return "\n".join([f"{where}{scored}", format_table(self.header(), rows), *legend])
+        return "\n".join([f"{where}{scored}", "\n\n".join(tables), *legend])
 
     def to_json(self) -> str:
         """Return everything measured, image by image, as one JSON object."""
@@ -194,6 +193,33 @@ def _accuracy_cells(accuracy: AccuracyReport | None) -> tuple[str, ...]:
         return ("-",) * 3
     summary = accuracy.summary
     return f"{summary.rel:.4f}", f"{summary.rmse:.3f}", f"{summary.delta1:.4f}"
+
+
+_DEPTH_HEADER = (
+    *("model", "REL", "RMSE m", "pooled", "d1"),
+    *("p50 diff", "p99 diff", "p99.9 diff", f"d<{AGREEMENT}"),
+)
+
+
+def _depth_cells(row: BenchmarkRow) -> tuple[str, ...]:
+    """Return errors against ground truth beside differences from the baseline."""
+    errors: tuple[str, ...] = ("-",) * 4
+    parity: tuple[str, ...] = ("-",) * 4
+    if row.accuracy:
+        s = row.accuracy.summary
+        errors = (f"{s.rel:.4f}", f"{s.rmse:.4f}", f"{s.rmse_pooled:.4f}", f"{s.delta1:.4f}")
+    if row.parity:
+        p = row.parity
+        parity = (*(f"{d:.1e}" for d in (p.p50, p.p99, p.p999)), f"{p.agreement:.4f}")
+    return (row.name, *errors, *parity)
+
+
+def _fitting(header: Sequence[str], cells: Sequence[tuple[str, ...]]) -> str:
+    """Return a table whose names are shortened until it fits the terminal."""
+    others = format_table(header[1:], [row[1:] for row in cells]).splitlines()
+    names = _shorten([row[0] for row in cells], TABLE_WIDTH - 2 - max(map(len, others)))
+    rows = [(name, *row[1:]) for name, row in zip(names, cells, strict=True)]
+    return format_table(header, rows)
 
 
 def _shorten(names: Sequence[str], width: int) -> list[str]:

@@ -90,7 +90,8 @@ def report() -> BenchmarkReport:
 
 def test_the_table_has_the_figures_and_names_protocol_and_frames(report: BenchmarkReport) -> None:
     """The ratio to the baseline is on every row."""
-    head, names, _, first, second, legend = report.table().splitlines()
+    lines = report.table().splitlines()
+    head, names, _, first, second, empty, columns, _, baseline, candidate, legend = lines
 
     assert head == "2 frames of 375x1242, scored by kitti_raw"
     assert names.split()[:4] == ["model", "type", "MB", "p50"]
@@ -99,6 +100,18 @@ def test_the_table_has_the_figures_and_names_protocol_and_frames(report: Benchma
     assert first.split() == ["PyTorch", "fp32", "7.9", *times, "1.00x", *scores, "-"]
     assert "4.00x" in second
     assert second.endswith("2.0e-04")
+    assert empty == ""
+    assert columns.split()[1:6] == ["REL", "RMSE", "m", "pooled", "d1"]
+    assert columns.endswith("p50 diff  p99 diff  p99.9 diff  d<1.01")
+    pooled = f"{accuracy(1.1).summary.rmse_pooled:.4f}"
+    errors = ["0.1000", f"{accuracy(1.1).summary.rmse:.4f}", pooled, "1.0000"]
+    assert baseline.split() == ["PyTorch", *errors, *"----"]
+    parity = report.rows[1].parity
+    assert parity is not None
+    assert candidate.split()[-4:] == [
+        *(f"{share:.1e}" for share in (parity.p50, parity.p99, parity.p999)),
+        f"{parity.agreement:.4f}",
+    ]
     assert "ms per frame" in legend
     assert legend.endswith("against PyTorch")
 
