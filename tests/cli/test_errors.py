@@ -9,10 +9,14 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from msfnet.__main__ import run
 from msfnet.cli import app
+from msfnet_train.checkpoint import save_checkpoint
+from msfnet_train.recipe import load_recipe
+from tests.networks import light_network
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
 
@@ -32,14 +36,37 @@ COMMANDS = (
 )
 
 
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return a good checkpoint, one with another network's weights, one of an unknown encoder."""
+    path = tmp_path_factory.mktemp("checkpoints") / "trained.ckpt"
+    config = "network.decoder_width=0.125", "network.usf_width=8", "network.usf_output=16"
+    recipe = load_recipe("nyu_mini", ["network.encoder=mobilenetv3_small_100", *config])
+    save_checkpoint(path, light_network(), recipe)
+    files = {"trained.ckpt": path.read_bytes()}
+    save_checkpoint(path, light_network(), load_recipe("nyu_mini", config))
+    files["other.ckpt"] = path.read_bytes()
+    content = torch.load(path)
+    content["msfnet"]["recipe"]["network"]["encoder"] = "resnet19"
+    torch.save(content, path)
+    return {**files, "unknown.ckpt": path.read_bytes()}
+
+
 @pytest.fixture
-def folder(tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    tmp_path: Path,
+    photo: NDArray[np.uint8],
+    checkpoints: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """Work in a folder with a good model, bad models, an image, and data without ground truth."""
     onnx.save(conv_model(network_spec()), tmp_path / "good.onnx")
     (tmp_path / "corrupt.onnx").write_bytes(b"\x08\x0anothing that could be a model")
     (tmp_path / "empty.onnx").touch()
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "corrupt.ckpt").write_bytes(b"no checkpoint")
+    for name, checkpoint in checkpoints.items():
+        (tmp_path / name).write_bytes(checkpoint)
     (tmp_path / "bare.engine").write_bytes(b"an engine without a manifest")
     (tmp_path / "typo.toml").write_text('[data]\nlayuot = "nyu"\n')
     (tmp_path / "file").write_text("in the way of a folder")
@@ -111,6 +138,18 @@ BAD = {
     "train quick --data images --out out --set trainer.epochs=many": "trainer.epochs",
     # a wrong size
     "export corrupt.ckpt out.onnx --size 228": "HxW",
+    "export other.ckpt out.onnx": "do not fit the network its recipe describes",
+    "export unknown.ckpt out.onnx": "unknown encoder 'resnet19'",
+    "export trained.ckpt out.onnx --size 64x64 --no-fold speed": "no pass 'speed'",
+    "export trained.ckpt out.onnx --size 64x64 --dynamic size": "--graph network",
+    "export trained.ckpt out.onnx --size 70x64 --graph network --dynamic size": "multiples of 32",
+    "export trained.ckpt out.onnx --dynamic depth": "choose batch, size or both",
+    "export trained.ckpt out.onnx --data none": "none does not exist",
+    "export trained.ckpt out.bin": "does not end in .onnx",
+    "export trained.ckpt good.onnx": "--force",
+    "calibrate good.onnx good.onnx --data images": "--force",
+    "inspect trained.ckpt --plot blocks.png": "holds no list of blocks",
+    "inspect good.onnx --plot file/blocks.png": "holds no list of blocks",
     "export corrupt.ckpt out.onnx --size 8x8": "out of range",
     "export corrupt.ckpt out.onnx --frame-size 12x": "HxW",
     "data synthesize out --layout nyu --size big": "HxW",
@@ -159,6 +198,7 @@ BAD_USAGE = {
     "calibrate good.onnx out.onnx": "--data",
     "data synthesize out": "--layout",
     "export corrupt.ckpt out.onnx --graph whole": "--graph",
+    "export corrupt.ckpt out.onnx --verify closely": "--verify",
     "launch": "launch",
     "stream good.onnx images --frames many": "--frames",
 }
