@@ -17,6 +17,9 @@ from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_bytes, read_raw
 from msfnet_runtime.sources.kitti import read_calibration_file
 
+ScanDepth = Literal["camera_z", "lidar_x"]
+"""What a projected scan's depth is: the camera's z, or the scanner's own x."""
+
 
 class DepthEncoding(Enum):
     """How a depth image stores metres. Declared per data set, never guessed."""
@@ -117,7 +120,7 @@ def project_velodyne(
     points: NDArray[np.floating],
     calibration: KittiCalibration,
     size: tuple[int, int],
-    depth: Literal["camera_z", "lidar_x"] = "camera_z",
+    depth: ScanDepth = "camera_z",
 ) -> NDArray[np.float32]:
     """Project a scan into the image plane, as monodepth's evaluation does (Garg et al. 2016).
 

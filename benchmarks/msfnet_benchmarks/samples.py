@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.ground_truth import (
     DepthEncoding,
     KittiCalibration,
+    ScanDepth,
     load_kitti_calibration,
     project_velodyne,
     read_depth,
@@ -79,20 +80,21 @@ def open_samples(
         raise MsfnetError(f"{path} does not exist; check the path of the data set")
     if ground_truth == "nyu_depth":
         return nyu_samples(path, split)
-    if ground_truth == "velodyne":
-        return kitti_raw_samples(path)
-    return kitti_improved_samples(path)
+    if ground_truth == "improved":
+        return kitti_improved_samples(path)
+    return kitti_raw_samples(path, "camera_z" if ground_truth == "velodyne" else "lidar_x")
 
 
-def kitti_raw_samples(path: Path) -> list[Sample]:
+def kitti_raw_samples(path: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
     """Return the frames of KITTI raw drives that have a velodyne scan."""
-    samples = [sample for drive in kitti.find_drives(path) for sample in scanned_frames(drive)]
+    drives = kitti.find_drives(path)
+    samples = [sample for drive in drives for sample in scanned_frames(drive, depth)]
     if not samples:
         raise MsfnetError(f"no frame in {path} has a scan in velodyne_points/data; add the scans")
     return samples
 
 
-def scanned_frames(drive: Path) -> list[Sample]:
+def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
     """Return the frames of one drive that have a scan; there may be none.
 
     Raises:
@@ -109,7 +111,7 @@ def scanned_frames(drive: Path) -> list[Sample]:
             name=f"{drive.name}/{image.stem}",
             image_path=image,
             depth_path=(scan := scans[int(image.stem)]),
-            depth_reader=partial(_read_scan, scan, calibration),
+            depth_reader=partial(_read_scan, scan, calibration, depth),
             intrinsics=camera,
             unit="float32 scans, metres",
         )
@@ -123,9 +125,9 @@ def _numbered(files: Iterable[Path]) -> dict[int, Path]:
 
 
 def _read_scan(
-    path: Path, calibration: KittiCalibration, size: tuple[int, int]
+    path: Path, calibration: KittiCalibration, depth: ScanDepth, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    return project_velodyne(read_velodyne(path), calibration, size)
+    return project_velodyne(read_velodyne(path), calibration, size, depth)
 
 
 def kitti_improved_samples(path: Path) -> list[Sample]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from msfnet_benchmarks.protocols import PROTOCOLS, find_protocol
+from msfnet_benchmarks.samples import open_samples
 from msfnet_runtime import MsfnetError
 
 KITTI_REGIONS = (
@@ -211,3 +213,17 @@ def test_an_unknown_name_is_answered_with_the_known() -> None:
     """All of them, in one line."""
     with pytest.raises(MsfnetError, match=r"nyu_hu.*kitti_adabins"):
         find_protocol("kitti")
+
+
+def test_lidar_x_is_another_ground_truth_and_only_by_name(real_data: Path) -> None:
+    """A real scan: the same pixels, in the median 0.27 m deeper than camera z."""
+    drive = real_data / "kitti_raw/2011_09_26/2011_09_26_drive_0013_sync"
+
+    depths = [
+        open_samples(drive, PROTOCOLS[name].ground_truth)[0].ground_truth((375, 1242))
+        for name in ("kitti_raw", "kitti_raw_lidar_x")
+    ]
+
+    seen = (depths[0] > 0) & (depths[1] > 0)
+    assert seen.sum() > 10_000
+    assert np.median((depths[1] - depths[0])[seen]) == pytest.approx(0.27, abs=0.08)
