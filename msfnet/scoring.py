@@ -159,7 +159,8 @@ def evaluate_model(
     protocol = find_protocol(request.protocol) if request.protocol else None
     outputs.check()
     with ExitStack() as stack:
-        model, reference = (_open(path, request.provider, stack) for path in _models(request))
+        model = _open(request.model, request.provider, stack)
+        reference = _open(request.against, request.provider, stack)
         report = EvaluationReport()
         if request.data and protocol:
             report = _score(request, protocol, alignment, model, reference, outputs, progress)
@@ -171,10 +172,6 @@ def evaluate_model(
         with atomic_path(outputs.json) as partial:
             partial.write_text(report.to_json() + "\n", encoding="utf-8")
     return report
-
-
-def _models(request: EvaluationRequest) -> tuple[Path | None, Path | None]:
-    return request.model, request.against
 
 
 def _open(path: Path | None, provider: str, stack: ExitStack) -> DepthEstimator | None:
@@ -195,23 +192,14 @@ def _score(
     """Score what was opened and write what shows single images."""
     assert request.data is not None
     found = open_samples(request.data, protocol.ground_truth, request.samples)
-    samples, skipped = spread(found, request.max_frames), 0
+    samples = spread(found, request.max_frames)
     estimator: Estimator = model or _stored(request, samples, protocol)
     if reference is None:
-        report = EvaluationReport(
-            evaluate(
-                *(estimator, samples, protocol),
-                alignment=alignment,
-                skipped=skipped,
-                progress=progress,
-            )
-        )
+        accuracy = evaluate(estimator, samples, protocol, alignment=alignment, progress=progress)
+        report = EvaluationReport(accuracy)
     else:
         comparison = compare_models(
-            *(estimator, reference, samples, protocol),
-            alignment=alignment,
-            skipped=skipped,
-            progress=progress,
+            estimator, reference, samples, protocol, alignment=alignment, progress=progress
         )
         report = EvaluationReport(comparison.candidate, comparison)
     assert report.accuracy is not None
