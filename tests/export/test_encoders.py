@@ -10,8 +10,7 @@ import torch
 from msfnet_export import build_engine, convert_fp16, export_network
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet, NetworkConfig
-
-FORBIDDEN = {"ArgMin", "TopK", "Gather", "GatherND", "Where", "Transpose", "Shape", "Expand"}
+from tests.networks import FORBIDDEN
 
 slow = pytest.mark.slow
 

@@ -9,15 +9,14 @@ from torch.nn import functional
 
 from msfnet_export.lowering import (
     PASSES,
-    FixedAveragePool,
     FoldedUpBlock,
     OffsetConv,
     double_in_decoder,
     fold_up_block,
     lower,
     merge_pair,
-    pooling_matrix,
 )
+from msfnet_export.pooling import FixedAveragePool, pooling_matrix
 from msfnet_runtime import MsfnetError
 from msfnet_train.blocks import DecoderBlock, SubPixelUpsample, UpsampleStageFusion, initialise
 from tests.networks import light_network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from msfnet_calibration import onnx_files
 from msfnet_calibration.onnx_files import count_operators, load_model
-from msfnet_export import ExportReport, export_checkpoint, export_network, lowering
+from msfnet_export import export_checkpoint, export_network, lowering
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.preprocess import finish, prepare
@@ -21,13 +21,15 @@ from msfnet_train import load_checkpoint
 from msfnet_train.blocks import SubPixelUpsample
 from msfnet_train.checkpoint import save_checkpoint
 from msfnet_train.recipe import at_size, load_recipe
-from tests.networks import DEPLOY_SIZE, FRAME_SIZE, NETWORK_SIZE, Exports, Strided, light_network
-
-FORBIDDEN = {
-    *("ArgMax", "ArgMin", "TopK", "Gather", "GatherND", "Where", "Transpose"),
-    *("NonZero", "Loop", "If", "Shape", "Expand", "Identity", "BatchNormalization"),
-}
-"""What a careless export of pooling, shuffles and minima leaves in the graph."""
+from tests.networks import (
+    DEPLOY_SIZE,
+    FORBIDDEN,
+    FRAME_SIZE,
+    NETWORK_SIZE,
+    Exports,
+    Strided,
+    light_network,
+)
 
 
 class Treacherous(Strided):
@@ -132,80 +134,6 @@ def test_every_value_has_a_shape(exports: Exports) -> None:
     assert set(noted) == set(made)
     for name, answer in zip(made, answers, strict=True):
         assert noted[name] == list(answer.shape), name
-
-
-@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64), (3, 160, 224)])
-def test_a_dynamic_graph_answers_at_sizes_it_was_not_exported_at(
-    dynamic: ExportReport, exports: Exports, shape: tuple[int, int, int]
-) -> None:
-    """PyTorch is the reference; values' shapes are fractions of the input's."""
-    count, height, width = shape
-    spec = at_size(dynamic.artifact.spec, (height, width))
-    batch = np.concatenate([prepare(random_image((height, width), i), spec) for i in range(count)])
-
-    with open_engine(dynamic.artifact.path) as engine, torch.inference_mode():
-        answer = engine.infer(batch)
-        expected = exports.network(torch.from_numpy(batch)).numpy()
-
-    np.testing.assert_allclose(answer, expected, rtol=1e-4)
-    assert dynamic.artifact.spec.inputs[0].shape == ("batch", 3, "height", "width")
-    assert dynamic.artifact.spec.outputs[0].shape == ("batch", 1, "height/2", "width/2")
-
-
-@pytest.fixture(scope="module")
-def dynamic(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """Export the light network with nothing fixed."""
-    path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
-    return export_network(exports.network, path, size=(64, 96), dynamic=("batch", "size"))
-
-
-def test_a_dynamic_graph_is_proven_at_several_sizes_and_batches(dynamic: ExportReport) -> None:
-    """The report says at which."""
-    assert (1, 3, 64, 96) in dynamic.parity.shapes
-    assert len({shape[2:] for shape in dynamic.parity.shapes}) >= 3
-    assert {shape[0] for shape in dynamic.parity.shapes} == {1, 2, 3}
-    assert not FORBIDDEN & set(dynamic.operators)
-
-
-def test_a_deploy_graph_takes_several_frames_where_asked(exports: Exports, tmp_path: Path) -> None:
-    """Each as if it came alone."""
-    report = export_network(
-        exports.network,
-        tmp_path / "model.onnx",
-        size=DEPLOY_SIZE,
-        graph="deploy",
-        frame_size=FRAME_SIZE,
-        spec=exports.plain.artifact.spec,
-        dynamic=["batch"],
-    )
-    frames = np.stack([random_image(FRAME_SIZE, seed) for seed in (5, 6)])
-
-    with (
-        open_engine(report.artifact.path) as several,
-        open_engine(exports.deploy.artifact.path) as single,
-    ):
-        together = several.infer(frames)
-        alone = np.concatenate([single.infer(frame[None]) for frame in frames])
-
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
-
-
-class SizeInside(Strided):
-    """Adds a ramp over the columns of the size it was exported at."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Right at one size only."""
-        output = super().forward(image)
-        return output + torch.linspace(0, 1, int(output.shape[-1]))
-
-
-def test_a_network_that_knows_its_size_cannot_be_dynamic(tmp_path: Path) -> None:
-    """The gate runs other sizes, finds out, and nothing is written."""
-    export_network(SizeInside(), tmp_path / "fixed.onnx", size=(64, 64))
-
-    with pytest.raises(MsfnetError, match=r"does not run|do not fit"):
-        export_network(SizeInside(), tmp_path / "open.onnx", size=(64, 64), dynamic=["size"])
-    assert [path.name for path in tmp_path.iterdir()] == ["fixed.onnx"]
 
 
 def test_a_block_that_departs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
