@@ -1,6 +1,6 @@
 """Turns checkpoints into ONNX files and ONNX files into engines.
 
-The names are imported when first used: building an engine needs neither torch nor onnx.
+Building an engine needs neither torch nor onnx; the other names are imported when first used.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from msfnet_export.build_engine import build_engine  # now: its file has the same name
+
 _HOMES = {
     "ExportReport": "msfnet_export.to_onnx",
-    "build_engine": "msfnet_export.build_engine",
     "convert_fp16": "msfnet_export.precision",
     "export_checkpoint": "msfnet_export.to_onnx",
     "export_network": "msfnet_export.to_onnx",
 }
 
 if TYPE_CHECKING:
-    from msfnet_export.build_engine import build_engine
     from msfnet_export.precision import convert_fp16
     from msfnet_export.to_onnx import ExportReport, export_checkpoint, export_network
 

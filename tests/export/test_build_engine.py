@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from msfnet_calibration import quantize_int8
+from msfnet_calibration.onnx_files import save_model
 from msfnet_export import build_engine, convert_fp16
 from msfnet_export.build_engine import known_architectures
 from msfnet_export.parity import random_image
@@ -97,6 +100,44 @@ def test_a_file_that_only_claims_fp16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MsfnetError, match="says fp16 but holds no such layer"):
         build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
+
+
+def mixed(op_type: str) -> onnx.ModelProto:
+    """Return a network graph in which an FP16 value meets an FP32 one in ``usf.rdr``."""
+    model = conv_model(network_spec(precision="fp16"))
+    graph = model.graph
+    graph.node[0].output[0] = "conv"
+    graph.node.extend(
+        [
+            helper.make_node("Cast", ["conv"], ["half"], "cast", to=TensorProto.FLOAT16),
+            helper.make_node(op_type, ["half", "conv"], ["prediction"], "usf.rdr.join"),
+        ]
+    )
+    if op_type == "Concat":
+        graph.node[-1].attribute.append(helper.make_attribute("axis", 1))
+    return model
+
+
+@needs_rtx
+@pytest.mark.parametrize("op_type", ["Add", "Concat", "MatMul"])
+def test_mixed_types_are_refused_before_the_builder_by_name(
+    tmp_path: Path, op_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strong typing allows none; the line names the node after its module."""
+    onnx.save(mixed(op_type), tmp_path / "model.onnx")
+    builder = sys.modules["msfnet_export.build_engine"]
+    monkeypatch.setattr(builder, "_configure", lambda *_: pytest.fail("too late"))
+
+    with pytest.raises(MsfnetError, match=rf"{op_type} usf\.rdr\.join: .*same"):
+        build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
+
+
+def test_an_export_never_writes_mixed_types(tmp_path: Path) -> None:
+    """Found when the file is saved, on machines without TensorRT as well."""
+    with pytest.raises(MsfnetError, match=r"types or shapes do not fit: .*usf\.rdr\.join"):
+        save_model(mixed("Add"), tmp_path / "model.onnx", network_spec())
+    assert not list(tmp_path.iterdir())
 
 
 @needs_rtx
