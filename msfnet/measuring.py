@@ -23,7 +23,8 @@ from msfnet_benchmarks.report import (
     check_page_path,
     describe_environment,
 )
-from msfnet_benchmarks.samples import Sample, open_samples
+from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.samples import open_samples
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError
 from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.files import check_writable, sha256

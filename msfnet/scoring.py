@@ -17,7 +17,8 @@ from msfnet_benchmarks.alignment import Alignment, find_alignment
 from msfnet_benchmarks.comparison import ComparisonReport, compare_models
 from msfnet_benchmarks.predictions import PredictionFolder
 from msfnet_benchmarks.protocols import Protocol, find_protocol
-from msfnet_benchmarks.samples import Sample, open_samples
+from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.samples import open_samples
 from msfnet_benchmarks.sheet import pick_rows, write_sheet
 from msfnet_benchmarks.steadiness import FlickerReport, measure_flicker
 from msfnet_runtime import DepthEstimator, MsfnetError
@@ -192,14 +193,22 @@ def _score(
     """Score what was opened and write what shows single images."""
     assert request.data is not None
     found = open_samples(request.data, protocol.ground_truth, request.samples)
-    samples = spread(found, request.max_frames)
+    samples, skipped = spread(found, request.max_frames), len(found.without_ground_truth)
     estimator: Estimator = model or _stored(request, samples, protocol)
     if reference is None:
-        accuracy = evaluate(estimator, samples, protocol, alignment=alignment, progress=progress)
+        accuracy = evaluate(
+            estimator, samples, protocol, alignment=alignment, skipped=skipped, progress=progress
+        )
         report = EvaluationReport(accuracy)
     else:
         comparison = compare_models(
-            estimator, reference, samples, protocol, alignment=alignment, progress=progress
+            estimator,
+            reference,
+            samples,
+            protocol,
+            alignment=alignment,
+            skipped=skipped,
+            progress=progress,
         )
         report = EvaluationReport(comparison.candidate, comparison)
     assert report.accuracy is not None

@@ -18,7 +18,7 @@ from msfnet_benchmarks.alignment import Alignment
 from msfnet_benchmarks.deployment import DeploymentAccumulator, DeploymentReport
 from msfnet_benchmarks.metrics import DepthMetrics, DepthSummary, MetricsAccumulator
 from msfnet_benchmarks.protocols import PROTOCOLS, Protocol
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.files import atomic_path

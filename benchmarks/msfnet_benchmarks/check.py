@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from msfnet_benchmarks.samples import Sample, mapped_frames, nyu_samples, scanned_frames
+from msfnet_benchmarks.kitti_samples import mapped_frames, scanned_frames
+from msfnet_benchmarks.nyu_samples import nyu_samples
+from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.progress import Progress, silent

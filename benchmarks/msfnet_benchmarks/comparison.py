@@ -15,7 +15,7 @@ from msfnet_benchmarks.accuracy import (
 from msfnet_benchmarks.alignment import Alignment
 from msfnet_benchmarks.parity import ParityAccumulator, ParityReport
 from msfnet_benchmarks.protocols import Protocol
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime.progress import Progress, silent
 

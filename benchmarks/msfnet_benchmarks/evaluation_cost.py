@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 
 from msfnet_benchmarks.accuracy import Estimator, evaluate, read_sample
 from msfnet_benchmarks.protocols import PROTOCOLS
-from msfnet_benchmarks.samples import Sample, open_samples
+from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.samples import open_samples
 from msfnet_benchmarks.synthesize import synthesize_nyu
 from msfnet_runtime import DepthEstimator, MsfnetError
 from msfnet_runtime.progress import Progress, silent

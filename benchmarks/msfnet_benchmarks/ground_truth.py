@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_bytes, read_raw
-from msfnet_runtime.sources.kitti import read_calibration_file
+from msfnet_runtime.sources.kitti import CAMERA, read_calibration_file
 
 ScanDepth = Literal["camera_z", "lidar_x"]
 """What a projected scan's depth is: the camera's z, or the scanner's own x."""
@@ -44,6 +44,11 @@ class DepthEncoding(Enum):
         return f"{self.dtype}, {self.scale}"
 
 
+DepthStorage = Literal["uint8_10m", "uint16_mm", "uint16_256", "float32_m", "velodyne"]
+"""How a list stores its depth: a :class:`DepthEncoding` by its name in small letters, metres (in
+NYU's labelled set), or scans."""
+
+
 def read_depth(path: Path, encoding: DepthEncoding) -> NDArray[np.float32]:
     """Return a depth image in metres, (H, W) float32, 0 where nothing was measured.
 
@@ -59,6 +64,11 @@ def read_depth(path: Path, encoding: DepthEncoding) -> NDArray[np.float32]:
     if not stored.any():
         raise MsfnetError(f"{path} holds no depth at all; remove it from the data set")
     return np.asarray(stored, np.float32) * np.float32(encoding.metres)
+
+
+def read_encoded(path: Path, encoding: DepthEncoding, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a depth image in metres whatever size its image has; for a sample's reader."""
+    return read_depth(path, encoding)
 
 
 def read_velodyne(path: Path) -> NDArray[np.float32]:
@@ -78,10 +88,10 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class KittiCalibration:
-    """What projects a scan into the left colour camera; KITTI's names, row-major."""
+    """What projects a scan into a colour camera; KITTI's names, row-major."""
 
-    p_rect_02: NDArray[np.float64]
-    """(3, 4): rectified camera 0 to pixels of camera 2."""
+    p_rect: NDArray[np.float64]
+    """(3, 4): rectified camera 0 to pixels of the camera."""
     r_rect_00: NDArray[np.float64]
     """(3, 3): camera 0 to rectified camera 0."""
     tr_velo_to_cam: NDArray[np.float64]
@@ -92,14 +102,18 @@ class KittiCalibration:
         count = len(points)
         velodyne = np.column_stack([points.astype(np.float64), np.ones(count)])
         camera = np.column_stack([velodyne @ (self._rectified()).T, np.ones(count)])
-        return np.asarray(camera @ self.p_rect_02.T)
+        return np.asarray(camera @ self.p_rect.T)
 
     def _rectified(self) -> NDArray[np.float64]:
         return np.asarray(self.r_rect_00 @ self.tr_velo_to_cam)
 
 
-def load_kitti_calibration(folder: Path) -> KittiCalibration:
+def load_kitti_calibration(folder: Path, camera: str = CAMERA) -> KittiCalibration:
     """Read a date's ``calib_cam_to_cam.txt`` and ``calib_velo_to_cam.txt``.
+
+    Args:
+        folder: of the date.
+        camera: ``image_02``, the left colour camera, or ``image_03``, the right one.
 
     Raises:
         MsfnetError: a file or an entry is missing.
@@ -108,7 +122,7 @@ def load_kitti_calibration(folder: Path) -> KittiCalibration:
     velodyne = read_calibration_file(Path(folder) / "calib_velo_to_cam.txt")
     try:
         return KittiCalibration(
-            cameras["P_rect_02"].reshape(3, 4),
+            cameras[f"P_rect_{camera[-2:]}"].reshape(3, 4),
             cameras["R_rect_00"].reshape(3, 3),
             np.column_stack([velodyne["R"].reshape(3, 3), velodyne["T"]]),
         )

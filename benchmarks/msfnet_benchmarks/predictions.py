@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import read_sample
 from msfnet_benchmarks.protocols import Protocol
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.images import read_raw
 

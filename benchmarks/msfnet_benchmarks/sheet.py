@@ -19,7 +19,7 @@ from msfnet_benchmarks.figures import (
     write_figure,
 )
 from msfnet_benchmarks.protocols import Protocol
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 
 _POINT = 5
 """Pixels that a point of sparse ground truth is widened to, for the eye alone."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import evaluate
 from msfnet_benchmarks.protocols import PROTOCOLS
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import CameraIntrinsics, DepthMap, Frame, MsfnetError
 
 SIZE = (375, 1242)

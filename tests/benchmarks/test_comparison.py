@@ -12,7 +12,7 @@ from msfnet_benchmarks.accuracy import evaluate
 from msfnet_benchmarks.comparison import compare_models
 from msfnet_benchmarks.parity import ParityAccumulator
 from msfnet_benchmarks.protocols import PROTOCOLS
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.sheet import pick_rows, write_sheet
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.accuracy import AccuracyAccumulator
 from msfnet_benchmarks.parity import ParityAccumulator
 from msfnet_benchmarks.protocols import PROTOCOLS
-from msfnet_benchmarks.samples import Sample
+from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.steadiness import measure_flicker
 from msfnet_runtime import DepthMap, Frame
 

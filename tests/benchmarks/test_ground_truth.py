@@ -16,11 +16,11 @@ from msfnet_benchmarks.ground_truth import (
     read_depth,
     read_velodyne,
 )
-from msfnet_benchmarks.samples import kitti_improved_samples
+from msfnet_benchmarks.kitti_samples import kitti_improved_samples
 from msfnet_runtime import MsfnetError
 
 STRAIGHT = KittiCalibration(
-    p_rect_02=np.array([[10.0, 0, 20, 0], [0, 10, 15, 0], [0, 0, 1, 0]]),
+    p_rect=np.array([[10.0, 0, 20, 0], [0, 10, 15, 0], [0, 0, 1, 0]]),
     r_rect_00=np.eye(3),
     tr_velo_to_cam=np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.25]]),
 )
@@ -32,7 +32,7 @@ def project_one_by_one(
 ) -> NDArray[np.float64]:
     """Project point after point in plain Python: the reference."""
     depth = np.zeros(size)
-    matrix = calibration.p_rect_02 @ np.vstack(
+    matrix = calibration.p_rect @ np.vstack(
         [calibration.r_rect_00 @ calibration.tr_velo_to_cam, [0, 0, 0, 1]]
     )
     for x, y, z, _ in points.astype(float):
@@ -195,7 +195,7 @@ def test_the_real_calibration_is_read(real_data: Path) -> None:
     """Focal length and baseline as printed in the file."""
     calibration = load_kitti_calibration(real_data / "kitti_raw/2011_09_26")
 
-    assert calibration.p_rect_02[0, 0] == pytest.approx(721.5377)
+    assert calibration.p_rect[0, 0] == pytest.approx(721.5377)
     assert calibration.tr_velo_to_cam[2, 3] == pytest.approx(-0.2717806)
     np.testing.assert_allclose(
         calibration.r_rect_00 @ calibration.r_rect_00.T, np.eye(3), atol=1e-4

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from msfnet_benchmarks.ground_truth import load_kitti_calibration, read_velodyne
-from msfnet_benchmarks.samples import kitti_raw_samples, nyu_samples
+from msfnet_benchmarks.kitti_samples import kitti_raw_samples
+from msfnet_benchmarks.nyu_samples import nyu_samples
 from msfnet_benchmarks.synthesize import AZIMUTHS, synthesize_kitti, synthesize_nyu
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.sources.kitti import KittiDrive

@@ -86,17 +86,17 @@ def calibration_folder(drive: Path) -> Path:
     return drive.parent
 
 
-def read_intrinsics(folder: Path) -> CameraIntrinsics | None:
-    """Return the left colour camera of a date's ``calib_cam_to_cam.txt``; None without it."""
+def read_intrinsics(folder: Path, camera: str = CAMERA) -> CameraIntrinsics | None:
+    """Return a colour camera of a date's ``calib_cam_to_cam.txt``; None without the file."""
     file = folder / "calib_cam_to_cam.txt"
     if not file.exists():
         return None
-    values = read_calibration_file(file)
+    values, number = read_calibration_file(file), camera[-2:]
     try:
-        projection = values["P_rect_02"].reshape(3, 4)
-        width, height = values["S_rect_02"]
+        projection = values[f"P_rect_{number}"].reshape(3, 4)
+        width, height = values[f"S_rect_{number}"]
     except (KeyError, ValueError):
-        raise MsfnetError(f"{file} lacks P_rect_02 or S_rect_02; replace it") from None
+        raise MsfnetError(f"{file} lacks P_rect_{number} or S_rect_{number}; replace it") from None
     return CameraIntrinsics(
         fx=float(projection[0, 0]),
         fy=float(projection[1, 1]),

@@ -1,0 +1,93 @@
+"""Reads the text lists by which the field splits KITTI and NYU Depth V2.
+
+One entry a line, of words: BTS's ``image depth focal`` (Lee et al. 2019; ``None`` where there is
+no improved depth), monodepth2's ``date/drive index l|r`` (Godard et al. 2019), and plain lists of
+image paths, of which monodepth's have the right image behind the left one. Paths start at the
+data's root, with a leading slash or without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.images import IMAGE_SUFFIXES
+
+_SIDES = {"l": "image_02", "r": "image_03"}
+
+
+@dataclass(frozen=True)
+class ListEntry:
+    """One line: where its image lies, and what the list says of its depth."""
+
+    image: PurePosixPath
+    """From the data's root; the suffix may be another on the disk."""
+    depth: PurePosixPath | None = None
+    """From the data's root; None where the list names none."""
+    declared_none: bool = False
+    """The list says that there is no depth map for this image."""
+
+
+def find_list(name: str, data: Path) -> Path:
+    """Return the list file of that name, from here or from the data's folder.
+
+    Raises:
+        MsfnetError: there is none.
+    """
+    for file in (Path(name), data / name):
+        if file.is_file():
+            return file
+    raise MsfnetError(f"no list file {name} here or in {data}; check its path")
+
+
+def read_split_list(file: Path) -> list[ListEntry]:
+    """Return the entries of a list.
+
+    Raises:
+        MsfnetError: unreadable, empty, or a line in none of the formats.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise MsfnetError(f"{file} is not a readable list; check the path") from None
+    entries = [_entry(line.split(), file, n) for n, line in enumerate(lines, 1) if line.strip()]
+    if not entries:
+        raise MsfnetError(f"{file} is empty; fill the list")
+    return entries
+
+
+def _entry(words: Sequence[str], file: Path, number: int) -> ListEntry:
+    if len(words) == 3 and words[1].isdecimal() and words[2] in _SIDES:
+        name = f"{int(words[1]):010d}.png"
+        return ListEntry(_path(words[0]) / _SIDES[words[2]] / "data" / name)
+    if len(words) <= 3 and _is_image(words[0]):
+        second = words[1] if len(words) > 1 else ""
+        if second == "None":
+            return ListEntry(_path(words[0]), declared_none=True)
+        if not second or "image_03/data/" in second:
+            return ListEntry(_path(words[0]))
+        if _is_image(second):
+            return ListEntry(_path(words[0]), _path(second))
+    raise MsfnetError(
+        f"{file}, line {number}: neither `image depth focal` nor `date/drive index l` nor an image "
+        "path; mend the list"
+    )
+
+
+def _path(text: str) -> PurePosixPath:
+    return PurePosixPath(text.lstrip("/"))
+
+
+def _is_image(text: str) -> bool:
+    return PurePosixPath(text).suffix.lower() in IMAGE_SUFFIXES
+
+
+def existing_image(path: Path) -> Path:
+    """Return the file itself, or the one that has it as ``.jpg`` for ``.png`` or the reverse."""
+    if not path.is_file():
+        other = path.with_suffix(".jpg" if path.suffix == ".png" else ".png")
+        if other.is_file():
+            return other
+    return path
