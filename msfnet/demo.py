@@ -16,7 +16,7 @@ from msfnet_runtime import EngineArtifact, MsfnetError
 if TYPE_CHECKING:
     from msfnet_benchmarks.report import BenchmarkReport
     from msfnet_runtime.pipeline import StreamReport
-    from msfnet_train.module import TrainReport
+    from msfnet_train.run import TrainReport
 
 MARKER = ".msfnet-demo"
 """Tells a demo's folder from any other, so that ``--force`` removes nothing else."""
@@ -144,8 +144,8 @@ def _synthesize(data: Path, seed: int) -> None:
 
 
 def _train(out: Path, seed: int) -> TrainReport:
-    from msfnet_train.module import train
     from msfnet_train.recipe import load_recipe
+    from msfnet_train.run import train
 
     recipe = load_recipe("quick", [f"trainer.seed={seed}"])
     with progress("train") as report:

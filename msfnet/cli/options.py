@@ -35,3 +35,17 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_names(text: str) -> tuple[str, ...]:
     """Read a list separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas.
+
+    Raises:
+        MsfnetError: something else.
+    """
+    from msfnet_runtime.errors import MsfnetError
+
+    names = parse_names(text)
+    if not all(name.isdecimal() for name in names):
+        raise MsfnetError(f"seeds {text!r} are not whole numbers; write for instance 0,1")
+    return tuple(int(name) for name in names)

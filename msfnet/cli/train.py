@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.options import parse_names, parse_seeds
 from msfnet.console import say
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="Recipe: nyu, kitti, nyu_mini, quick, or a TOML file.")
+        str,
+        typer.Argument(help="Recipe: nyu, nyu_ablation, kitti, nyu_mini, quick, or a TOML file."),
     ],
     data: Annotated[Path, typer.Option("--data", help="Training data in the recipe's layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and logs.")],
@@ -23,13 +25,43 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Override a recipe key, e.g. trainer.epochs=5. Repeatable."),
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out samples that cannot be used.")
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Train the five rows of the paper's Table III.")
+    ] = False,
+    rows: Annotated[
+        str, typer.Option(help="With --ablation: only these, e.g. baseline,usf+eda+batch_loss.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="With --ablation: train with each, e.g. 0,1.")] = "",
 ) -> None:
-    """Train MSFNet from a recipe; checkpoints, logs and the recipe itself land in OUT.
+    """Train MSFNet from a recipe; checkpoints, logs, pictures and the recipe land in OUT.
 
     Example: msfnet train nyu_mini --data data/nyu_mini --out runs/nyu_mini
     """
-    from msfnet_train.module import train as run_training
+    from msfnet_runtime.errors import MsfnetError
+    from msfnet_train.ablation import run_ablation
+    from msfnet_train.network import TABLE_III
     from msfnet_train.recipe import load_recipe
+    from msfnet_train.run import is_main_process
+    from msfnet_train.run import train as run_training
 
-    report = run_training(load_recipe(recipe, setting or ()), data, out, resume=resume)
-    say(report.text())
+    chosen = load_recipe(recipe, setting or ())
+    if not ablation:
+        if rows or seeds:
+            raise MsfnetError("--rows and --seeds go with --ablation; for one run use --set")
+        result = run_training(chosen, data, out, resume=resume, skip_bad=skip_bad).text()
+    else:
+        result = run_ablation(
+            chosen,
+            data,
+            out,
+            rows=parse_names(rows) or tuple(TABLE_III),
+            seeds=parse_seeds(seeds or str(chosen.trainer.seed)),
+            resume=resume,
+            skip_bad=skip_bad,
+            report=say,
+        ).text()
+    if is_main_process():
+        say(result)

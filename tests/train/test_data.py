@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.samples import nyu_samples
+from msfnet_benchmarks.nyu_samples import nyu_samples
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_image, read_raw
 from msfnet_runtime.preprocess import prepare
@@ -21,11 +21,11 @@ from msfnet_train.data import (
     crop_pair,
     join_training,
     join_validation,
-    open_split,
     scatter_depth,
     to_target,
 )
 from msfnet_train.recipe import DataConfig, Recipe, at_size, load_recipe
+from msfnet_train.split import open_split
 from tests.train.datasets import nyu_recipe, write_nyu
 
 
@@ -245,7 +245,7 @@ def test_a_real_frame_and_its_scan_become_a_pair(real_data: Path) -> None:
 def test_real_pairs_are_read_at_the_papers_sizes(real_data: Path) -> None:
     """NYU: 228x304, 114x152, inverse depth between 1 and 100, and the lists' own lengths."""
     recipe = load_recipe("nyu")
-    config = replace(recipe.data, validation_list="val")
+    config = replace(recipe.data, validation_list="val", validation_depth="uint8_10m")
     recipe = replace(recipe, data=config)
 
     split = open_split(config, real_data / "nyu_mini")

@@ -36,8 +36,9 @@ def millions(module: nn.Module | None) -> float:
 
 def paper_network(row: str) -> MSFNet:
     """Return a row of Table III with the paper's encoder, without memory for its weights."""
+    usf, attention, _ = TABLE_III[row]
     with torch.device("meta"):
-        return MSFNet(NetworkConfig(pretrained=False, **TABLE_III[row].network))
+        return MSFNet(NetworkConfig(pretrained=False, usf=usf, attention=attention))
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ def minimal(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    """The paper's two, the light one on real data, the demo's."""
-    assert recipe_names() == ["kitti", "nyu", "nyu_mini", "quick"]
+    """The paper's three, the light one on real data, the demo's."""
+    assert recipe_names() == ["kitti", "nyu", "nyu_ablation", "nyu_mini", "quick"]
 
 
-@pytest.mark.parametrize("name", ["kitti", "nyu", "nyu_mini", "quick"])
+@pytest.mark.parametrize("name", ["kitti", "nyu", "nyu_ablation", "nyu_mini", "quick"])
 def test_every_shipped_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     """Named after its file, with notes, a known protocol and a spec that fits its size."""
     recipe = load_recipe(name)

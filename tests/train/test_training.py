@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from msfnet_benchmarks.accuracy import evaluate
@@ -21,11 +21,13 @@ from msfnet_benchmarks.metrics import MetricsAccumulator
 from msfnet_benchmarks.protocols import PROTOCOLS
 from msfnet_runtime import DepthEstimator, Engine, MsfnetError
 from msfnet_runtime.files import sha256
+from msfnet_runtime.images import read_image
 from msfnet_train import MSFNet, load_checkpoint
 from msfnet_train.checkpoint import save_checkpoint
-from msfnet_train.data import open_split
-from msfnet_train.module import DepthModule, TrainReport, train
+from msfnet_train.module import DepthModule
 from msfnet_train.recipe import Recipe
+from msfnet_train.run import TrainReport, train
+from msfnet_train.split import open_split
 from msfnet_train.torch_engine import TorchEngine
 from tests.train.datasets import SCENES, nyu_recipe, write_nyu
 
@@ -65,9 +67,12 @@ def copy_of(run: Run, folder: Path) -> Path:
 
 
 def test_a_run_leaves_two_checkpoints_its_recipe_and_logs(run: Run) -> None:
-    """Best and last, the recipe as JSON, metrics as CSV and for TensorBoard; nothing else."""
+    """Best and last, recipe, data and summary as JSON, logs, pictures; nothing else."""
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {"best.ckpt", "last.ckpt", "recipe.json", "csv", "tensorboard"}
+    assert names == {
+        *("best.ckpt", "last.ckpt", "recipe.json", "data.json", "summary.json"),
+        *("csv", "tensorboard", "curves.png", "predictions.png"),
+    }
     assert (run.report.best, run.report.last) == tuple(
         run.folder / name for name in ("best.ckpt", "last.ckpt")
     )
@@ -94,6 +99,23 @@ def test_the_report_counts_what_was_done(run: Run) -> None:
     assert report.images_per_second == pytest.approx(2 * SCENES / report.seconds)
     assert "trained 2 epochs" in report.text()
     assert f"REL {report.validation.rel:.3f} (best {report.best_rel:.3f})" in report.text()
+    assert TrainReport.read(run.folder) == report
+
+
+def test_pictures_can_be_looked_at(run: Run) -> None:
+    """Curves and predictions are PNG with more than one colour; TensorBoard has the frames too."""
+    for name in ("curves.png", "predictions.png"):
+        picture = read_image(run.folder / name)
+        assert min(picture.shape[:2]) > 200
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    events = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert sorted(tags["images"]) == ["validation/room/0", "validation/room/1"]
+    assert {"rel", "train/loss", "train/batch", "eda_zero_minimum"} <= set(tags["scalars"])
+    (first, second) = events.Images("validation/room/0")
+    assert (first.step, second.step) == (0, 1)
+    assert (second.height, second.width) == (2 * 228, 304)
 
 
 def test_the_validation_is_what_evaluation_says_of_the_checkpoint(run: Run) -> None:
@@ -107,7 +129,7 @@ def test_the_validation_is_what_evaluation_says_of_the_checkpoint(run: Run) -> N
 
 
 def test_a_checkpoint_knows_its_network_and_where_it_comes_from(run: Run) -> None:
-    """In evaluation mode, with the recipe, the spec, and the file's own hash."""
+    """In evaluation mode, with recipe, spec, the file's own hash, and what it has learnt from."""
     checkpoint = load_checkpoint(run.report.best)
 
     assert not checkpoint.network.training
@@ -118,6 +140,8 @@ def test_a_checkpoint_knows_its_network_and_where_it_comes_from(run: Run) -> Non
         checkpoint_sha256=sha256(run.report.best),
         git_revision=spec.git_revision,
     )
+    described = torch.load(run.report.best, weights_only=True)["msfnet"]
+    assert described["data"] == open_split(run.recipe.data, run.data).fingerprint()
 
 
 def test_a_saved_network_comes_back_to_the_bit(tmp_path: Path) -> None:
@@ -249,7 +273,7 @@ def test_the_last_checkpoint_is_the_last_epochs_and_the_best_the_best(
 
 def test_the_initial_prediction_is_what_the_head_starts_from() -> None:
     """Its bias."""
-    module = DepthModule(nyu_recipe(trainer_initial_prediction=7.5))
+    module = DepthModule(nyu_recipe(trainer_initial_prediction=7.5), {})
 
     assert module.network.decoder.head.bias is not None
     assert module.network.decoder.head.bias.tolist() == [7.5]
@@ -334,24 +358,19 @@ def test_a_loss_that_is_not_a_number_names_its_samples(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_sample_is_one_line_from_any_process(tmp_path: Path, workers: int) -> None:
-    """Its path, without the traceback of the process that read it."""
+def test_a_pair_that_cannot_be_learnt_from_is_one_line_from_any_process(
+    tmp_path: Path, workers: int
+) -> None:
+    """Its name, without the traceback of the process that read it."""
     data = write_nyu(tmp_path / "data set")
-    (data / "data/nyu2_train/room/5.png").write_bytes(b"no picture")
+    recipe = nyu_recipe(
+        trainer_workers=workers, data_depth_kind="metric", data_depth_range_m=(50.0, 80.0)
+    )
 
-    with pytest.raises(MsfnetError, match=r"5\.png is not a readable image") as caught:
-        train(nyu_recipe(trainer_workers=workers), data, tmp_path / "out")
+    with pytest.raises(MsfnetError, match=r"^room/\d has no depth inside the crop") as caught:
+        train(recipe, data, tmp_path / "out")
 
     assert "\n" not in str(caught.value)
-
-
-def test_depth_of_another_size_is_one_line(tmp_path: Path) -> None:
-    """Both sizes are named."""
-    data = write_nyu(tmp_path / "data set")
-    cv2.imwrite(str(data / "data/nyu2_train/room/5_depth.png"), np.full((9, 9), 77, np.uint8))
-
-    with pytest.raises(MsfnetError, match=r"5_depth\.png is \(9, 9\), its image \(240, 320\)"):
-        train(nyu_recipe(), data, tmp_path / "out")
 
 
 def test_files_that_are_no_checkpoint_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import pickle
 import struct
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,21 @@ class Checkpoint:
     """What it was trained by."""
 
 
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """Return what a checkpoint says beside its weights."""
+def describe(recipe: Recipe, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint says beside its weights.
+
+    Args:
+        recipe: what the network is trained by.
+        data: the fingerprint of what it has learnt from; left out for weights that were not
+            trained here.
+    """
     spec = replace(recipe.spec(), git_revision=git_revision())
-    return {"format": FORMAT, "recipe": recipe.to_dict(), "spec": spec.to_json()}
+    return {
+        "format": FORMAT,
+        "recipe": recipe.to_dict(),
+        "spec": spec.to_json(),
+        "data": dict(data or {}),
+    }
 
 
 def save_checkpoint(path: str | os.PathLike[str], network: MSFNet, recipe: Recipe) -> None:

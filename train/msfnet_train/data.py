@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from msfnet_benchmarks.protocols import find_protocol
-from msfnet_benchmarks.samples import Sample, kitti_raw_samples, nyu_samples
+from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import prepare, resize_bilinear
 from msfnet_train.augmentation import augment
@@ -50,53 +49,6 @@ class ValidationBatch(NamedTuple):
     """(H, W) metres each, 0 = none, as the protocol prepared it."""
     names: tuple[str, ...]
     """Of the samples."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The samples of a run."""
-
-    train: Sequence[Sample]
-    validation: Sequence[Sample]
-
-
-def open_split(config: DataConfig, path: Path) -> Split:
-    """Find the training and the validation samples of a data set.
-
-    Raises:
-        MsfnetError: missing folder, another layout, or nothing to train or validate on.
-    """
-    if not path.is_dir():
-        raise MsfnetError(f"no data at {path}; check the path of the data set")
-    if config.layout == "nyu":
-        train, validation = (
-            nyu_samples(path, name) for name in (config.train_list, config.validation_list)
-        )
-    else:
-        train, validation = _hold_out(kitti_raw_samples(path), config.validation_share)
-    if not (train and validation):
-        raise MsfnetError(f"{path} has too few pairs to hold some out; two are the least")
-    return Split(_spread(train, config.max_train), _spread(validation, config.max_validation))
-
-
-def _hold_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
-    """Split off the last frames of every drive, at least one where the drive has two."""
-    drives: dict[str, list[Sample]] = {}
-    for sample in samples:
-        drives.setdefault(sample.name.rpartition("/")[0], []).append(sample)
-    train, validation = [], []
-    for frames in drives.values():
-        held = min(len(frames) - 1, max(1, round(share * len(frames))))
-        train += frames[: len(frames) - held]
-        validation += frames[len(frames) - held :]
-    return train, validation
-
-
-def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
-    """Return ``count`` samples evenly spread over the list; all for 0."""
-    if not 0 < count < len(samples):
-        return samples
-    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, count).round()]
 
 
 class TrainingPairs(Dataset[TrainingBatch]):

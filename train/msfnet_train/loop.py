@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -22,10 +22,12 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from rich.progress import Progress as Bar
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
-from msfnet_runtime.progress import Progress
+from msfnet_runtime.progress import Progress, silent
 from msfnet_train.recipe import Recipe
 
 
@@ -95,6 +97,34 @@ def display(progress: Progress | None) -> Callback:
 
 
 @contextmanager
+def show_check(progress: Progress | None) -> Iterator[Progress]:
+    """Yield what shows the look at the data: a bar on a terminal, or lines.
+
+    A caller with a ``progress`` of its own is told of steps alone, so it sees nothing here.
+    """
+    if progress is not None:
+        yield silent
+    elif sys.stderr.isatty():
+        with Bar(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("check the data", total=None)
+            yield lambda done, total, what: bar.update(task, completed=done, total=total)
+    else:
+        yield _CheckLines()
+
+
+class _CheckLines:
+    """One plain line every ten seconds on standard error."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        if time.monotonic() - self._last > 10:
+            self._last = time.monotonic()
+            print(f"check the data: {done}/{total}, {what}", file=sys.stderr, flush=True)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Silence Lightning's tips and the warnings that a user of a recipe cannot act on."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
@@ -110,14 +140,29 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lightning.Trainer:
-    """Return Lightning's trainer for a recipe, writing into ``folder``.
+def make_trainer(
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress | None,
+    *,
+    pairs: int,
+    callbacks: Sequence[Callback] = (),
+) -> lightning.Trainer:
+    """Return Lightning's trainer for a recipe.
+
+    Args:
+        recipe: gives devices, precision, epochs and the like.
+        folder: of the run, for checkpoints and logs.
+        progress: told every step; a bar or lines if left out.
+        pairs: of an epoch; every tenth step is logged, or one an epoch where it has fewer.
+        callbacks: on top of its own.
 
     Raises:
         MsfnetError: the recipe asks for more GPUs than there are.
     """
     config, gpus = recipe.trainer, torch.cuda.device_count()
     devices = config.devices or max(gpus, 1)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     if 0 < gpus < devices:
         raise MsfnetError(f"trainer.devices is {devices}, but there are {gpus} GPUs; lower it")
     loggers = [
@@ -129,6 +174,7 @@ def make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lig
         devices=devices,
         num_nodes=config.nodes,
         strategy="ddp" if devices * config.nodes > 1 else "auto",
+        sync_batchnorm=config.sync_batchnorm and gpus > 0,
         precision=config.precision,
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip or None,
@@ -136,11 +182,12 @@ def make_trainer(recipe: Recipe, folder: Path, progress: Progress | None) -> lig
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=loggers,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, max(1, pairs // (config.batch_size * devices * config.nodes))),
         callbacks=[
             *_averaging(config.average_decay),
             *_checkpoints(folder, config.validate_every),
             display(progress),
+            *callbacks,
         ],
         plugins=[AtomicCheckpoints()],
         enable_progress_bar=progress is None and sys.stderr.isatty(),

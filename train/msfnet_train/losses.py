@@ -212,5 +212,12 @@ def _difference(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the mask; 0 where it is empty."""
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp_min(1)
+    """Return the mean over the mask of the global batch; 0 where it is empty.
+
+    Of several processes each returns its own sum over the mean of all processes' counts: DDP
+    averages their gradients, which are then those of one process with the whole batch.
+    """
+    count = mask.sum()
+    if _world_size() > 1:
+        distributed.all_reduce(count)
+    return values.masked_fill(~mask, 0.0).sum() * _world_size() / count.clamp_min(1)

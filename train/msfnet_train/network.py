@@ -72,19 +72,21 @@ class NetworkConfig:
 class Ablation(NamedTuple):
     """One row of Table III."""
 
-    network: Mapping[str, Any]
-    """Fields of :class:`NetworkConfig` that differ from the full network."""
+    usf: bool
+    """Whether the five stages are fused."""
+    attention: Literal["eda", "cbam_s", "none"]
+    """What weighs stage 3."""
     batch_loss: bool
     """Whether Eq. 4's weighted term is on; off is plain L1."""
 
 
 TABLE_III: Mapping[str, Ablation] = MappingProxyType(
     {
-        "baseline": Ablation({"usf": False, "attention": "none"}, batch_loss=False),
-        "usf": Ablation({"attention": "none"}, batch_loss=False),
-        "usf+cbam_s": Ablation({"attention": "cbam_s"}, batch_loss=False),
-        "usf+eda": Ablation({}, batch_loss=False),
-        "usf+eda+batch_loss": Ablation({}, batch_loss=True),
+        "baseline": Ablation(usf=False, attention="none", batch_loss=False),
+        "usf": Ablation(usf=True, attention="none", batch_loss=False),
+        "usf+cbam_s": Ablation(usf=True, attention="cbam_s", batch_loss=False),
+        "usf+eda": Ablation(usf=True, attention="eda", batch_loss=False),
+        "usf+eda+batch_loss": Ablation(usf=True, attention="eda", batch_loss=True),
     }
 )
 """The five rows of the paper's ablation, by name."""

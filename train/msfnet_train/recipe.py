@@ -13,7 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from msfnet_benchmarks.protocols import PROTOCOLS, find_protocol
+from msfnet_benchmarks.ground_truth import DepthStorage
+from msfnet_benchmarks.protocols import PROTOCOLS, GroundTruth, find_protocol
+from msfnet_benchmarks.samples import Layout
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import TABLE_III, NetworkConfig
@@ -34,8 +36,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DataConfig:
     """Which data a run reads, and what the network sees of it. Sizes are (height, width)."""
 
-    layout: Literal["nyu", "kitti"]
-    """NYU in DenseDepth's layout (dense depth images), or KITTI raw drives (velodyne scans)."""
+    layout: Layout
+    """DenseDepth's NYU, NYU's labelled set, BTS's folders of NYU, or KITTI raw drives."""
     dataset: str
     """The data set's name, for the model's spec."""
     crop: tuple[int, int]
@@ -52,12 +54,18 @@ class DataConfig:
     """10 is DenseDepth's convention: 0.1 to 10 m become 100 to 1."""
     image_size: tuple[int, int] | None = None
     """Scale frames to this before cropping, pixels; left out: as they are."""
-    train_list: str = "train"
-    """NYU: the list ``nyu2_<name>.csv`` to train on."""
-    validation_list: str = "val"
-    """NYU: the list to validate on."""
+    train_list: str = ""
+    """What to train on: ``nyu``: the list ``nyu2_<name>.csv``; ``nyu_labelled``: ``train`` or
+    ``test`` of the official split; ``nyu_sync`` and ``kitti``: a list file, from here or from the
+    data. Left out: ``train``, or KITTI's drives but for their last frames."""
+    validation_list: str = ""
+    """What to validate on, likewise; left out: ``val`` (``nyu``), ``test`` (``nyu_labelled``)."""
+    train_depth: DepthStorage | None = None
+    """How the training depth is stored; left out: as the layout's own convention has it."""
+    validation_depth: DepthStorage | None = None
+    """How the validation depth is stored."""
     validation_share: float = 0.1
-    """KITTI: the last frames of every drive are held out, this share of them."""
+    """KITTI without lists: the last frames of every drive are held out, this share of them."""
     max_train: int = 0
     """Use only so many training pairs, spread over the list; 0: all."""
     max_validation: int = 0
@@ -74,13 +82,30 @@ class DataConfig:
             raise MsfnetError("data.validation_share must lie between 0 and 1")
         if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
             raise MsfnetError("data.depth_range_m must be [min, max] in metres with 0 < min < max")
-        wanted = {"nyu": "nyu_depth", "kitti": "velodyne"}[self.layout]
-        if find_protocol(self.protocol).ground_truth != wanted:
-            names = ", ".join(p.name for p in PROTOCOLS.values() if p.ground_truth == wanted)
+        if bool(self.train_list) != bool(self.validation_list):
+            raise MsfnetError("data.train_list and validation_list go together; give both or none")
+        if self.layout == "nyu_sync" and not self.train_list:
+            raise MsfnetError("data.train_list and validation_list name nyu_sync's list files")
+        if find_protocol(self.protocol).ground_truth != self.ground_truth:
+            names = [p.name for p in PROTOCOLS.values() if p.ground_truth == self.ground_truth]
             raise MsfnetError(
                 f"data.protocol {self.protocol} scores other ground truth than layout "
-                f"{self.layout} has; choose one of {names}"
+                f"{self.layout} has; choose one of {', '.join(names)}"
             )
+
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """What the validation depth is, in the protocols' words."""
+        if self.layout != "kitti":
+            return "nyu_depth"
+        return "improved" if self.validation_depth == "uint16_256" else "velodyne"
+
+    @property
+    def lists(self) -> tuple[str, str]:
+        """The names of the lists to train and to validate on; empty for whole KITTI drives."""
+        if self.train_list or self.layout == "kitti":
+            return self.train_list, self.validation_list
+        return "train", {"nyu": "val", "nyu_labelled": "test"}[self.layout]
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,14 @@ class TrainerConfig:
     devices: int = 0
     """GPUs (or CPU processes); 0: all GPUs there are, or one CPU process."""
     nodes: int = 1
+    sync_batchnorm: bool = False
+    """Batch norm over all GPUs' batches instead of each one's own."""
+    tf32: bool = False
+    """Let 32-bit products use TF32 on GPUs that have it."""
+    channels_last: bool = False
+    """Keep images and weights as NHWC in memory, which tensor cores prefer."""
+    compile: bool = False
+    """Compile the network with ``torch.compile``: minutes at the start, faster steps."""
     gradient_clip: float = 0.0
     """Largest gradient norm; 0: no clipping."""
     seed: int = 0
@@ -194,6 +227,8 @@ class Recipe:
     data: DataConfig
     notes: str = ""
     """What the recipe is for, and the paper's figures to compare with."""
+    ablation: str = ""
+    """A row of Table III; it decides ``network.usf``, ``network.attention`` and ``loss.batch``."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -212,7 +247,7 @@ class Recipe:
             MsfnetError: unknown key, wrong type or missing key; the line names ``source``.
         """
         recipe: Recipe = build(cls, values, source)
-        return recipe
+        return recipe.ablated(recipe.ablation) if recipe.ablation else recipe
 
     def ablated(self, row: str) -> Recipe:
         """Return the recipe of one row of Table III.
@@ -222,11 +257,11 @@ class Recipe:
         """
         if row not in TABLE_III:
             raise MsfnetError(f"unknown ablation {row!r}; choose one of {', '.join(TABLE_III)}")
-        network, batch_loss = TABLE_III[row]
+        usf, attention, batch_loss = TABLE_III[row]
         return replace(
             self,
-            name=f"{self.name}:{row}",
-            network=replace(self.network, **network),
+            ablation=row,
+            network=replace(self.network, usf=usf, attention=attention),
             loss=replace(self.loss, batch=batch_loss),
         )
 
@@ -245,7 +280,7 @@ class Recipe:
             dataset=data.dataset,
             encoder=self.network.encoder,
             inverse_scale=data.inverse_scale,
-            notes={"recipe": self.name},
+            notes={"recipe": self.name, **({"ablation": self.ablation} if self.ablation else {})},
         )
         return at_size(spec, data.inference_size)
 

@@ -1,0 +1,171 @@
+"""Which pairs a run trains on and which it validates on, looked over before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msfnet_benchmarks.bad_data import BadSample, find_bad
+from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.samples import open_list
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import atomic_path
+from msfnet_runtime.progress import Progress, silent
+from msfnet_train.recipe import DataConfig
+
+RECORD = "data.json"
+"""What a run's folder says of its data."""
+
+_FILES_IN_WORDS = 3
+"""So many bad files are named in an error; the record has them all."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples of a run."""
+
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    without_ground_truth: int = 0
+    """Entries of the lists that say themselves that they have none; they are left out."""
+    skipped: int = 0
+    """Bad samples that were left out."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the counts, and a SHA-256 over the names and file sizes of all samples.
+
+        It tells one data set from another and from itself with files missing or exchanged; it
+        does not read the files.
+        """
+        digest = hashlib.sha256()
+        for samples in (self.train, self.validation):
+            for sample in samples:
+                sizes = [_size(path) for path in (sample.image_path, sample.depth_path)]
+                digest.update(f"{sample.name} {sizes}\n".encode())
+            digest.update(b"\n")
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "sha256": digest.hexdigest(),
+        }
+
+
+def _size(path: Path) -> int:
+    """Return a file's size in bytes; -1 when it is absent."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+def open_split(config: DataConfig, path: Path) -> Split:
+    """Find the training and the validation samples of a data set.
+
+    Raises:
+        MsfnetError: missing folder, another layout, or nothing to train or validate on.
+    """
+    if not path.exists():
+        raise MsfnetError(f"no data at {path}; check the path of the data set")
+    names, storages = config.lists, (config.train_depth, config.validation_depth)
+    if names == ("", ""):
+        drives = open_list(path, config.layout, "", config.train_depth)
+        train, validation = hold_out(drives, config.validation_share)
+        lists = [drives]
+    else:
+        lists = [
+            open_list(path, config.layout, name, storage)
+            for name, storage in zip(names, storages, strict=True)
+        ]
+        train, validation = (list(samples) for samples in lists)
+    if not (train and validation):
+        raise MsfnetError(f"{path} has too few pairs to hold some out; two are the least")
+    return Split(
+        spread(train, config.max_train),
+        spread(validation, config.max_validation),
+        sum(len(samples.without_ground_truth) for samples in lists),
+    )
+
+
+def hold_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
+    """Split off the last frames of every drive, at least one where the drive has two."""
+    drives: dict[str, list[Sample]] = {}
+    for sample in samples:
+        drives.setdefault(sample.name.rpartition("/")[0], []).append(sample)
+    train, validation = [], []
+    for frames in drives.values():
+        held = min(len(frames) - 1, max(1, round(share * len(frames))))
+        train += frames[: len(frames) - held]
+        validation += frames[len(frames) - held :]
+    return train, validation
+
+
+def spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
+    """Return ``count`` samples evenly spread over the list; all for 0."""
+    if not 0 < count < len(samples):
+        return samples
+    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, count).round()]
+
+
+def check_split(
+    split: Split, folder: Path, *, skip_bad: bool = False, progress: Progress = silent
+) -> Split:
+    """Open every file once, so that none stops the run later; write what was found.
+
+    A record in ``folder`` of the same files, sizes and all, is taken instead of opening them
+    again: a resumed run, or the other processes of one, start at once.
+
+    Args:
+        split: what was found.
+        folder: of the run; ``data.json`` there is the record.
+        skip_bad: leave bad samples out instead of refusing them.
+        progress: told after every sample.
+
+    Returns:
+        The split without its bad samples.
+
+    Raises:
+        MsfnetError: there are bad samples and they are not to be skipped, or too few are left.
+    """
+    bad = _read_record(folder / RECORD, split)
+    if bad is None:
+        samples = [*split.train, *split.validation]
+        bad = find_bad(samples, workers=0, progress=progress)
+        _write_record(folder / RECORD, split, bad)
+    if bad and not skip_bad:
+        raise MsfnetError(
+            f"{len(bad)} of {len(split.train) + len(split.validation)} samples are bad, e.g. "
+            f"{'; '.join(b.reason for b in bad[:_FILES_IN_WORDS])}; mend them, or leave all out "
+            f"with --skip-bad ({folder / RECORD} names them)"
+        )
+    names = {b.name for b in bad}
+    train, validation = (
+        [sample for sample in samples if sample.name not in names]
+        for samples in (split.train, split.validation)
+    )
+    if not (train and validation):
+        raise MsfnetError("no good pair is left to train or to validate on; check the data set")
+    return replace(split, train=train, validation=validation, skipped=len(bad))
+
+
+def _read_record(path: Path, split: Split) -> list[BadSample] | None:
+    """Return the bad samples of a record of these very files; None where there is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["data"] != split.fingerprint():
+            return None
+        return [BadSample(b["name"], Path(b["path"]), b["reason"]) for b in record["bad"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_record(path: Path, split: Split, bad: Sequence[BadSample]) -> None:
+    record = {
+        "data": split.fingerprint(),
+        "without_ground_truth": split.without_ground_truth,
+        "bad": [{**asdict(b), "path": str(b.path)} for b in bad],
+    }
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
