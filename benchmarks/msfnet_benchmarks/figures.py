@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 DPI = 100
+
+_NOTHING = float(np.finfo(np.float32).min)
+"""Below any depth or error; what OpenCV puts around an image that it dilates."""
 
 DEPTH_COLOURS = "turbo_r"
 """Near is red, far is blue, as in the runtime's videos."""
@@ -77,6 +81,18 @@ def show_error(axes: Axes, error: NDArray[np.floating], limit_m: float, title: s
     )
     _scale(axes, picture, "m")
     _frame(axes, title)
+
+
+def widen_points(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Spread the points of a sparse map (H, W) over 5x5, for the eye alone.
+
+    What is 0 or not finite counts as nothing and is NaN where no point comes near; where points
+    meet, the largest stays.
+    """
+    known = np.isfinite(values) & (values != 0)
+    filled = np.where(known, values, _NOTHING).astype(np.float32)
+    widened = np.asarray(cv2.dilate(filled, np.ones((5, 5), np.uint8)))
+    return np.where(widened > _NOTHING, widened, np.nan)
 
 
 def _scale(axes: Axes, picture: AxesImage, unit: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,16 +15,11 @@ from msfnet_benchmarks.figures import (
     show_depth,
     show_error,
     show_image,
+    widen_points,
     write_figure,
 )
 from msfnet_benchmarks.protocols import Protocol
 from msfnet_benchmarks.sample import Sample
-
-_POINT = 5
-"""Pixels that a point of sparse ground truth is widened to, for the eye alone."""
-
-_NOTHING = float(np.finfo(np.float32).min)
-"""Below any depth or error; what OpenCV puts around an image that it dilates."""
 
 _PANEL = 420
 """Width of a picture on the sheet, pixels."""
@@ -111,9 +105,4 @@ def _range(depths: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
 
 def _visible(depth: NDArray[np.floating], protocol: Protocol) -> NDArray[np.floating]:
     """Widen the points of sparse ground truth or its error; where they meet, the largest stays."""
-    if protocol.dense:
-        return depth
-    known = np.isfinite(depth) & (depth != 0)
-    filled = np.where(known, depth, _NOTHING).astype(np.float32)
-    widened = np.asarray(cv2.dilate(filled, np.ones((_POINT, _POINT), np.uint8)))
-    return np.where(widened > _NOTHING, widened, np.nan)
+    return depth if protocol.dense else widen_points(depth)

@@ -65,18 +65,71 @@ def synthesize(
     say(f"{out}: {scenes * frames} frames in {layout.value}'s layout")
 
 
+class Stored(str, Enum):
+    """How depth may be stored."""
+
+    uint8_10m = "uint8_10m"
+    uint16_mm = "uint16_mm"
+    uint16_256 = "uint16_256"
+    float32_m = "float32_m"
+    velodyne = "velodyne"
+
+
+class DataLayout(str, Enum):
+    """The layouts of data sets that can be read."""
+
+    nyu = "nyu"
+    nyu_labelled = "nyu_labelled"
+    nyu_sync = "nyu_sync"
+    kitti = "kitti"
+
+
 @app.command()
 def check(
     path: Annotated[
-        Path, typer.Argument(help="KITTI raw drives, NYU in DenseDepth's layout, or images.")
+        Path, typer.Argument(help="KITTI raw drives, NYU in any of its layouts, or images.")
     ],
+    name: Annotated[
+        str, typer.Option("--list", help="Check one list: NYU's name for it, or a list file.")
+    ] = "",
+    layout: Annotated[
+        DataLayout | None, typer.Option(help="The data's layout; found out if left out.")
+    ] = None,
+    depth: Annotated[
+        Stored | None, typer.Option(help="How depth is stored; the layout's way if left out.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad.")
+    ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="PNG to draw: frames, their depth, histograms.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write what was found.")] = None,
 ) -> None:
-    """Report what a data set holds: counts, missing files, sizes, units and depth range.
+    """Report what a data set holds: counts, missing and bad files, sizes, units, depth.
 
-    Example: msfnet data check data/nyu_mini
+    Example: msfnet data check data/nyu_mini --all --sheet sheet.png
     """
     from msfnet_benchmarks.check import check_data
+    from msfnet_benchmarks.data_sheet import draw_sheet
+    from msfnet_runtime.files import atomic_path, check_writable
 
+    for file in filter(None, (sheet, out)):
+        check_writable(file)
     with progress("check") as report:
-        result = check_data(path, progress=report)
+        result = check_data(
+            path,
+            layout=layout.value if layout else None,
+            name=name,
+            depth=depth.value if depth else None,
+            every=every,
+            progress=report,
+        )
+        if sheet:
+            draw_sheet(result, sheet, progress=report)
+    if out:
+        with atomic_path(out) as partial:
+            partial.write_text(result.to_json() + "\n", encoding="utf-8")
     say(result.text())
+    if result.bad:
+        raise typer.Exit(1)

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from msfnet_benchmarks.check import check_data
+from msfnet_benchmarks.data_sheet import draw_sheet
+from msfnet_benchmarks.figures import widen_points
+from msfnet_benchmarks.samples import open_list
 from msfnet_benchmarks.synthesize import synthesize_kitti, synthesize_nyu
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.images import read_image
 
 
 @pytest.fixture
@@ -178,3 +185,100 @@ def test_real_millimetres_in_a_list_of_eight_bits_are_refused(
     (tmp_path / "data/nyu2_train.csv").write_text(rows)
     with pytest.raises(MsfnetError, match="declares UINT8_10M"):
         check_data(tmp_path)
+
+
+def test_the_histogram_is_numpys(rooms: Path) -> None:
+    """Shares of all measured pixels of the list, in its bins and in words."""
+    (train,) = (c for c in check_data(rooms).lists if c.name == "list train")
+    stored = [
+        cv2.imread(str(sample.depth_path), cv2.IMREAD_UNCHANGED)
+        for sample in open_list(rooms, "nyu", "train")
+    ]
+    depths = np.concatenate([np.ravel(d).astype(float) * 10 / 255 for d in stored if d is not None])
+    depths = depths[depths > 0]
+
+    assert train.depth is not None
+    edges = [0, 0.5, 1, 2, 3, 5, 7, 10, 20, 40, 80, 1e9]
+    expected = [float(np.mean((depths >= low) & (depths < high))) for low, high in pairwise(edges)]
+    np.testing.assert_allclose(train.depth.histogram, expected, atol=2e-3)
+    assert train.depth.histogram[4] > 0.5
+    assert f"3-5 m {train.depth.histogram[4]:6.1%} ####" in train.text()
+
+
+def test_every_file_is_opened_when_asked(rooms: Path) -> None:
+    """Bad samples are counted and named; the figures are those of the good ones."""
+    samples = open_list(rooms, "nyu", "train")
+    image = samples[1].image_path
+    image.write_bytes(image.read_bytes()[:-300])
+    cv2.imwrite(str(samples[2].depth_path), np.zeros((64, 96), np.uint8))
+
+    result = check_data(rooms, every=True)
+
+    train = next(c for c in result.lists if c.name == "list train")
+    assert (train.frames, train.opened, result.bad) == (len(samples) - 2,) * 2 + (2,)
+    assert [bad.name for bad in train.bad] == [samples[1].name, samples[2].name]
+    assert f"bad: {samples[2].depth_path} holds no depth at all" in result.text()
+    kept = json.loads(result.to_json())["lists"]
+    assert [len(c["bad"]) for c in kept if c["name"] == "list train"] == [2]
+
+
+def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """BTS's list: absent files, declared gaps and the unit are reported."""
+    (tmp_path / "room").mkdir()
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"room/rgb_{number}.jpg"), photo)
+        cv2.imwrite(str(tmp_path / f"room/sync_{number}.png"), np.full((97, 131), 2500, np.uint16))
+    (tmp_path / "list.txt").write_text(
+        "/room/rgb_1.jpg /room/sync_1.png 518\n/room/rgb_2.jpg /room/sync_2.png 518\n"
+        "/room/rgb_3.jpg /room/sync_3.png 518\n/room/rgb_4.jpg None 518\n"
+    )
+
+    (checked,) = check_data(tmp_path, name="list.txt").lists
+
+    assert (checked.frames, len(checked.missing), checked.without_ground_truth) == (2, 2, 1)
+    assert checked.depth is not None
+    assert checked.depth.range_m == pytest.approx((2.5, 2.5, 2.5))
+    assert "1 declared to have no ground truth" in checked.text()
+    assert "uint16, millimetres" in checked.text()
+    with pytest.raises(MsfnetError, match="layout nyu_sync does not store depth as uint8_10m"):
+        check_data(tmp_path, name="list.txt", depth="uint8_10m")
+
+
+def test_a_unit_that_the_depth_contradicts_is_refused(rooms: Path) -> None:
+    """By type, and by a median that no room has."""
+    with pytest.raises(MsfnetError, match="declares UINT16_MM"):
+        check_data(rooms, name="train", depth="uint16_mm")
+    for sample in open_list(rooms, "nyu", "test"):
+        stored = cv2.imread(str(sample.depth_path), cv2.IMREAD_UNCHANGED)
+        assert stored is not None
+        cv2.imwrite(str(sample.depth_path), stored // 1000 + 1)  # metres in the place of mm
+    with pytest.raises(MsfnetError, match=r"list test: read as uint16, millimetres, the median"):
+        check_data(rooms, name="test")
+
+
+def test_the_sheet_shows_frames_and_depth_of_every_list(rooms: Path, tmp_path: Path) -> None:
+    """One PNG whose height grows with the lists; without ground truth there is none to draw."""
+    draw_sheet(check_data(rooms), tmp_path / "all.png")
+    draw_sheet(check_data(rooms, name="test"), tmp_path / "one.png")
+
+    both, one = (read_image(tmp_path / name) for name in ("all.png", "one.png"))
+    assert both.shape[0] > 1.5 * one.shape[0]
+    assert len(np.unique(one.reshape(-1, 3), axis=0)) > 300
+    images = tmp_path / "images"
+    images.mkdir()
+    cv2.imwrite(str(images / "a.png"), one)
+    with pytest.raises(MsfnetError, match="no ground truth to draw"):
+        draw_sheet(check_data(images), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_sparse_points_are_widened_for_the_eye_alone() -> None:
+    """A point covers 5x5, the largest on top; nothing is invented elsewhere."""
+    sparse = np.zeros((20, 30), np.float32)
+    sparse[10, 10], sparse[10, 13] = 5, 7
+
+    wide = widen_points(sparse)
+
+    assert np.count_nonzero(np.isfinite(wide)) == 5 * 8
+    assert np.nanmin(wide) == 5
+    assert wide[10, 11] == 7
