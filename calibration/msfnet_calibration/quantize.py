@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -22,9 +21,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from msfnet_calibration.onnx_files import load_model, onnx_path, save_model
+from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
 from msfnet_runtime import Frame, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
@@ -75,9 +73,10 @@ def quantize_int8(
     noted = replace(spec, precision="int8").with_note(
         "calibration", f"{method}, {len(frames)} frames, {len(nodes)} convolutions"
     )
-    with atomic_path(onnx_path(target)) as partial:
+    with atomic_model(target) as partial:
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(shutil.copy(source, Path(folder) / "model.onnx"))
+            # A copy, since the calibrator writes beside it.
+            copy = save_model(model, Path(folder) / "model.onnx", spec).path
             ranges = _collect_ranges(copy, model, nodes, batches, method, progress)
         save_model(_insert_pairs(model, nodes, ranges), partial, noted)
         _check_answer(partial, batches[0])

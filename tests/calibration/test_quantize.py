@@ -8,11 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msfnet_calibration import quantize_int8
+from msfnet_calibration import onnx_files, quantize_int8
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_calibration.quantize import quantizable_convolutions
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
@@ -165,3 +166,24 @@ def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
             quantize_int8(source, target, shown, method=method)  # type: ignore[arg-type]
     assert not target.exists()
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".onnx"] * 3
+
+
+def test_weights_beside_the_file_are_calibrated_too(
+    exports: Exports, frames: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the 2 GB limit lowered: the same answer as from one file, and no file left over."""
+    source = exports.plain.artifact.path
+    quantize_int8(source, tmp_path / "whole.onnx", frames)
+    monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
+    model, spec = onnx_files.load_model(source), read_onnx_spec(source)
+    onnx_files.save_model(model, tmp_path / "fp32.onnx", spec)
+
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", frames)
+
+    assert len(list(tmp_path.glob("int8.*.data"))) == 1
+    assert {file.suffix for file in tmp_path.iterdir()} == {".onnx", ".data"}
+    answers = []
+    for name in ("whole.onnx", "int8.onnx"):
+        with open_engine(tmp_path / name) as engine:
+            answers.append(engine.infer(prepare(frames[0].image, engine.spec)))
+    np.testing.assert_array_equal(answers[0], answers[1])

@@ -157,7 +157,7 @@ def test_a_frame_name_never_leaves_the_folder(tmp_path: Path) -> None:
     write_all(open_sink(tmp_path / "d", SPEC), [replace(frame(0), name="../../x/y")])
 
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["y.png"]
-    assert (tmp_path / "d/y.png").exists()
+    assert (tmp_path / "d/x/y.png").exists()
 
 
 # Video

@@ -126,6 +126,11 @@ class TensorRTEngine(EngineBase):
 
     def _bind(self, tensor: TensorSpec) -> _Binding:
         """Reserve memory for one tensor, once the engine and the spec agree on its shape."""
+        if not all(isinstance(dimension, int) for dimension in tensor.shape):
+            raise MsfnetError(
+                f"the engine's {tensor.name!r} has the dynamic shape {tensor.shape}, which msfnet "
+                "cannot run with TensorRT yet; export without --dynamic and build again"
+            )
         shape = tuple(int(dimension) for dimension in tensor.shape)
         built = tuple(self._engine.get_tensor_shape(tensor.name))
         if built != shape:

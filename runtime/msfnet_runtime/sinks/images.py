@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,9 @@ def encode_depth(depth: DepthMap, counts: int) -> NDArray[np.uint16]:
 
 
 class PngSink(SinkBase):
-    """One PNG per frame, ``NAME.png`` after the frame's file or its index, and a manifest.
+    """One PNG per frame, ``NAME.png`` after the frame's name or its index, and a manifest.
+
+    Frames of several drives or rooms lie in a folder for each, as the frames themselves do.
 
     ``manifest.json`` holds the counts per metre, the model's spec, and each frame's file, index,
     timestamp, size and intrinsics. The folder appears when all of it is written.
@@ -61,6 +63,7 @@ class PngSink(SinkBase):
             MsfnetError: the disk is full, or the like.
         """
         name = self._file_name(frame)
+        (self._partial / name).parent.mkdir(exist_ok=True, parents=True)
         write_image(self._partial / name, encode_depth(depth, self._counts))
         height, width = depth.values.shape
         self._frames[name] = {
@@ -79,9 +82,10 @@ class PngSink(SinkBase):
             self._write_manifest(self._partial / "manifest.json")
 
     def _file_name(self, frame: Frame) -> str:
-        """Return a name no frame has taken: several drives all begin with 0000000000."""
+        """Return a name no frame has taken, in the folder that the frame's own name has."""
         number = f"{frame.index:010d}"
-        stem = Path(frame.name).name or number
+        parts = [part for part in PurePosixPath(frame.name).parts if part not in ("/", "..")]
+        stem = "/".join(parts) or number
         names = (f"{stem}.png", f"{stem}_{number}.png")
         return next(name for name in names if name not in self._frames)
 

@@ -121,7 +121,10 @@ def read_timestamps(drive: Path) -> list[float]:
 
 
 class KittiDrive(SourceBase):
-    """The left colour frames of one drive, or of all drives of a date, in order."""
+    """The left colour frames of one drive, or of all drives of a date, in order.
+
+    They are named after their files; those of several drives ``DRIVE/FRAME``.
+    """
 
     fps = FRAME_RATE
 
@@ -138,4 +141,5 @@ class KittiDrive(SourceBase):
         for index, (drive, file) in enumerate(self._files):
             number, times = int(file.stem), self._timestamps[drive]
             seconds = times[number] if number < len(times) else number / FRAME_RATE
-            yield Frame(read_image(file), index, seconds, self._intrinsics[drive], file.stem)
+            name = f"{drive.name}/{file.stem}" if len(self._timestamps) > 1 else file.stem
+            yield Frame(read_image(file), index, seconds, self._intrinsics[drive], name)

@@ -58,7 +58,7 @@ def read_list(file: Path) -> list[tuple[Path, Path]]:
 
 
 class NyuList(SourceBase):
-    """The images of one list, in the list's order."""
+    """The images of one list, in the list's order, named ``ROOM/IMAGE``."""
 
     fps = FRAME_RATE
 
@@ -73,4 +73,5 @@ class NyuList(SourceBase):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
         for index, file in enumerate(self._files):
-            yield Frame(read_image(file), index, index / FRAME_RATE, name=file.stem)
+            name = f"{file.parent.name}/{file.stem}"
+            yield Frame(read_image(file), index, index / FRAME_RATE, name=name)
