@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,12 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""A JPEG marker but for restarts; in coded pixels 0xff is only followed by 0 or a restart."""
+_END_OF_IMAGE = 0xD9
 
 
 def quiet() -> None:
@@ -31,20 +38,59 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = cv2.imdecode(read_bytes(path), cv2.IMREAD_COLOR)
     if image is None:
         raise MsfnetError(f"{path} is not a readable image; remove it or replace it")
-    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_raw(path: Path) -> NDArray[np.generic]:
     """Return an image file's samples as they are stored, e.g. (H, W) uint16.
 
     Raises:
-        MsfnetError: missing or undecodable.
+        MsfnetError: missing, cut short or undecodable.
     """
+    return _decode(path, cv2.IMREAD_UNCHANGED)
+
+
+def _decode(path: Path, flags: int) -> NDArray[np.generic]:
     quiet()
-    image = cv2.imdecode(read_bytes(path), cv2.IMREAD_UNCHANGED)
+    content = read_bytes(path)
+    if not _is_whole(content.tobytes()):
+        raise MsfnetError(f"{path} is cut short; remove it or replace it")
+    image = cv2.imdecode(content, flags)
     if image is None:
         raise MsfnetError(f"{path} is not a readable image; remove it or replace it")
     return np.asarray(image)
+
+
+def _is_whole(content: bytes) -> bool:
+    """Tell whether a PNG or a JPEG reaches its end; True for other formats.
+
+    OpenCV 4 decodes a JPEG that is cut short, grey where the rest was.
+    """
+    if content.startswith(_PNG):
+        return _png_ends(content)
+    return not content.startswith(_JPEG) or _jpeg_ends(content)
+
+
+def _png_ends(content: bytes) -> bool:
+    """Follow the chunks (length, type, data, checksum) to a complete ``IEND``."""
+    place = len(_PNG)
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + length
+    return False
+
+
+def _jpeg_ends(content: bytes) -> bool:
+    """Follow the segments and scans to the end of the image, past any thumbnail's own end."""
+    place = len(_JPEG) - 1
+    while (marker := _MARKER.search(content, place)) is not None:
+        if marker.group()[1] == _END_OF_IMAGE:
+            return True
+        place = marker.end()
+        place += int.from_bytes(content[place : place + 2], "big")
+    return False
 
 
 def write_image(path: Path, image: NDArray[np.generic]) -> None:

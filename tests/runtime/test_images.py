@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.images import read_image, read_raw
+
+JPEGS = {
+    "baseline": [],
+    "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    "restarts": [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+}
+
+
+def with_thumbnail(jpeg: bytes, thumbnail: bytes) -> bytes:
+    """Put a whole JPEG into the segment where cameras put their thumbnails."""
+    return jpeg[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + jpeg[2:]
+
+
+def encode(image: NDArray[np.generic], suffix: str, options: list[int]) -> bytes:
+    return cv2.imencode(suffix, image, options)[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_that_is_cut_short_is_an_error(
+    tmp_path: Path, photo: NDArray[np.uint8], kind: str
+) -> None:
+    """Wherever it ends; OpenCV 4 would fill the rest with grey. A thumbnail's end is not its."""
+    content = encode(photo, ".jpg", JPEGS[kind])
+    content = with_thumbnail(content, encode(photo[:40, :40], ".jpg", []))
+    file = tmp_path / "frame.jpg"
+    file.write_bytes(content)
+    np.testing.assert_array_equal(read_image(file), cv2.imread(str(file))[..., ::-1])  # type: ignore[index]
+
+    for length in [*np.linspace(10, len(content) - 3, 40).astype(int), *range(-2, 0)]:
+        file.write_bytes(content[:length])
+        with pytest.raises(MsfnetError, match=r"frame\.jpg is cut short"):
+            read_image(file)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_png_that_is_cut_short_is_an_error(
+    tmp_path: Path, rng: np.random.Generator, capfd: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    """Wherever it ends, even within the last chunk; nothing is printed beside the error."""
+    depth = rng.integers(1, 255, (60, 80)).astype(dtype)
+    content = encode(depth, ".png", [])
+    file = tmp_path / "depth.png"
+    file.write_bytes(content)
+    np.testing.assert_array_equal(read_raw(file), depth)
+
+    for length in [*np.linspace(8, len(content) - 20, 40).astype(int), *range(-20, 0)]:
+        file.write_bytes(content[:length])
+        with pytest.raises(MsfnetError, match=r"depth\.png is cut short"):
+            read_raw(file)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bytes_behind_the_end_do_no_harm(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """Cameras and editors append their own; fill bytes before a marker are allowed too."""
+    for suffix in (".png", ".jpg"):
+        content = encode(photo, suffix, [])
+        file = tmp_path / f"frame{suffix}"
+        file.write_bytes(content)
+        plain = read_image(file)
+        file.write_bytes(content + b"appended\xff\xd8\xff\xe1")
+        np.testing.assert_array_equal(read_image(file), plain)
+    jpeg = encode(photo, ".jpg", [])
+    (tmp_path / "filled.jpg").write_bytes(jpeg[:2] + b"\xff\xff" + jpeg[2:-2] + b"\xff\xff\xff\xd9")
+    np.testing.assert_array_equal(read_image(tmp_path / "filled.jpg"), plain)
+
+
+def test_every_real_image_reaches_its_end(real_data: Path) -> None:
+    """No file of the data sets is taken for one that is cut short."""
+    files = [f for f in sorted(real_data.rglob("*")) if f.suffix in (".png", ".jpg")][::15]
+
+    assert len(files) > 150
+    for file in files:
+        assert read_raw(file).size
