@@ -32,12 +32,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        MsfnetError: missing or undecodable.
+        MsfnetError: missing, cut short or undecodable.
     """
-    quiet()
-    image = cv2.imdecode(read_bytes(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise MsfnetError(f"{path} is not a readable image; remove it or replace it")
+    image = _decode(path, cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -50,7 +47,7 @@ def read_raw(path: Path) -> NDArray[np.generic]:
     return _decode(path, cv2.IMREAD_UNCHANGED)
 
 
-def _decode(path: Path, flags: int) -> NDArray[np.generic]:
+def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
     quiet()
     content = read_bytes(path)
     if not _is_whole(content.tobytes()):
