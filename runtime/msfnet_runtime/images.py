@@ -20,12 +20,16 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A JPEG marker but for restarts; in coded pixels 0xff is only followed by 0 or a restart."""
 _END_OF_IMAGE = 0xD9
 
+_SILENT = 0
+"""OpenCV's log level."""
+
 
 def quiet() -> None:
     """Keep OpenCV and FFmpeg from printing beside our own one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_VIDEOIO_DEBUG", "0")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    set_level = getattr(cv2, "setLogLevel", None)  # until OpenCV 5
+    (set_level or cv2.utils.logging.setLogLevel)(_SILENT)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
