@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -255,6 +256,9 @@ def _check_grids(encoder: nn.Module, name: str) -> None:
 def _create(name: str, pretrained: bool) -> Any:
     import timm
 
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of every retry
     try:
         return timm.create_model(name, features_only=True, pretrained=pretrained)
     except (AttributeError, AssertionError, NotImplementedError, IndexError, KeyError) as error:
@@ -269,6 +273,8 @@ def _create(name: str, pretrained: bool) -> Any:
             f"the ImageNet weights of {name} cannot be downloaded ({type(error).__name__}); set "
             "network.pretrained = false, or to a local file of the encoder's weights"
         ) from None
+    finally:
+        hub.setLevel(level)
 
 
 def _load_weights(encoder: nn.Module, path: str) -> None:
@@ -276,7 +282,11 @@ def _load_weights(encoder: nn.Module, path: str) -> None:
     try:
         weights = torch.load(Path(path), map_location="cpu", weights_only=True)
         missing = encoder.load_state_dict(weights, strict=False).missing_keys
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+    except OSError as error:
+        raise MsfnetError(
+            f"cannot read the encoder's weights {path}: {error.strerror}; check network.pretrained"
+        ) from None
+    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise MsfnetError(
             f"{path} holds no weights of this encoder ({type(error).__name__}); give a state dict"
         ) from None
