@@ -10,16 +10,10 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msfnet_benchmarks.bad_data import find_bad
-from msfnet_benchmarks.check_report import (
-    BIN_EDGES_M,
-    DataCheck,
-    DepthCheck,
-    ListCheck,
-    counted,
-)
+from msfnet_benchmarks.bad_data import BadSample, open_all
+from msfnet_benchmarks.check_report import DataCheck, ListCheck, counted
+from msfnet_benchmarks.depth_figures import figures_of, summarise
 from msfnet_benchmarks.ground_truth import DepthStorage
 from msfnet_benchmarks.kitti_samples import mapped_frames, scanned_frames
 from msfnet_benchmarks.nyu_samples import is_labelled
@@ -35,9 +29,6 @@ READ_AT_MOST = 64
 
 SHOWN_AT_MOST = 12
 """Frames of each list that a contact sheet shows."""
-
-PLAUSIBLE_MEDIAN_M = (0.2, 60.0)
-"""A list whose median depth lies outside was written in another unit than its layout declares."""
 
 _Item = TypeVar("_Item")
 
@@ -127,12 +118,16 @@ def _check_lists(
     checks = []
     for title, samples in lists.items():
         whole, missing = _split_missing(samples)
+        if not samples:
+            raise MsfnetError(f"{title}: every frame is declared to have no ground truth")
         if not whole:
             raise MsfnetError(
-                f"{title}: no frame has both of its files ({missing[0]} is missing); check the path"
+                f"{title}: none of {counted(len(samples), 'frame')} has both of its files "
+                f"({missing[0]} is missing); check the path"
             )
         checked = _check_samples(title, whole, missing, look)
-        checks.append(replace(checked, without_ground_truth=len(samples.without_ground_truth)))
+        without = len(samples.without_ground_truth)
+        checks.append(replace(checked, listed=len(samples), without_ground_truth=without))
     return DataCheck(path, _LAYOUTS[layout], tuple(checks))
 
 
@@ -191,77 +186,36 @@ def _check_files(name: str, files: Sequence[Path], progress: Progress) -> ListCh
         height, width, _ = read_image(file).shape
         sizes[height, width] += 1
         progress(done, len(chosen), name)
-    return ListCheck(name, len(files), (), _by_frequency(sizes), len(chosen), None)
+    return ListCheck(
+        name, len(files), len(files), (), _by_frequency(sizes), opened=len(chosen), depth=None
+    )
 
 
 def _check_samples(
     name: str, samples: Sequence[Sample], missing: Sequence[str], look: _Look
 ) -> ListCheck:
     """Check frames that have ground truth; ``samples`` is not empty."""
-    bad = find_bad(samples, progress=look.progress) if look.every else []
-    names = {sample.name for sample in bad}
-    good = [sample for sample in samples if sample.name not in names]
-    if not good:
-        raise MsfnetError(f"{name}: every frame is bad, e.g. {bad[0].reason}")
-    chosen = good if look.every else _spread(good, READ_AT_MOST)
-    sizes: Counter[tuple[int, int]] = Counter()
-    figures = _DepthFigures()
-    for done, sample in enumerate(chosen, 1):
-        height, width, _ = sample.frame().image.shape
-        figures.add(sample, sample.ground_truth((height, width)))
-        sizes[height, width] += 1
-        look.progress(done, len(chosen), name)
+    chosen = samples if look.every else _spread(samples, READ_AT_MOST)
+    opened = open_all(chosen, figures_of, progress=look.progress)
+    bad = [found for found in opened if isinstance(found, BadSample)]
+    good = [(s, f) for s, f in zip(chosen, opened, strict=True) if not isinstance(f, BadSample)]
+    if bad and not (look.every and good):
+        raise MsfnetError(
+            f"{name}: {len(bad)} of {counted(len(chosen), 'opened frame')} cannot be used, e.g. "
+            f"{bad[0].reason}"
+        )
+    frames = [figures for _, figures in good]
     return ListCheck(
         name,
-        len(good),
+        len(samples) - len(bad),
+        len(samples) + len(missing),
         tuple(missing),
-        _by_frequency(sizes),
-        len(chosen),
-        figures.check(name, samples[0].unit),
+        _by_frequency(Counter(frame.size for frame in frames)),
+        len(frames),
+        summarise(frames, samples[0].unit),
         bad=tuple(bad),
-        shown=tuple(_spread(good, SHOWN_AT_MOST)),
+        shown=tuple(_spread([sample for sample, _ in good], SHOWN_AT_MOST)),
     )
-
-
-class _DepthFigures:
-    """Collects range, median, coverage and histogram of depth maps, one at a time."""
-
-    def __init__(self) -> None:
-        self._medians: list[float] = []
-        self._range = (np.inf, 0.0)
-        self._pixels = 0
-        self._counts = np.zeros(len(BIN_EDGES_M) - 1, np.int64)
-
-    def add(self, sample: Sample, depth: NDArray[np.float32]) -> None:
-        """Count one map."""
-        measured = depth[depth > 0]
-        if not measured.size:
-            raise MsfnetError(f"{sample.depth_path} gives its image no depth; remove the frame")
-        self._medians.append(float(np.median(measured)))
-        low, high = self._range
-        self._range = min(low, float(measured.min())), max(high, float(measured.max()))
-        self._pixels += depth.size
-        self._counts += np.histogram(measured, BIN_EDGES_M)[0]
-
-    def check(self, name: str, unit: str) -> DepthCheck:
-        """Return the figures.
-
-        Raises:
-            MsfnetError: the median is implausible in the declared unit.
-        """
-        median = float(np.median(self._medians))
-        if not PLAUSIBLE_MEDIAN_M[0] < median < PLAUSIBLE_MEDIAN_M[1]:
-            raise MsfnetError(
-                f"{name}: read as {unit}, the median depth is {median:.3g} m; its files are not "
-                "in the unit that the layout declares; convert them"
-            )
-        total = int(self._counts.sum())
-        return DepthCheck(
-            unit,
-            (self._range[0], median, self._range[1]),
-            total / self._pixels,
-            tuple(float(count / total) for count in self._counts),
-        )
 
 
 def _spread(items: Sequence[_Item], most: int) -> list[_Item]:

@@ -59,7 +59,9 @@ class ListCheck:
 
     name: str
     frames: int
-    """Frames of the list that are whole: image and, where the list has it, ground truth."""
+    """Frames that can be used: image and, where the list has it, ground truth."""
+    listed: int
+    """Frames that the list names; for a drive, its images."""
     missing: tuple[str, ...]
     """Files that are listed but absent, or frames without a measurement."""
     sizes: tuple[tuple[int, int], ...]
@@ -79,18 +81,26 @@ class ListCheck:
         """Return the check in a few lines."""
         sizes = ", ".join(f"{height}x{width}" for height, width in self.sizes[:4])
         others = " and others" if len(self.sizes) > 4 else ""
-        missing = f", {len(self.missing)} missing ({self.missing[0]})" if self.missing else ""
-        if self.without_ground_truth:
-            missing += f", {self.without_ground_truth} declared to have no ground truth"
-        if self.bad:
-            missing += f", {len(self.bad)} bad"
-        missing += "".join(f"\n  bad: {sample.reason}" for sample in self.bad[:BAD_IN_WORDS])
+        bad = "".join(f"\n  bad: {sample.reason}" for sample in self.bad[:BAD_IN_WORDS])
         depth = self.depth.text() if self.depth else "no ground truth"
         return (
-            f"{self.name}: {counted(self.frames, 'frame')}{missing}\n"
+            f"{self.name}: {self._counts()}{bad}\n"
             f"  images {sizes}{others} ({self.opened} read)\n"
             f"  {depth}"
         )
+
+    def _counts(self) -> str:
+        """Return the frames in words, and what keeps the others from being used."""
+        counts = [counted(self.frames, "frame")]
+        if self.frames < self.listed:
+            counts = [f"{self.frames} of {counted(self.listed, 'frame')}"]
+        if self.missing:
+            counts.append(f"{len(self.missing)} missing or not measured ({self.missing[0]})")
+        if self.without_ground_truth:
+            counts.append(f"{self.without_ground_truth} declared to have no ground truth")
+        if self.bad:
+            counts.append(f"{len(self.bad)} bad")
+        return ", ".join(counts)
 
 
 @dataclass(frozen=True)

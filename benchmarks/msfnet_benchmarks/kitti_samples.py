@@ -26,6 +26,9 @@ from msfnet_runtime.sources import kitti
 _Maps = Mapping[tuple[str, str], Path]
 """(drive, camera) to the folder of its improved maps."""
 
+_DEPTH = 4
+"""Folders between a root of everything and ``DRIVE/proj_depth``, at most."""
+
 
 def kitti_raw_samples(path: Path, depth: ScanDepth = "camera_z") -> SampleList:
     """Return the left frames of KITTI raw drives that have a velodyne scan.
@@ -56,8 +59,8 @@ def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
 def kitti_improved_samples(path: Path) -> SampleList:
     """Return the left frames of KITTI raw drives that have an improved depth map.
 
-    The maps are looked for in the depth benchmark's own layout, anywhere below ``path``:
-    ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
+    The maps are looked for in the depth benchmark's own layout, up to four folders below
+    ``path``: ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
 
     Raises:
         MsfnetError: there is none.
@@ -77,7 +80,7 @@ def mapped_frames(path: Path) -> list[Sample]:
     for (drive_name, camera), folder in _map_folders(path).items():
         if camera == kitti.CAMERA:
             maps[drive_name] = _numbered(folder.glob("*.png"))
-    drives = sorted(f.parents[1] for f in path.rglob(f"{kitti.CAMERA}/data") if f.is_dir())
+    drives = [folder.parents[1] for folder in _below(path, f"{kitti.CAMERA}/data")]
     return [
         _mapped(image, maps[drive.name][int(image.stem)])
         for drive in drives
@@ -123,8 +126,17 @@ def _map_folders(path: Path) -> dict[tuple[str, str], Path]:
     """Return the folders of improved depth maps below ``path``."""
     return {
         (folder.parents[2].name, folder.name): folder
-        for folder in sorted(path.rglob("proj_depth/groundtruth/image_0[23]"))
+        for folder in _below(path, "proj_depth/groundtruth/image_0[23]")
     }
+
+
+def _below(path: Path, pattern: str) -> list[Path]:
+    """Return what lies in ``path`` or up to :data:`_DEPTH` folders below it, links followed.
+
+    Not every folder is walked through: KITTI has half a million files.
+    """
+    found = (path.glob("*/" * depth + pattern) for depth in range(_DEPTH + 1))
+    return sorted(folder for folders in found for folder in folders)
 
 
 def _find_map(path: Path, entry: ListEntry, image: Path, maps: _Maps) -> Path:

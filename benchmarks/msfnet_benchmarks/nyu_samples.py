@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.ground_truth import DepthEncoding, read_encoded
-from msfnet_benchmarks.sample import Sample, SampleList
+from msfnet_benchmarks.sample import INDOORS_MEDIAN_M, Sample, SampleList
 from msfnet_benchmarks.split_lists import existing_image, find_list, read_split_list
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.sources import nyu
@@ -72,6 +72,7 @@ def _pair(image: Path, depth: Path, encoding: DepthEncoding) -> Sample:
         partial(read_encoded, depth, encoding),
         nyu.INTRINSICS,
         encoding.text(),
+        INDOORS_MEDIAN_M,
     )
 
 
@@ -103,6 +104,7 @@ def nyu_labelled_samples(path: Path, split: str = "") -> SampleList:
                 partial(_read_labelled_depth, file, index),
                 nyu.INTRINSICS,
                 "float32, metres",
+                INDOORS_MEDIAN_M,
                 partial(_read_labelled_image, file, index),
             )
             for index in indices
@@ -165,7 +167,10 @@ def _read_labelled_image(file: Path, index: int) -> NDArray[np.uint8]:
 
 
 def _read_labelled_depth(file: Path, index: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(_read(file, "depths", index).T, np.float32)
+    depth = np.ascontiguousarray(_read(file, "depths", index).T, np.float32)
+    if not np.isfinite(depth).all():
+        raise MsfnetError(f"{file}: the depth of pair {index + 1} is not finite; download it again")
+    return depth
 
 
 def _read(file: Path, name: str, index: int) -> NDArray[Any]:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from msfnet_runtime import CameraIntrinsics, Frame, MsfnetError
 from msfnet_runtime.images import read_image
 
+OUTDOORS_MEDIAN_M = (0.2, 60.0)
+INDOORS_MEDIAN_M = (0.2, 10.0)
+"""NYU's camera sees 10 m."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -29,6 +33,8 @@ class Sample:
     intrinsics: CameraIntrinsics | None = None
     unit: str = ""
     """How ``depth_path`` stores depth, as its layout declares it, in words."""
+    median_m: tuple[float, float] = OUTDOORS_MEDIAN_M
+    """Where the median depth can lie; elsewhere it was stored in another unit than declared."""
     image_reader: Callable[[], NDArray[np.uint8]] | None = None
     """Reads the image where ``image_path`` is no image file: (H, W, 3) uint8 RGB."""
 
