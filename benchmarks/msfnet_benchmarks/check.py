@@ -86,7 +86,7 @@ def _find_layout(path: Path, name: str) -> Layout | None:
     """Tell in which layout a data set lies; None for none of them."""
     if is_labelled(path):
         return "nyu_labelled"
-    if _answers(nyu.find_lists, path):
+    if not name.endswith(".txt") and _answers(nyu.find_lists, path):
         return "nyu"
     if _answers(kitti.find_drives, path):
         return "kitti"

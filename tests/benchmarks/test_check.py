@@ -235,9 +235,12 @@ def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.
 
     (checked,) = check_data(tmp_path, name="list.txt").lists
 
-    assert (checked.frames, len(checked.missing), checked.without_ground_truth) == (2, 2, 1)
+    assert (checked.frames, checked.listed) == (2, 3)
+    assert (len(checked.missing), checked.without_ground_truth) == (2, 1)
     assert checked.depth is not None
     assert checked.depth.range_m == pytest.approx((2.5, 2.5, 2.5))
+    lost = tmp_path / "room/rgb_3.jpg"
+    assert f"2 of 3 frames, 2 missing or not measured ({lost})" in checked.text()
     assert "1 declared to have no ground truth" in checked.text()
     assert "uint16, millimetres" in checked.text()
     with pytest.raises(MsfnetError, match="layout nyu_sync does not store depth as uint8_10m"):
@@ -282,3 +285,14 @@ def test_sparse_points_are_widened_for_the_eye_alone() -> None:
     assert np.count_nonzero(np.isfinite(wide)) == 5 * 8
     assert np.nanmin(wide) == 5
     assert wide[10, 11] == 7
+
+
+def test_a_list_of_which_nothing_is_there_is_one_line(tmp_path: Path) -> None:
+    """No file of it, or no entry that has depth."""
+    (tmp_path / "absent.txt").write_text("/room/a.jpg /room/b.png 518\n")
+    (tmp_path / "none.txt").write_text("/room/a.jpg None 518\n")
+
+    with pytest.raises(MsfnetError, match=r"none of 1 frame has both .*room/a\.jpg is missing"):
+        check_data(tmp_path, name="absent.txt")
+    with pytest.raises(MsfnetError, match=r"none\.txt: every frame is declared to have no ground"):
+        check_data(tmp_path, name="none.txt")

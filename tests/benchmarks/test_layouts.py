@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 
 from msfnet_benchmarks.nyu_samples import LABELLED, SPLITS
+from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.samples import Layout, open_list, open_samples
 from msfnet_benchmarks.split_lists import read_split_list
 from msfnet_benchmarks.synthesize import synthesize_kitti
@@ -64,6 +66,18 @@ def test_the_labelled_set_opens_by_its_file_and_for_evaluation(labelled: Path) -
         "labelled/0002",
         "labelled/0004",
     ]
+
+
+def test_the_labelled_set_is_read_by_forked_processes(labelled: Path) -> None:
+    """Each opens the file for itself, though its parent has it open already."""
+    samples = open_list(labelled, "nyu_labelled")
+    samples[0].ground_truth((6, 8))
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        depths = pool.starmap(Sample.ground_truth, [(s, (6, 8)) for s in samples] * 8)
+
+    for number, depth in enumerate(depths):
+        np.testing.assert_array_equal(depth, labelled_pair(number % PAIRS)[1])
 
 
 def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> None:
@@ -219,6 +233,35 @@ def test_improved_maps_follow_the_list(drive: Path, tmp_path: Path) -> None:
     assert [s.depth_path for s in samples] == [folder / "0000000000.png"]
     assert samples.without_ground_truth == (f"{drive.name}/0000000001",)
     np.testing.assert_array_equal(samples[0].ground_truth((96, 320)), 10)
+
+
+def test_improved_maps_of_the_right_camera_are_found_through_links(
+    drive: Path, tmp_path: Path
+) -> None:
+    """As the list says from the root, or in the benchmark's own layout; not the left one's."""
+    maps = tmp_path / "maps" / drive.name / "proj_depth/groundtruth"
+    for camera, metres in (("image_02", 3), ("image_03", 7)):
+        (maps / camera).mkdir(parents=True)
+        cv2.imwrite(
+            str(maps / camera / "0000000001.png"), np.full((96, 320), 256 * metres, np.uint16)
+        )
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / drive.parent.name).symlink_to(drive.parent)
+    (root / "train").symlink_to(tmp_path / "maps")
+    image = f"{drive.parent.name}/{drive.name}/image_03/data/0000000001.png"
+    named = f"{drive.name}/proj_depth/groundtruth/image_03/0000000001.png"
+    (root / "list.txt").write_text(
+        f"{image} {named} 721.5\n{image} /train/{named} 721.5\n"
+        f"{drive.parent.name}/{drive.name} 1 r\n"
+    )
+
+    samples = open_list(root, "kitti", "list.txt", "uint16_256")
+
+    assert {s.name for s in samples} == {f"{drive.name}/image_03/0000000001"}
+    assert [float(s.ground_truth((96, 320)).max()) for s in samples] == [7, 7, 7]
+    left = open_list(root, "kitti", "", "uint16_256")
+    assert [float(s.ground_truth((96, 320)).max()) for s in left] == [3]
 
 
 @pytest.mark.parametrize(
