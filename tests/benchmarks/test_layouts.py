@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,17 @@ def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> 
         open_list(labelled, "nyu_labelled", "train")
     (labelled / SPLITS).unlink()
     with pytest.raises(MsfnetError, match=r"put splits\.mat beside"):
+        open_list(labelled, "nyu_labelled", "train")
+
+
+@pytest.mark.parametrize("library", ["h5py", "scipy.io"])
+def test_a_missing_library_is_one_line(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """The line says what to install."""
+    monkeypatch.setitem(sys.modules, library, None)
+
+    with pytest.raises(MsfnetError, match=rf"{library[:4]}.*pip install 'msfnet\[nyu\]'"):
         open_list(labelled, "nyu_labelled", "train")
 
 
