@@ -8,7 +8,7 @@ Source: Eigen et al. 2014; SILog as in KITTI's benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -170,31 +170,15 @@ _NAMES = tuple(field.name for field in fields(DepthMetrics))
 
 
 class MetricsAccumulator:
-    """Averages metrics over any number of images in constant memory.
+    """Averages metrics over any number of images in constant memory."""
 
-    Processes that share the images each keep one: add up their :meth:`state`, or pickle them and
-    :meth:`merge`.
-    """
-
-    def __init__(self, state: Sequence[float] | NDArray[np.float64] | None = None) -> None:
-        """Start empty, or from states that were added up."""
-        size = len(_NAMES) + 2
-        self._sums = np.zeros(size) if state is None else np.array(state, np.float64)
-        if self._sums.shape != (size,):
-            raise MsfnetError(f"a state of metrics has {size} numbers, not {self._sums.shape}")
+    def __init__(self) -> None:
+        self._sums: NDArray[np.float64] = np.zeros(len(_NAMES) + 2)
 
     def add(self, metrics: DepthMetrics) -> None:
         """Count one image."""
         values = [getattr(metrics, name) for name in _NAMES]
         self._sums += (*values, metrics.rmse**2, 1)
-
-    def state(self) -> NDArray[np.float64]:
-        """Return the sums so far, (12,) float64; states of several accumulators may be added."""
-        return self._sums.copy()
-
-    def merge(self, other: MetricsAccumulator) -> None:
-        """Count the images of another accumulator too."""
-        self._sums += other._sums
 
     def summary(self) -> DepthSummary:
         """Return the means so far.

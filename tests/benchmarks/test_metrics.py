@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -126,27 +124,3 @@ def test_nothing_scored_has_no_mean() -> None:
     """An error, not a NaN."""
     with pytest.raises(MsfnetError, match="no image was scored"):
         MetricsAccumulator().summary()
-
-
-@given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.integers(0, 12))
-def test_accumulators_of_several_processes_add_up(images: int, seed: int, cut: int) -> None:
-    """Merged, pickled or summed as states: the means are those of one accumulator over all."""
-    rng = np.random.default_rng(seed)
-    scores = [score(*rng.uniform(1, 80, (2, 5)).tolist()) for _ in range(images)]
-    whole, left, right = (MetricsAccumulator() for _ in range(3))
-    for index, metrics in enumerate(scores):
-        whole.add(metrics)
-        (left if index < cut else right).add(metrics)
-
-    summed = MetricsAccumulator(left.state() + right.state())
-    left.merge(pickle.loads(pickle.dumps(right)))
-
-    expected = pytest.approx(asdict(whole.summary()))
-    assert asdict(left.summary()) == expected
-    assert asdict(summed.summary()) == expected
-
-
-def test_a_state_of_another_length_is_refused() -> None:
-    """Of an older version, for instance."""
-    with pytest.raises(MsfnetError, match="has 12 numbers"):
-        MetricsAccumulator([1.0, 2.0])
