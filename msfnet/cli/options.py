@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-DataPath = Annotated[
-    Path, typer.Option("--data", help="Folder of frames with ground truth: KITTI raw or NYU.")
-]
-ProtocolName = Annotated[
-    str, typer.Option("--protocol", help="Evaluation protocol, e.g. nyu_hu or kitti_raw.")
-]
-
 
 def parse_size(text: str) -> tuple[int, int]:
     """Read ``HxW`` as (height, width) in pixels.
