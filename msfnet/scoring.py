@@ -194,7 +194,7 @@ def _score(
     assert request.data is not None
     found = open_samples(request.data, protocol.ground_truth, request.samples)
     samples, skipped = spread(found, request.max_frames), len(found.without_ground_truth)
-    estimator: Estimator = model or _stored(request, samples, protocol)
+    estimator: Estimator = model or _stored(request, samples, found, protocol)
     if reference is None:
         accuracy = evaluate(
             estimator, samples, protocol, alignment=alignment, skipped=skipped, progress=progress
@@ -221,10 +221,15 @@ def _score(
 
 
 def _stored(
-    request: EvaluationRequest, samples: Sequence[Sample], protocol: Protocol
+    request: EvaluationRequest,
+    samples: Sequence[Sample],
+    listed: Sequence[Sample],
+    protocol: Protocol,
 ) -> PredictionFolder:
     assert request.predictions is not None
-    stored = PredictionFolder(request.predictions, samples, protocol, request.prediction_unit)
+    stored = PredictionFolder(
+        request.predictions, samples, protocol, request.prediction_unit, among=listed
+    )
     if request.alignment is None:
         stored.check_unit(spread(samples, _UNIT_CHECKS))
     return stored

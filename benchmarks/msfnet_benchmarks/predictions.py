@@ -25,12 +25,18 @@ class PredictionFolder:
     """Answers frames from a folder of PNG files named after the samples, 0 = no depth.
 
     ``FOLDER/DRIVE/0000000005.png`` answers the sample ``DRIVE/0000000005``; so does
-    ``FOLDER/0000000005.png`` where no other sample ends so. A map has the size of the whole frame
-    or of what the protocol shows of it.
+    ``FOLDER/0000000005.png`` where no other sample of the list ends so. A map has the size of the
+    whole frame or of what the protocol shows of it.
     """
 
     def __init__(
-        self, folder: Path, samples: Sequence[Sample], protocol: Protocol, unit: str | None = None
+        self,
+        folder: Path,
+        samples: Sequence[Sample],
+        protocol: Protocol,
+        unit: str | None = None,
+        *,
+        among: Sequence[Sample] = (),
     ) -> None:
         """Find every sample's map.
 
@@ -39,16 +45,20 @@ class PredictionFolder:
             samples: what will be asked for.
             protocol: what frames are shown as.
             unit: of :data:`UNITS`; left out, the folder's ``manifest.json`` says it.
+            among: the whole list that the samples were chosen from; a map may be of any of it.
 
         Raises:
-            MsfnetError: no such folder, samples without a map, or an unknown or undeclared unit.
+            MsfnetError: no such folder, samples without a map, a map that could be of several, or
+                an unknown or undeclared unit.
         """
         if not folder.is_dir():
             raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
         self._counts = _counts_per_metre(folder, unit)
         self._declared = unit
         self._protocol = protocol
-        self._files = _match(folder, [sample.name for sample in samples])
+        self._files = _match(
+            folder, [sample.name for sample in samples], [s.name for s in among or samples]
+        )
 
     def __call__(self, frame: Frame) -> DepthMap:
         """Return the map of a sample's frame.
@@ -141,25 +151,29 @@ def _manifest_counts(path: Path) -> int | None:
     return counts
 
 
-def _match(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+def _match(folder: Path, names: Sequence[str], listed: Sequence[str]) -> dict[str, Path]:
     """Return each sample's file.
 
     Raises:
-        MsfnetError: a sample has none, or shares its file's name with another.
+        MsfnetError: a sample has none, or only one that could be of another of the list as well.
     """
-    stems = [PurePosixPath(name).name for name in names]
-    known = Counter(stems)
+    known = Counter(PurePosixPath(name).name for name in listed)
     files: dict[str, Path] = {}
     missing = []
-    for name, stem in zip(names, stems, strict=True):
-        candidates = [folder / f"{name}.png"]
-        if known[stem] == 1:
-            candidates.append(folder / f"{stem}.png")
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            missing.append(candidates[-1])
+    for name in names:
+        own, bare = folder / f"{name}.png", folder / f"{PurePosixPath(name).name}.png"
+        shared = known[PurePosixPath(name).name]
+        if own.is_file():
+            files[name] = own
+        elif shared > 1 and bare.is_file():
+            raise MsfnetError(
+                f"{bare} could be of {shared} frames of the list; name it {name}.png if it is of "
+                "that one, as `msfnet stream` names the maps of a list"
+            )
+        elif bare.is_file():
+            files[name] = bare
         else:
-            files[name] = found
+            missing.append(own if shared > 1 else bare)
     if missing:
         raise MsfnetError(
             f"{folder} lacks {len(missing)} of {len(names)} depth maps, the first is "

@@ -94,13 +94,25 @@ def test_a_manifest_declares_the_unit(samples: list[Sample], folder: Path) -> No
 def test_missing_maps_are_counted_and_the_first_is_named(
     samples: list[Sample], folder: Path
 ) -> None:
-    """A bare number does not answer two samples that share it."""
-    (folder / "kitchen/2.png").rename(folder / "2.png")
+    """Fewer samples may be asked for."""
+    (folder / "kitchen/2.png").unlink()
     (folder / "1.png").unlink()
 
     with pytest.raises(MsfnetError, match=r"lacks 2 of 3 depth maps, the first is .*/1\.png"):
         PredictionFolder(folder, samples, HU, "mm")
     assert PredictionFolder(folder, samples[1:2], HU, "mm")
+
+
+def test_a_bare_number_that_two_rooms_share_answers_neither(
+    samples: list[Sample], folder: Path
+) -> None:
+    """Nor where only one of the two is asked for: the map may be the other's."""
+    (folder / "kitchen/2.png").rename(folder / "2.png")
+
+    for asked in (samples, samples[2:]):
+        with pytest.raises(MsfnetError, match=r"/2\.png could be of 2 frames .*kitchen/2\.png"):
+            PredictionFolder(folder, asked, HU, "mm", among=samples)
+    assert PredictionFolder(folder, samples[:2], HU, "mm", among=samples)
 
 
 def test_a_map_of_another_size_is_named(samples: list[Sample], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a model, a room, and the model's depth of the room as ``msfnet stream`` writes it."""
     made = tmp_path_factory.mktemp("evaluate")
     onnx.save(conv_model(network_spec()), made / "model.onnx")
-    synthesize_nyu(made / "rooms", scenes=2, frames=FRAMES)
+    synthesize_nyu(made / "rooms", scenes=3, frames=FRAMES)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         assert run(shlex.split("stream model.onnx rooms/data/nyu2_test --out depth")) == 0
@@ -85,6 +86,57 @@ def test_stored_depth_scores_as_the_model_that_made_it(
         assert run(shlex.split(f"evaluate --predictions depth {data} --frames 1")) == 0
     finally:
         (folder / "elsewhere.png").rename(last)
+
+
+@pytest.mark.parametrize("shape", [("batch", 3, 32, 64), ("batch", 3, "height", "width")])
+def test_a_list_of_rooms_is_scored_as_streamed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int | str, ...]
+) -> None:
+    """Numbers repeat over rooms, dimensions are open: the same depth as of the fixed model."""
+    monkeypatch.chdir(folder)
+    fixed = network_spec()
+    output = ("batch", 1, *(("height/2", "width/2") if "height" in shape else (16, 32)))
+    spec = network_spec(
+        inputs=(replace(fixed.inputs[0], shape=shape),),
+        outputs=(replace(fixed.outputs[0], shape=output),),
+    )
+    onnx.save(conv_model(spec), tmp_path / "open.onnx")
+    data, made = "--data rooms --protocol nyu_bts --list train", tmp_path
+
+    for command in (
+        f"stream {made}/open.onnx rooms/data/nyu2_train.csv --out {made}/maps",
+        f"evaluate --predictions {made}/maps {data} --json {made}/maps.json",
+        f"evaluate {made}/open.onnx {data} --json {made}/open.json",
+        f"evaluate model.onnx {data} --json {made}/fixed.json",
+    ):
+        assert run(shlex.split(command)) == 0
+    stored, opened, expected = (
+        json.loads((made / f"{name}.json").read_text())["summary"]
+        for name in ("maps", "open", "fixed")
+    )
+
+    assert stored["rel"] == pytest.approx(expected["rel"], rel=1e-3)
+    assert opened["rel"] == pytest.approx(expected["rel"], rel=1e-6)
+    assert stored["images"] == expected["images"] == len(list(made.glob("maps/room_*/*.png")))
+
+
+def test_maps_without_their_rooms_are_refused(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Even of one frame only: another room's map would be scored."""
+    monkeypatch.chdir(folder)
+    maps = tmp_path / "maps"
+    assert run(shlex.split(f"stream model.onnx rooms/data/nyu2_train.csv --out {maps}")) == 0
+    for file in sorted(maps.glob("room_*/*.png")):
+        file.replace(maps / file.name)
+    capsys.readouterr()
+    command = f"evaluate --predictions {maps} --data rooms --protocol nyu_bts --list train"
+
+    assert run(shlex.split(f"{command} --frames 1")) == 1
+    assert "frames of the list; name it room_" in capsys.readouterr().err
 
 
 def test_flicker_needs_no_ground_truth(
