@@ -79,6 +79,19 @@ def test_a_gpu_of_another_architecture_is_refused(engine_artifact: EngineArtifac
         tensorrt_engines.check_architecture(engine_artifact, "sm75")
 
 
+def test_an_engine_of_a_dynamic_graph_is_refused_with_the_way_out(
+    engine_artifact: EngineArtifact,
+) -> None:
+    """Before any library or GPU is asked for."""
+    spec = engine_artifact.spec
+    shape = ("batch", 3, "height", "width")
+    open_spec = replace(spec, inputs=(replace(spec.inputs[0], shape=shape),))
+    replace(engine_artifact, spec=open_spec).write()
+
+    with pytest.raises(MsfnetError, match=r"image is batchx3xheightxwidth.*without --dynamic"):
+        open_engine(engine_artifact.path)
+
+
 def test_an_unknown_kind_of_file_is_told_what_is_known(tmp_path: Path) -> None:
     """Suffixes decide."""
     (tmp_path / "model.tflite").write_bytes(b"x")

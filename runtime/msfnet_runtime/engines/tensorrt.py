@@ -67,6 +67,21 @@ def preflight(artifact: EngineArtifact, version: str) -> None:
         raise MsfnetError(f"{artifact.path} is not the file its manifest describes; {again}")
 
 
+def check_fixed(artifact: EngineArtifact) -> None:
+    """Check that every dimension is a number: memory is reserved once.
+
+    Raises:
+        MsfnetError: one is not; with the way out.
+    """
+    for tensor in (*artifact.spec.inputs, *artifact.spec.outputs):
+        if not all(isinstance(dimension, int) for dimension in tensor.shape):
+            raise MsfnetError(
+                f"{artifact.path} was built from a dynamic graph ({tensor.name} is "
+                f"{'x'.join(map(str, tensor.shape))}), which msfnet runs as ONNX only; run the "
+                ".onnx file, or export without --dynamic and build again"
+            )
+
+
 def _rebuild(artifact: EngineArtifact) -> str:
     return (
         f"rebuild it with `msfnet build MODEL.onnx {artifact.path.name} "
@@ -93,6 +108,7 @@ class TensorRTEngine(EngineBase):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         artifact = EngineArtifact.read(Path(path))
         super().__init__(artifact.spec)
+        check_fixed(artifact)
         trt = load_tensorrt(artifact.flavour)
         preflight(artifact, str(trt.__version__))
         self._device = open_device()
@@ -126,11 +142,6 @@ class TensorRTEngine(EngineBase):
 
     def _bind(self, tensor: TensorSpec) -> _Binding:
         """Reserve memory for one tensor, once the engine and the spec agree on its shape."""
-        if not all(isinstance(dimension, int) for dimension in tensor.shape):
-            raise MsfnetError(
-                f"the engine's {tensor.name!r} has the dynamic shape {tensor.shape}, which msfnet "
-                "cannot run with TensorRT yet; export without --dynamic and build again"
-            )
         shape = tuple(int(dimension) for dimension in tensor.shape)
         built = tuple(self._engine.get_tensor_shape(tensor.name))
         if built != shape:
