@@ -25,7 +25,7 @@ from msfnet_benchmarks.report import (
 )
 from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.samples import open_samples
-from msfnet_runtime import DepthEstimator, Frame, MsfnetError
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact
 from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.files import check_writable, sha256
 from msfnet_runtime.preprocess import frame_size
@@ -139,6 +139,11 @@ def _name(path: Path, baseline: Path | None) -> str:
     return f"PyTorch {path.name}" if path == baseline else path.name
 
 
+def _size_on_disk(path: Path) -> int:
+    """Return a model's bytes, weights in a file of their own included."""
+    return OnnxArtifact.read(path).bytes if path.suffix == ".onnx" else path.stat().st_size
+
+
 def _size(frame: Frame) -> tuple[int, int]:
     return frame.image.shape[0], frame.image.shape[1]
 
@@ -165,7 +170,7 @@ def _row(
         name=name,
         engine=estimator.engine.describe(),
         precision=estimator.spec.precision,
-        size_bytes=path.stat().st_size,
+        size_bytes=_size_on_disk(path),
         latency=latency,
         speedup=latencies[baseline].p50_ms / latency.p50_ms if baseline else None,
         accuracy=accuracy,

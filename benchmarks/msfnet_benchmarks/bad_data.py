@@ -29,7 +29,7 @@ class BadSample:
     name: str
     """The sample's."""
     path: Path
-    """Of its ground truth."""
+    """Of its ground truth, or of the image where it has none."""
     reason: str
     """In one line, which names the file at fault."""
 

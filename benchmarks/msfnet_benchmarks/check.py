@@ -79,7 +79,7 @@ def check_data(
     if found is not None:
         title = f"list {Path(name).name}" if name else "all frames"
         return _check_lists(path, found, {title: open_list(path, found, name, depth)}, look)
-    return _check_images(path, progress)
+    return _check_images(path, look)
 
 
 def _find_layout(path: Path, name: str) -> Layout | None:
@@ -125,9 +125,14 @@ def _check_lists(
                 f"{title}: none of {counted(len(samples), 'frame')} has both of its files "
                 f"({missing[0]} is missing); check the path"
             )
-        checked = _check_samples(title, whole, missing, look)
-        without = len(samples.without_ground_truth)
-        checks.append(replace(checked, listed=len(samples), without_ground_truth=without))
+        checks.append(
+            replace(
+                _check_samples(title, whole, look),
+                listed=len(samples),
+                missing=tuple(missing),
+                without_ground_truth=len(samples.without_ground_truth),
+            )
+        )
     return DataCheck(path, _LAYOUTS[layout], tuple(checks))
 
 
@@ -137,32 +142,35 @@ def _check_drives(path: Path, look: _Look) -> DataCheck:
     checks = []
     for drive, files in images.items():
         scanned = scanned_frames(drive)
-        bare = _without(files, scanned)
         if scanned:
-            checks.append(_check_samples(f"{drive.name}, velodyne", scanned, bare, look))
+            checks.append(_check_measured(f"{drive.name}, velodyne", files, scanned, look))
         else:
-            checks.append(_check_files(f"{drive.name}, no velodyne", files, look.progress))
+            checks.append(_check_files(f"{drive.name}, no velodyne", files, look))
     mapped = mapped_frames(path)
     if mapped:
-        bare = _without([file for files in images.values() for file in files], mapped)
-        checks.append(_check_samples("improved depth maps", mapped, bare, look))
+        every = [file for files in images.values() for file in files]
+        checks.append(_check_measured("improved depth maps", every, mapped, look))
     return DataCheck(path, f"KITTI raw, {counted(len(drives), 'drive')}", tuple(checks))
 
 
-def _check_images(path: Path, progress: Progress) -> DataCheck:
+def _check_images(path: Path, look: _Look) -> DataCheck:
     files = sorted(f for f in path.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise MsfnetError(
             f"{path} holds neither KITTI drives (DATE/DRIVE/image_02/data) nor NYU lists "
             "(data/nyu2_*.csv) nor images; check the path"
         )
-    return DataCheck(path, "a folder of images", (_check_files("images", files, progress),))
+    return DataCheck(path, "a folder of images", (_check_files("images", files, look),))
 
 
-def _without(files: Sequence[Path], samples: Sequence[Sample]) -> list[str]:
-    """Return the images that no sample has."""
+def _check_measured(
+    name: str, files: Sequence[Path], samples: Sequence[Sample], look: _Look
+) -> ListCheck:
+    """Check the measured ones of a drive's images; the others are counted."""
+    checked = _check_samples(name, samples, look)
     measured = {sample.image_path for sample in samples}
-    return [str(file) for file in files if file not in measured]
+    bare = tuple(str(file) for file in files if file not in measured)
+    return replace(checked, listed=checked.listed + len(bare), unmeasured=bare)
 
 
 def _split_missing(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
@@ -178,38 +186,51 @@ def _split_missing(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     return whole, missing
 
 
-def _check_files(name: str, files: Sequence[Path], progress: Progress) -> ListCheck:
-    """Check images that have no ground truth."""
-    chosen = _spread(files, READ_AT_MOST)
+def _check_files(name: str, files: Sequence[Path], look: _Look) -> ListCheck:
+    """Check images that have no ground truth; ``files`` is not empty."""
+    chosen = files if look.every else _spread(files, READ_AT_MOST)
     sizes: Counter[tuple[int, int]] = Counter()
+    bad: list[BadSample] = []
     for done, file in enumerate(chosen, 1):
-        height, width, _ = read_image(file).shape
-        sizes[height, width] += 1
-        progress(done, len(chosen), name)
+        try:
+            height, width, _ = read_image(file).shape
+            sizes[height, width] += 1
+        except MsfnetError as error:
+            bad.append(BadSample(file.stem, file, str(error)))
+        look.progress(done, len(chosen), name)
+    _refuse(name, bad, len(chosen), look)
     return ListCheck(
-        name, len(files), len(files), (), _by_frequency(sizes), opened=len(chosen), depth=None
+        name,
+        len(files) - len(bad),
+        len(files),
+        _by_frequency(sizes),
+        opened=len(chosen) - len(bad),
+        depth=None,
+        bad=tuple(bad),
     )
 
 
-def _check_samples(
-    name: str, samples: Sequence[Sample], missing: Sequence[str], look: _Look
-) -> ListCheck:
+def _refuse(name: str, bad: Sequence[BadSample], opened: int, look: _Look) -> None:
+    """Raise if there are bad ones, but for a look at every file that found good ones too."""
+    if bad and not (look.every and len(bad) < opened):
+        raise MsfnetError(
+            f"{name}: {len(bad)} of {counted(opened, 'opened frame')} cannot be used, e.g. "
+            f"{bad[0].reason}"
+        )
+
+
+def _check_samples(name: str, samples: Sequence[Sample], look: _Look) -> ListCheck:
     """Check frames that have ground truth; ``samples`` is not empty."""
     chosen = samples if look.every else _spread(samples, READ_AT_MOST)
     opened = open_all(chosen, figures_of, progress=look.progress)
     bad = [found for found in opened if isinstance(found, BadSample)]
     good = [(s, f) for s, f in zip(chosen, opened, strict=True) if not isinstance(f, BadSample)]
-    if bad and not (look.every and good):
-        raise MsfnetError(
-            f"{name}: {len(bad)} of {counted(len(chosen), 'opened frame')} cannot be used, e.g. "
-            f"{bad[0].reason}"
-        )
+    _refuse(name, bad, len(chosen), look)
     frames = [figures for _, figures in good]
     return ListCheck(
         name,
         len(samples) - len(bad),
-        len(samples) + len(missing),
-        tuple(missing),
+        len(samples),
         _by_frequency(Counter(frame.size for frame in frames)),
         len(frames),
         summarise(frames, samples[0].unit),

@@ -62,14 +62,16 @@ class ListCheck:
     """Frames that can be used: image and, where the list has it, ground truth."""
     listed: int
     """Frames that the list names; for a drive, its images."""
-    missing: tuple[str, ...]
-    """Files that are listed but absent, or frames without a measurement."""
     sizes: tuple[tuple[int, int], ...]
     """(height, width) of the opened images, the most frequent first."""
     opened: int
     """Frames that were read for the figures."""
     depth: DepthCheck | None
     """None where the list carries no ground truth."""
+    missing: tuple[str, ...] = ()
+    """Files that are listed but absent."""
+    unmeasured: tuple[str, ...] = ()
+    """Images of a drive that no scan or map belongs to."""
     without_ground_truth: int = 0
     """Entries that the list itself declares to have none."""
     bad: tuple[BadSample, ...] = ()
@@ -95,7 +97,9 @@ class ListCheck:
         if self.frames < self.listed:
             counts = [f"{self.frames} of {counted(self.listed, 'frame')}"]
         if self.missing:
-            counts.append(f"{len(self.missing)} missing or not measured ({self.missing[0]})")
+            counts.append(f"{counted(len(self.missing), 'file')} missing ({self.missing[0]})")
+        if self.unmeasured:
+            counts.append(f"{len(self.unmeasured)} not measured ({self.unmeasured[0]})")
         if self.without_ground_truth:
             counts.append(f"{self.without_ground_truth} declared to have no ground truth")
         if self.bad:
@@ -121,6 +125,11 @@ class DataCheck:
     def bad(self) -> int:
         """How many samples cannot be used, where every file was opened."""
         return sum(len(checked.bad) for checked in self.lists)
+
+    @property
+    def missing(self) -> int:
+        """How many files are listed but absent."""
+        return sum(len(checked.missing) for checked in self.lists)
 
     def to_json(self) -> str:
         """Return the whole check as JSON."""

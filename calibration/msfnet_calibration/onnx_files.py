@@ -81,6 +81,12 @@ def _write_external(model: onnx.ModelProto, path: Path, spec: ModelSpec) -> None
     external_data_helper.load_external_data_for_model(model, os.fspath(path.parent))
 
 
+def write_scratch(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model for one session, as it is; large weights beside it and out of the model."""
+    large = weight_bytes(model) > EXTERNAL_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.stem}.data")
+
+
 @contextmanager
 def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path of the same name to write a model to; move it to ``path`` on success.

@@ -22,7 +22,9 @@ import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
+from msfnet_calibration.shapes import annotate
 from msfnet_runtime import Frame, MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime.artifacts import EXTERNAL_DATA
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
@@ -76,7 +78,7 @@ def quantize_int8(
     with atomic_model(target) as partial:
         with tempfile.TemporaryDirectory() as folder:
             # A copy, since the calibrator writes beside it.
-            copy = save_model(model, Path(folder) / "model.onnx", spec).path
+            copy = save_model(model, Path(folder) / "model.onnx", spec)
             ranges = _collect_ranges(copy, model, nodes, batches, method, progress)
         save_model(_insert_pairs(model, nodes, ranges), partial, noted)
         _check_answer(partial, batches[0])
@@ -108,7 +110,7 @@ class _Batches:
 
 
 def _collect_ranges(
-    path: Path,
+    copy: OnnxArtifact,
     model: onnx.ModelProto,
     nodes: Sequence[str],
     batches: Sequence[NDArray[Any]],
@@ -116,7 +118,7 @@ def _collect_ranges(
     progress: Progress,
 ) -> Any:
     """Run the batches one by one, so that only one batch's activations are held at a time."""
-    calibrator = _make_calibrator(path, method)
+    calibrator = _make_calibrator(copy, method)
     wanted = {node.input[0] for node in model.graph.node if node.name in set(nodes)}
     select = calibrator.select_tensors_to_calibrate
 
@@ -147,35 +149,40 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _make_calibrator(path: Path, method: Method) -> Any:
+def _make_calibrator(copy: OnnxArtifact, method: Method) -> Any:
     from onnxruntime.quantization import calibrate
 
-    augmented = str(path.with_name("augmented.onnx"))
-    types = ["Conv"]
-    if method == "minmax":
-        return calibrate.MinMaxCalibrater(path, types, augmented, symmetric=True)
-    if method == "entropy":
-        return calibrate.EntropyCalibrater(
-            path,
-            types,
-            augmented,
-            symmetric=True,
-            num_bins=_HISTOGRAM_BINS,
-            num_quantized_bins=_QUANTIZED_BINS,
-        )
-    if method == "percentile":
-        return calibrate.PercentileCalibrater(
-            path, types, augmented, symmetric=True, num_bins=2048, percentile=_PERCENTILE
-        )
-    raise MsfnetError(f"unknown method {method!r}; choose entropy, minmax or percentile")
+    makers: dict[str, tuple[Any, dict[str, Any]]] = {
+        "entropy": (
+            calibrate.EntropyCalibrater,
+            {"num_bins": _HISTOGRAM_BINS, "num_quantized_bins": _QUANTIZED_BINS},
+        ),
+        "minmax": (calibrate.MinMaxCalibrater, {}),
+        "percentile": (
+            calibrate.PercentileCalibrater,
+            {"num_bins": 2048, "percentile": _PERCENTILE},
+        ),
+    }
+    if method not in makers:
+        raise MsfnetError(f"unknown method {method!r}; choose entropy, minmax or percentile")
+    make, options = makers[method]
+    return make(
+        copy.path,
+        ["Conv"],
+        str(copy.path.with_name("augmented.onnx")),
+        symmetric=True,
+        use_external_data_format=EXTERNAL_DATA in copy.spec.notes,
+        **options,
+    )
 
 
 def _insert_pairs(model: onnx.ModelProto, nodes: Sequence[str], ranges: Any) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+    annotate(model)
     quantizer = QDQQuantizer(
-        onnx.shape_inference.infer_shapes(model),
+        model,
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,

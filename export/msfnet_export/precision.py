@@ -11,6 +11,7 @@ weights and then computes in FP32, so that an overflow shows on a GPU only.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
+from msfnet_calibration.onnx_files import (
+    atomic_model,
+    load_model,
+    save_model,
+    write_scratch,
+)
+from msfnet_calibration.shapes import infer_values
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare, to_metres
@@ -140,9 +147,10 @@ def probe_ranges(
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.onnx"
+        write_scratch(probe, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     peaks = dict.fromkeys(names, 0.0)
     for done, batch in enumerate(batches, 1):
         answers = session.run(names, {model.graph.input[0].name: batch})
@@ -204,10 +212,8 @@ def _reach(
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type of every tensor of a model."""
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    infos = (*graph.input, *graph.output, *graph.value_info)
-    types = {info.name: info.type.tensor_type.elem_type for info in infos}
-    return {**types, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
+    types = {name: value.element_type for name, value in infer_values(model).items()}
+    return {**types, **{tensor.name: tensor.data_type for tensor in model.graph.initializer}}
 
 
 class _Casts:

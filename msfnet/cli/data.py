@@ -99,7 +99,7 @@ def check(
         Stored | None, typer.Option(help="How depth is stored; the layout's way if left out.")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad.")
+        bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad or absent.")
     ] = False,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="PNG to draw: frames, their depth, histograms.")
@@ -131,5 +131,5 @@ def check(
         with atomic_path(out) as partial:
             partial.write_text(result.to_json() + "\n", encoding="utf-8")
     say(result.text())
-    if result.bad:
+    if result.bad or (every and result.missing):
         raise typer.Exit(1)

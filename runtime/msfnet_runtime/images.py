@@ -56,7 +56,10 @@ def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
     content = read_bytes(path)
     if not _is_whole(content.tobytes()):
         raise MsfnetError(f"{path} is cut short; remove it or replace it")
-    image = cv2.imdecode(content, flags)
+    try:
+        image = cv2.imdecode(content, flags)
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise MsfnetError(f"{path} is not a readable image; remove it or replace it")
     return np.asarray(image)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from msfnet.__main__ import run
 from msfnet_benchmarks.check import check_data
 from msfnet_benchmarks.data_sheet import draw_sheet
 from msfnet_benchmarks.figures import widen_points
@@ -34,9 +35,10 @@ def test_drives_are_counted_frame_by_frame(tmp_path: Path) -> None:
 
     first, second = check_data(tmp_path / "kitti").lists
 
-    assert (first.frames, first.missing) == (3, ())
+    assert (first.frames, first.unmeasured) == (3, ())
     assert second.frames == 2
-    assert second.missing[0].endswith("0000000001.png")
+    assert second.unmeasured[0].endswith("0000000001.png")
+    assert second.missing == ()
     assert first.sizes == ((96, 320),)
     assert first.depth is not None
     low, median, high = first.depth.range_m
@@ -73,8 +75,8 @@ def test_improved_maps_are_ground_truth_on_their_own(tmp_path: Path) -> None:
 
     improved = check_data(tmp_path / "kitti").lists[-1]
 
-    assert (improved.frames, len(improved.missing)) == (1, 2)
-    assert improved.missing[0].endswith("0000000000.png")
+    assert (improved.frames, improved.listed, len(improved.unmeasured)) == (1, 3, 2)
+    assert improved.unmeasured[0].endswith("0000000000.png")
     assert improved.depth is not None
     assert improved.depth.unit == "uint16, 256 = 1 m"
     assert improved.depth.range_m == pytest.approx((4, 8, 12), abs=0.02)
@@ -161,7 +163,7 @@ def test_real_drives_are_counted_as_their_folders_are(real_data: Path) -> None:
         scans = {f.stem for f in drive.glob("velodyne_points/data/*.bin")}
         images = {f.stem for f in drive.glob("image_02/data/*.*")}
         assert checked.frames == len(images & scans)
-        assert len(checked.missing) == len(images - scans)
+        assert len(checked.unmeasured) == len(images - scans)
         assert checked.depth is not None
         assert 5 < checked.depth.range_m[1] < 20
     assert [checked.frames for checked in result.lists] == [1, 12, 2]
@@ -222,6 +224,62 @@ def test_every_file_is_opened_when_asked(rooms: Path) -> None:
     assert [len(c["bad"]) for c in kept if c["name"] == "list train"] == [2]
 
 
+def test_every_image_without_ground_truth_is_opened_when_asked(
+    tmp_path: Path, photo: NDArray[np.uint8]
+) -> None:
+    """Beyond the 64 that are otherwise read; bad ones are named, the others counted."""
+    for index in range(70):
+        cv2.imwrite(str(tmp_path / f"{index:02}.jpg"), photo)
+    cut = tmp_path / "35.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+
+    (images,) = check_data(tmp_path, every=True).lists
+
+    assert (images.frames, images.listed, images.opened) == (69, 70, 69)
+    assert images.sizes == (photo.shape[:2],)
+    ((name, path, reason),) = [(bad.name, bad.path, bad.reason) for bad in images.bad]
+    assert (name, path) == ("35", cut)
+    assert f"{cut} is cut short" in reason
+    for index in range(70):
+        (tmp_path / f"{index:02}.jpg").write_bytes(b"no image")
+    with pytest.raises(MsfnetError, match="images: 70 of 70 opened frames cannot be used"):
+        check_data(tmp_path, every=True)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "options", "status"),
+    [
+        ("nothing", "--all", 0),
+        ("absent", "", 0),
+        ("absent", "--all", 1),
+        ("cut", "--all", 1),
+        ("scan", "--all", 0),
+    ],
+)
+def test_the_exit_status_tells_whether_every_listed_file_is_good(
+    rooms: Path, tmp_path: Path, spoilt: str, options: str, status: int
+) -> None:
+    """Bad and absent files fail a look at all; a drive's frame without a scan is none of them."""
+    root = rooms
+    image = open_list(rooms, "nyu", "train")[1].image_path
+    if spoilt == "absent":
+        image.unlink()
+    elif spoilt == "cut":
+        image.write_bytes(image.read_bytes()[:-300])
+    elif spoilt == "scan":
+        root = tmp_path / "kitti"
+        synthesize_kitti(root, drives=1, frames=3, size=(96, 320))
+        next(root.glob("*/*/velodyne_points/data/0000000001.bin")).unlink()
+
+    found = tmp_path / "found.json"
+
+    assert run(["data", "check", str(root), *options.split(), "--json", str(found)]) == status
+    lists = json.loads(found.read_text())["lists"]
+    assert sum(len(c["missing"]) for c in lists) == (spoilt == "absent")
+    assert sum(len(c["unmeasured"]) for c in lists) == (spoilt == "scan")
+    assert sum(len(c["bad"]) for c in lists) == (spoilt == "cut")
+
+
 def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
     """BTS's list: absent files, declared gaps and the unit are reported."""
     (tmp_path / "room").mkdir()
@@ -240,7 +298,7 @@ def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.
     assert checked.depth is not None
     assert checked.depth.range_m == pytest.approx((2.5, 2.5, 2.5))
     lost = tmp_path / "room/rgb_3.jpg"
-    assert f"2 of 3 frames, 2 missing or not measured ({lost})" in checked.text()
+    assert f"2 of 3 frames, 2 files missing ({lost})" in checked.text()
     assert "1 declared to have no ground truth" in checked.text()
     assert "uint16, millimetres" in checked.text()
     with pytest.raises(MsfnetError, match="layout nyu_sync does not store depth as uint8_10m"):

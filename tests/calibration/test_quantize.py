@@ -168,17 +168,22 @@ def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".onnx"] * 3
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_weights_beside_the_file_are_calibrated_too(
-    exports: Exports, frames: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exports: Exports,
+    frames: list[Frame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     """With the 2 GB limit lowered: the same answer as from one file, and no file left over."""
     source = exports.plain.artifact.path
-    quantize_int8(source, tmp_path / "whole.onnx", frames)
+    quantize_int8(source, tmp_path / "whole.onnx", frames, method=method)  # type: ignore[arg-type]
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
     model, spec = onnx_files.load_model(source), read_onnx_spec(source)
     onnx_files.save_model(model, tmp_path / "fp32.onnx", spec)
 
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", frames)
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", frames, method=method)  # type: ignore[arg-type]
 
     assert len(list(tmp_path.glob("int8.*.data"))) == 1
     assert {file.suffix for file in tmp_path.iterdir()} == {".onnx", ".data"}

@@ -8,11 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from msfnet_calibration.onnx_files import load_model
+from msfnet_calibration import onnx_files
+from msfnet_calibration.onnx_files import load_model, save_model
 from msfnet_export import convert_fp16
 from msfnet_export.parity import random_image
 from msfnet_export.precision import probe_ranges, to_fp16
-from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError
+from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError, open_engine
+from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
 from tests.onnx_models import conv_model
@@ -130,6 +132,29 @@ def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
     assert np.isinf(blind).all()
     np.testing.assert_allclose(careful, expected, rtol=1e-2)
     assert types_of(load_model(artifact.path))["wide"] == TensorProto.FLOAT
+
+
+def test_weights_beside_the_file_are_converted_too(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the 2 GB limit lowered: the probe's ranges, the weights and the answer stay the same."""
+    whole = exports.plain.artifact
+    batch = prepare(random_image(FRAME_SIZE, seed=2), whole.spec)
+    ranges = probe_ranges(load_model(whole.path), [batch])
+    convert_fp16(whole.path, tmp_path / "whole.onnx")
+    monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
+    source = save_model(load_model(whole.path), tmp_path / "fp32.onnx", whole.spec)
+
+    artifact = convert_fp16(source.path, tmp_path / "fp16.onnx")
+
+    assert probe_ranges(load_model(source.path), [batch]) == ranges
+    assert len(list(tmp_path.glob("fp16.*.data"))) == 1
+    assert artifact.path.stat().st_size < 200_000 < artifact.bytes
+    answers = []
+    for path in (tmp_path / "whole.onnx", artifact.path):
+        with open_engine(path) as engine:
+            answers.append(engine.infer(batch))
+    np.testing.assert_array_equal(answers[0], answers[1])
 
 
 def test_only_fp32_models_are_converted(tmp_path: Path) -> None:

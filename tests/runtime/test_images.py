@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -75,6 +77,23 @@ def test_bytes_behind_the_end_do_no_harm(tmp_path: Path, photo: NDArray[np.uint8
     jpeg = encode(photo, ".jpg", [])
     (tmp_path / "filled.jpg").write_bytes(jpeg[:2] + b"\xff\xff" + jpeg[2:-2] + b"\xff\xff\xff\xd9")
     np.testing.assert_array_equal(read_image(tmp_path / "filled.jpg"), plain)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
+def test_an_image_of_more_pixels_than_opencv_takes_is_one_line(tmp_path: Path) -> None:
+    """OpenCV raises its own error for a whole PNG that declares 10 gigapixels."""
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")
+    file = tmp_path / "vast.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+    for read in (read_image, read_raw):
+        with pytest.raises(MsfnetError, match=r"vast\.png is not a readable image"):
+            read(file)
 
 
 def test_every_real_image_reaches_its_end(real_data: Path) -> None:
