@@ -22,15 +22,15 @@ _HOMES = {
     "NetworkConfig": "msfnet_train",
     "load_checkpoint": "msfnet_train",
     "export_network": "msfnet_export",
-    "convert_fp16": "msfnet_export",
+    "convert_fp16": "msfnet_calibration",
     "build_engine": "msfnet_export",
 }
 
 if TYPE_CHECKING:
     from msfnet_benchmarks.metrics import depth_metrics
     from msfnet_benchmarks.protocols import PROTOCOLS
-    from msfnet_calibration import quantize_int8
-    from msfnet_export import build_engine, convert_fp16, export_network
+    from msfnet_calibration import convert_fp16, quantize_int8
+    from msfnet_export import build_engine, export_network
     from msfnet_runtime import (
         CameraIntrinsics,
         DepthEstimator,

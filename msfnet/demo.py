@@ -154,8 +154,8 @@ def _train(out: Path, seed: int) -> TrainReport:
 
 def _export(out: Path) -> tuple[Path, Path, Path]:
     """Write the three deploy graphs; return their paths, by falling precision."""
-    from msfnet_calibration import quantize_int8, select_frames
-    from msfnet_export import convert_fp16, export_checkpoint
+    from msfnet_calibration import convert_fp16, quantize_int8, select_frames
+    from msfnet_export import export_checkpoint
     from msfnet_runtime.sources import open_source
 
     fp32, fp16, int8 = (out / f"models/{name}.onnx" for name in ("fp32", "fp16", "int8"))

@@ -12,16 +12,14 @@ from msfnet_export.build_engine import build_engine  # now: its file has the sam
 
 _HOMES = {
     "ExportReport": "msfnet_export.to_onnx",
-    "convert_fp16": "msfnet_export.precision",
     "export_checkpoint": "msfnet_export.to_onnx",
     "export_network": "msfnet_export.to_onnx",
 }
 
 if TYPE_CHECKING:
-    from msfnet_export.precision import convert_fp16
     from msfnet_export.to_onnx import ExportReport, export_checkpoint, export_network
 
-__all__ = ["ExportReport", "build_engine", "convert_fp16", "export_checkpoint", "export_network"]
+__all__ = ["ExportReport", "build_engine", "export_checkpoint", "export_network"]
 
 
 def __getattr__(name: str) -> Any:

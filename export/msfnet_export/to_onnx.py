@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import nn
 
+from msfnet_calibration import convert_fp16
 from msfnet_calibration.onnx_files import (
     atomic_model,
     count_operators,
@@ -29,7 +30,6 @@ from msfnet_export.parity import (
     compare_blocks,
     compare_with_pytorch,
 )
-from msfnet_export.precision import convert_fp16
 from msfnet_export.tracing import OPSET, trace
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.blocks import read_blocks

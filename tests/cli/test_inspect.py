@@ -12,7 +12,8 @@ import torch
 from msfnet.__main__ import run
 from msfnet.block_picture import place_blocks
 from msfnet.inspection import describe_model
-from msfnet_export import build_engine, convert_fp16
+from msfnet_calibration import convert_fp16
+from msfnet_export import build_engine
 from tests.networks import DEPLOY_SIZE, Exports
 
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from msfnet_calibration import quantize_int8
+from msfnet_calibration import convert_fp16, quantize_int8
 from msfnet_calibration.onnx_files import save_model
-from msfnet_export import build_engine, convert_fp16
+from msfnet_export import build_engine
 from msfnet_export.build_engine import known_architectures
 from msfnet_export.parity import random_image
 from msfnet_runtime import EngineArtifact, Frame, MsfnetError, open_engine

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from msfnet_export import build_engine, convert_fp16, export_network
+from msfnet_calibration import convert_fp16
+from msfnet_export import build_engine, export_network
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet, NetworkConfig
 from tests.networks import FORBIDDEN

@@ -8,11 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from msfnet_calibration import onnx_files
+from msfnet_calibration import convert_fp16, onnx_files
+from msfnet_calibration.half import probe_ranges, to_fp16
 from msfnet_calibration.onnx_files import load_model, save_model
-from msfnet_export import convert_fp16
 from msfnet_export.parity import random_image
-from msfnet_export.precision import probe_ranges, to_fp16
 from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError, open_engine
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
