@@ -1,37 +1,33 @@
 """FP16 models that are valid under strong typing, with FP32 islands where FP16 would fail.
 
 FP16 reaches from the first convolution to the last: what lies before (cast, resize, normalise)
-and behind (clamp, reciprocal, resize back) stays in FP32, and so do InstanceNormalization and
-every tensor that comes too near FP16's limit of 65504 on real or random frames.
+and behind (clamp, reciprocal, resize back) stays in FP32, and so do InstanceNormalization, every
+tensor that comes too near FP16's limit of 65504 on real or random frames, and reductions whose
+sum could exceed it.
 
-The probe decides, not the converted model's answer: ONNX Runtime's CPU provider rounds FP16
-weights and then computes in FP32, so that an overflow shows on a GPU only.
+The judge is a rehearsal (:mod:`msfnet_calibration.probe`), which rounds every value as a GPU
+does; ONNX Runtime's CPU provider, given the FP16 file, computes in FP32.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
-from msfnet_calibration.onnx_files import (
-    atomic_model,
-    load_model,
-    save_model,
-    write_scratch,
-)
-from msfnet_calibration.shapes import infer_values
+from msfnet_calibration.blocks import find_homes
+from msfnet_calibration.casts import Casts, rename
+from msfnet_calibration.change import Change, Judge
+from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
+from msfnet_calibration.probe import Islands, element_types
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
-from msfnet_runtime.preprocess import prepare, to_metres
+from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
 
 ISLANDS = frozenset({"InstanceNormalization"})
@@ -40,14 +36,14 @@ ISLANDS = frozenset({"InstanceNormalization"})
 CORE = frozenset({"Conv", "MatMul", "Gemm", "ConvTranspose"})
 """Operators that FP16 is for; it spans from the first of them to the last."""
 
-RANGE_LIMIT = 1e4
-"""Tensors that exceed it on the probe frames stay in FP32."""
-
 MAX_MEDIAN_CHANGE = 0.01
 """Largest median relative change of depth that a conversion may cause."""
 
-_FLOAT_INPUTS: dict[str, tuple[int, ...]] = {"Resize": (0,)}
-"""Inputs of type T; the others (Resize's scales) keep the type they have."""
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+QUANTIZED_OPSET = 19
+"""The first in which QuantizeLinear and DequantizeLinear take FP16. From 18 to it, operators got
+types and attributes only: models of ours mean the same in both."""
 
 
 def convert_fp16(
@@ -55,6 +51,7 @@ def convert_fp16(
     target: str | os.PathLike[str],
     *,
     frames: Sequence[Frame] = (),
+    max_change: float = MAX_MEDIAN_CHANGE,
     progress: Progress = silent,
 ) -> OnnxArtifact:
     """Write the FP16 form of an FP32 model; inputs and outputs keep their types.
@@ -63,30 +60,30 @@ def convert_fp16(
         source: an FP32 ONNX file made by msfnet, either graph.
         target: the ONNX file to write; may be the source.
         frames: frames to probe ranges and compare depth on; random images if left out.
-        progress: called after every probed frame.
+        max_change: largest median relative change of depth, of any frame, to allow.
+        progress: called after every frame, in FP32 and in FP16.
 
     Raises:
-        MsfnetError: not an FP32 model, or FP16 gives depth that is not finite or whose median
-            changes by more than 1 %.
+        MsfnetError: not an FP32 model; or, by the block at fault, values that are not finite in
+            FP32 or FP16, or depth whose median changes by more than allowed.
     """
     model, spec = load_model(source), read_onnx_spec(source)
     if spec.precision != "fp32":
         raise MsfnetError(f"{source} is {spec.precision} already; convert the fp32 model")
     batches = [prepare(image, spec) for image in _probe_images(frames, spec)]
-    peaks = probe_ranges(model, batches, progress)
-    islands = {name for name, peak in peaks.items() if not peak < RANGE_LIMIT}
-    half = to_fp16(model, islands)
-    with open_engine(source) as engine:
-        reference = [engine.infer(batch) for batch in batches]
+    images = f"{len(batches)} {'' if frames else 'random '}image{'s' * (len(batches) > 1)}"
+    judge = Judge(model, spec, batches, images, progress)
+    islands = judge.islands
+
+    def convert(blocks: Collection[str] | None) -> onnx.ModelProto:
+        return to_fp16(model, islands.wide, blocks=blocks, keep_nodes=islands.sums)
+
+    change = judge.measure(convert, max_change)
+    noted = spec.with_note("fp16", _describe(model, islands, change, images))
     with atomic_model(target) as partial:
-        save_model(half, partial, replace(spec, precision="fp16"))
-        change = _median_change(partial, batches, reference)
-        probed = f"{len(batches)} {'' if frames else 'random '}images"
-        noted = spec.with_note(
-            "fp16",
-            f"median depth change {change:.1e} on {probed}, {len(islands)} wide tensors kept",
-        )
-        save_model(half, partial, replace(noted, precision="fp16"))
+        save_model(convert(None), partial, replace(noted, precision="fp16"))
+        with open_engine(partial) as engine:
+            engine.infer(batches[0])
     return OnnxArtifact.read(target)
 
 
@@ -101,80 +98,50 @@ def _probe_images(frames: Sequence[Frame], spec: ModelSpec) -> Iterable[NDArray[
     ]
 
 
-def _median_change(
-    path: Path, batches: Sequence[NDArray[Any]], reference: Sequence[NDArray[np.float32]]
-) -> float:
-    """Return the worst image's median relative change of depth; refuse what is not depth."""
-    worst = 0.0
-    with open_engine(path) as engine:
-        for batch, expected in zip(batches, reference, strict=True):
-            answer = engine.infer(batch)
-            if not np.isfinite(answer).all():
-                raise MsfnetError("FP16 depth is not finite; keep this model in fp32")
-            new, old = (
-                to_metres(values, engine.spec) if engine.spec.graph == "network" else values
-                for values in (answer, expected)
-            )
-            worst = max(worst, float(np.median(np.abs(new - old) / old)))
-    if worst > MAX_MEDIAN_CHANGE:
-        raise MsfnetError(
-            f"FP16 changes depth by {worst:.1%} at the median ({MAX_MEDIAN_CHANGE:.0%} is "
-            "allowed); keep this model in fp32"
-        )
-    return worst
-
-
-def probe_ranges(
-    model: onnx.ModelProto, batches: Sequence[NDArray[Any]], progress: Progress = silent
-) -> dict[str, float]:
-    """Return the largest absolute value of every float tensor between the nodes, over batches."""
-    import onnxruntime
-
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    types = _element_types(model)
-    outputs = {output.name for output in probe.graph.output}
-    names = [
-        name
-        for node in probe.graph.node
-        for name in node.output
-        if types.get(name) == TensorProto.FLOAT
-    ]
-    probe.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in names
-        if name not in outputs
+def _describe(model: onnx.ModelProto, islands: Islands, change: Change, images: str) -> str:
+    """Return the spec's note: what was measured, and what stays in FP32 for which reason."""
+    homes = find_homes(model)
+    kept = kept_in_fp32(model, islands.wide, islands.sums)
+    where: dict[str, dict[str, None]] = {}
+    for node in model.graph.node:
+        if node.output[0] in kept:
+            where.setdefault(kept[node.output[0]], {})[homes[node.name]] = None
+    reasons = [f"{reason} in {', '.join(blocks)}" for reason, blocks in where.items()]
+    return (
+        f"depth changes by {change.median:.1e} at the median and {change.p99:.1e} at the 99th "
+        f"percentile of the worst of {images}; in fp32: {'; '.join(reasons) or 'no island'}"
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probe.onnx"
-        write_scratch(probe, path)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    peaks = dict.fromkeys(names, 0.0)
-    for done, batch in enumerate(batches, 1):
-        answers = session.run(names, {model.graph.input[0].name: batch})
-        for name, answer in zip(names, answers, strict=True):
-            # NaN must win: it is no small value.
-            peaks[name] = float(np.maximum(peaks[name], np.abs(answer).max(initial=0.0)))
-        progress(done, len(batches), "probed")
-    return peaks
 
 
-def to_fp16(model: onnx.ModelProto, keep: Iterable[str] = ()) -> onnx.ModelProto:
+def to_fp16(
+    model: onnx.ModelProto,
+    keep: Iterable[str] = (),
+    *,
+    blocks: Collection[str] | None = None,
+    keep_nodes: Collection[str] = (),
+) -> onnx.ModelProto:
     """Return the model with FP16 between its first and last convolutions.
 
+    A QuantizeLinear has the type of the node before it, a DequantizeLinear that of the nodes
+    behind, and is doubled where those differ; a model with one in FP16 is of opset 19.
+
     Args:
-        model: an FP32 model whose constants are initialisers.
+        model: an FP32 model whose constants are initialisers, Q/DQ pairs allowed.
         keep: tensors that must stay in FP32; the nodes that make or take them do, too.
+        blocks: only nodes of these become FP16, see :mod:`msfnet_calibration.blocks`.
+        keep_nodes: outputs of further nodes that must stay in FP32; other nodes may take them
+            in FP16.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    half_nodes = _half_nodes(result, set(keep))
-    writer = _Casts(result, _element_types(model))
+    half = _half_nodes(result, set(keep), blocks, keep_nodes)
+    if _place_quantized(result, half):
+        version = next(entry for entry in result.opset_import if not entry.domain)
+        version.version = max(version.version, QUANTIZED_OPSET)
+    writer = Casts(result, element_types(result))
     nodes: list[onnx.NodeProto] = []
     for node in result.graph.node:
-        nodes.extend(writer.retype(node, node.name in half_nodes))
+        nodes.extend(writer.retype(node, node.output[0] in half))
     nodes.extend(writer.finish())
     del result.graph.node[:], result.graph.value_info[:]
     result.graph.node.extend(nodes)
@@ -182,17 +149,92 @@ def to_fp16(model: onnx.ModelProto, keep: Iterable[str] = ()) -> onnx.ModelProto
     return result
 
 
-def _half_nodes(model: onnx.ModelProto, keep: set[str]) -> set[str]:
-    """Return the nodes between the first and the last of :data:`CORE`, islands left out."""
+def kept_in_fp32(
+    model: onnx.ModelProto, keep: Iterable[str], keep_nodes: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the nodes between the first and last convolutions that cannot be FP16, and why.
+
+    They are named by their first output; arguments are those of :func:`to_fp16`.
+    """
+    wide, makers = set(keep), {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    span, kept = _span(model), {}
+    for node in model.graph.node:
+        name = node.output[0]
+        dequantized = [
+            makers[n] for n in node.input if n in makers and makers[n].op_type == "DequantizeLinear"
+        ]
+        before = [makers[n.input[0]].input[0] for n in dequantized if n.input[0] in makers]
+        if name not in span or node.op_type in QUANTIZED:
+            continue
+        if node.op_type in ISLANDS:
+            kept[name] = node.op_type
+        elif name in keep_nodes:
+            kept[name] = "sums that could overflow"
+        elif wide & {*node.input, *node.output, *before}:
+            kept[name] = "wide values"
+        elif not all(_holds_scale(n, constants) for n in dequantized):
+            kept[name] = "small scales"
+    return kept
+
+
+def _half_nodes(
+    model: onnx.ModelProto,
+    keep: set[str],
+    blocks: Collection[str] | None,
+    keep_nodes: Collection[str],
+) -> set[str]:
+    """Return the first outputs of the nodes that become FP16, but for Q/DQ."""
+    homes = find_homes(model)
+    kept = kept_in_fp32(model, keep, keep_nodes)
+    return {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type not in QUANTIZED and (blocks is None or homes[node.name] in blocks)
+    } & _span(model) - kept.keys()
+
+
+def _place_quantized(model: onnx.ModelProto, half: set[str]) -> bool:
+    """Add the Q/DQ nodes that become FP16 to the others; tell whether there are any."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    before = len(half)
+    for node in model.graph.node:
+        nodes.append(node)
+        name = node.output[0]
+        if node.op_type == "QuantizeLinear":
+            if node.input[0] in half and _holds_scale(node, constants):
+                half.add(name)
+        elif node.op_type == "DequantizeLinear":
+            takers = [other for other in model.graph.node if name in other.input]
+            halves = [other for other in takers if other.output[0] in half]
+            if 0 < len(halves) < len(takers):
+                second = onnx.NodeProto()
+                second.CopyFrom(node)
+                second.name, second.output[0] = f"{node.name}.fp16", f"{name}.fp16"
+                nodes.append(second)
+                rename(halves, name, second.output[0])
+            if halves:
+                half.add(nodes[-1].output[0])
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return len(half) > before
+
+
+def _holds_scale(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Tell whether FP16 holds a Q/DQ node's scales as normal numbers, without losing digits."""
+    if node.input[1] not in constants:
+        return False
+    scales = numpy_helper.to_array(constants[node.input[1]])
+    limits = np.finfo(np.float16)
+    return bool(np.all((scales >= limits.tiny) & (scales <= limits.max)))
+
+
+def _span(model: onnx.ModelProto) -> set[str]:
+    """Return the first outputs of the nodes between the first and the last of :data:`CORE`."""
     behind = _reach(model.graph.node, lambda node: (node.input, node.output))
     before = _reach(list(model.graph.node)[::-1], lambda node: (node.output, node.input))
-    return {
-        node.name
-        for node in model.graph.node
-        if node.name in behind & before
-        and node.op_type not in ISLANDS
-        and not keep & {*node.input, *node.output}
-    }
+    return behind & before
 
 
 def _reach(
@@ -205,86 +247,6 @@ def _reach(
     for node in nodes:
         taken, given = ends(node)
         if node.op_type in CORE or reached_tensors & set(taken):
-            reached_nodes.add(node.name)
+            reached_nodes.add(node.output[0])
             reached_tensors |= set(given)
     return reached_nodes
-
-
-def _element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type of every tensor of a model."""
-    types = {name: value.element_type for name, value in infer_values(model).items()}
-    return {**types, **{tensor.name: tensor.data_type for tensor in model.graph.initializer}}
-
-
-class _Casts:
-    """Gives every node inputs of its own float type; makes each converted tensor once."""
-
-    def __init__(self, model: onnx.ModelProto, types: dict[str, int]) -> None:
-        self._graph = model.graph
-        self._types = dict(types)
-        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._inputs = {value.name for value in model.graph.input}
-        self._outputs = {output.name for output in model.graph.output}
-        self._converted: dict[tuple[str, int], str] = {}
-
-    def retype(self, node: onnx.NodeProto, half: bool) -> list[onnx.NodeProto]:
-        """Return the node and the casts it needs in front."""
-        wanted = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-        casts: list[onnx.NodeProto] = []
-        typed = _FLOAT_INPUTS.get(node.op_type, range(len(node.input)))
-        for index in typed:
-            name = node.input[index]
-            if self._is_float(name) and self._types[name] != wanted:
-                node.input[index] = self._convert(name, wanted, node.name, casts)
-        for name in node.output:
-            if half and self._is_float(name):
-                self._types[name] = TensorProto.FLOAT16
-        return [*casts, node]
-
-    def _is_float(self, name: str) -> bool:
-        return self._types.get(name) in (TensorProto.FLOAT, TensorProto.FLOAT16)
-
-    def _convert(self, name: str, wanted: int, taker: str, casts: list[onnx.NodeProto]) -> str:
-        """Return the name of a tensor in another type; casts of the input belong to its taker."""
-        if (name, wanted) not in self._converted:
-            suffix = "fp16" if wanted == TensorProto.FLOAT16 else "fp32"
-            new = self._converted[name, wanted] = f"{name}.{suffix}"
-            if name in self._initializers:
-                self._add_initializer(new, numpy_helper.to_array(self._initializers[name]), wanted)
-            else:
-                label = f"{taker}.{suffix}" if name in self._inputs else new
-                casts.append(helper.make_node("Cast", [name], [new], label, to=wanted))
-        return self._converted[name, wanted]
-
-    def _add_initializer(self, name: str, values: NDArray[Any], wanted: int) -> None:
-        dtype = helper.tensor_dtype_to_np_dtype(wanted)
-        limits = np.finfo(np.float16)
-        # Beyond FP16's range a weight saturates; the comparison of depth is the judge of it.
-        converted = np.clip(values, limits.min, limits.max).astype(dtype)
-        self._graph.initializer.append(numpy_helper.from_array(converted, name))
-
-    def finish(self) -> list[onnx.NodeProto]:
-        """Return casts that give graph outputs made in FP16 their FP32 type back."""
-        casts = []
-        makers = {name: node.name for node in self._graph.node for name in node.output}
-        for name in sorted(self._outputs):
-            if self._types[name] == TensorProto.FLOAT16:
-                half = f"{name}.fp16"
-                self._rename(name, half)
-                label = f"{makers[name]}.fp32"
-                casts.append(helper.make_node("Cast", [half], [name], label, to=TensorProto.FLOAT))
-        return casts
-
-    def _rename(self, old: str, new: str) -> None:
-        for node in self._graph.node:
-            for names in (node.input, node.output):
-                for index, name in enumerate(names):
-                    if name == old:
-                        names[index] = new
-
-    def drop_unused(self) -> None:
-        """Remove the FP32 initialisers that nothing takes any more."""
-        used = {name for node in self._graph.node for name in node.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)

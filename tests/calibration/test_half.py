@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration import convert_fp16, onnx_files
-from msfnet_calibration.half import probe_ranges, to_fp16
+from msfnet_calibration.half import to_fp16
 from msfnet_calibration.onnx_files import load_model, save_model
+from msfnet_calibration.probe import float_values, probe_values
 from msfnet_export.parity import random_image
-from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError, open_engine
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
@@ -28,28 +32,44 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def scaled_model(spec: ModelSpec, scale: float) -> onnx.ModelProto:
-    """Return ``conv -> x scale -> / scale -> conv``: a peak in the middle, a mild answer."""
-    conv = np.full((1, 3, 2, 2), 0.1, np.float32)
+def peaks(model: onnx.ModelProto, batch: NDArray[np.float32]) -> dict[str, float]:
+    """Return the largest absolute value of every tensor that the model's nodes make."""
+    return probe_values(model, float_values(model), [batch]).peaks
+
+
+def chain(
+    *steps: tuple[str, str, tuple[str, ...]], **constants: float | NDArray[np.float32]
+) -> onnx.ModelProto:
+    """Return ``encoder.conv -> steps -> decoder.head``, a network graph that carries a spec.
+
+    The first convolution is a mean over 12 values, the last adds 5 to half of what it takes.
+
+    Args:
+        steps: operator, name, what it takes besides the step before it.
+        constants: what they take.
+    """
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["encoder"], "encoder.conv", strides=[2, 2]),
+    ]
+    for op_type, name, others in steps:
+        nodes.append(helper.make_node(op_type, [nodes[-1].output[0], *others], [name], name))
+    last = [nodes[-1].output[0], "w2", "bias"]
+    nodes.append(helper.make_node("Conv", last, ["prediction"], "decoder.head"))
+    values = {
+        "w1": np.full((1, 3, 2, 2), 1 / 12, np.float32),
+        "w2": np.full((1, 1, 1, 1), 0.5, np.float32),
+        "bias": np.array([5.0], np.float32),
+        **constants,
+    }
     graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["image", "w1"], ["a"], "first", strides=[2, 2]),
-            helper.make_node("Mul", ["a", "scale"], ["wide"], "up"),
-            helper.make_node("Div", ["wide", "scale"], ["b"], "down"),
-            helper.make_node("Conv", ["b", "w2", "bias"], ["prediction"], "last"),
-        ],
-        "scaled",
+        nodes,
+        "chain",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 32, 64])],
         [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, [1, 1, 16, 32])],
-        [
-            numpy_helper.from_array(conv, "w1"),
-            numpy_helper.from_array(np.array(scale, np.float32), "scale"),
-            numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), "w2"),
-            numpy_helper.from_array(np.array([5.0], np.float32), "bias"),
-        ],
+        [numpy_helper.from_array(np.asarray(v, np.float32), name) for name, v in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    helper.set_model_props(model, {METADATA_KEY: network_spec().to_json()})
     return model
 
 
@@ -103,22 +123,12 @@ def test_depth_changes_by_less_than_fp16s_own_steps_allow(exports: Exports, tmp_
     assert not np.array_equal(answer, expected)
 
 
-def test_ranges_are_the_largest_absolute_values(tmp_path: Path) -> None:
-    """Closed form: the convolution of ones is 1.2, and the middle is that times the scale."""
-    batch = np.ones((1, 3, 32, 64), np.float32)
-
-    peaks = probe_ranges(scaled_model(network_spec(), 1e5), [batch, -2 * batch])
-
-    assert peaks["a"] == pytest.approx(2.4, rel=1e-5)
-    assert peaks["wide"] == pytest.approx(2.4e5, rel=1e-5)
-
-
 def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
     """Converted blindly the answer is infinite; converted with the probe it is right.
 
     The onnx package's evaluator computes in FP16 for real; ONNX Runtime's CPU provider does not.
     """
-    model = scaled_model(network_spec(), 1e5)
+    model = chain(("Mul", "usf.up", ("scale",)), ("Div", "usf.down", ("scale",)), scale=1e5)
     onnx.save(model, tmp_path / "fp32.onnx")
     batch = np.random.default_rng(1).uniform(1, 2, (1, 3, 32, 64)).astype(np.float32)
 
@@ -130,7 +140,7 @@ def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
     )
     assert np.isinf(blind).all()
     np.testing.assert_allclose(careful, expected, rtol=1e-2)
-    assert types_of(load_model(artifact.path))["wide"] == TensorProto.FLOAT
+    assert types_of(load_model(artifact.path))["usf.up"] == TensorProto.FLOAT
 
 
 def test_weights_beside_the_file_are_converted_too(
@@ -139,14 +149,14 @@ def test_weights_beside_the_file_are_converted_too(
     """With the 2 GB limit lowered: the probe's ranges, the weights and the answer stay the same."""
     whole = exports.plain.artifact
     batch = prepare(random_image(FRAME_SIZE, seed=2), whole.spec)
-    ranges = probe_ranges(load_model(whole.path), [batch])
+    ranges = peaks(load_model(whole.path), batch)
     convert_fp16(whole.path, tmp_path / "whole.onnx")
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
     source = save_model(load_model(whole.path), tmp_path / "fp32.onnx", whole.spec)
 
     artifact = convert_fp16(source.path, tmp_path / "fp16.onnx")
 
-    assert probe_ranges(load_model(source.path), [batch]) == ranges
+    assert peaks(load_model(source.path), batch) == ranges
     assert len(list(tmp_path.glob("fp16.*.data"))) == 1
     assert artifact.path.stat().st_size < 200_000 < artifact.bytes
     answers = []
@@ -163,3 +173,132 @@ def test_only_fp32_models_are_converted(tmp_path: Path) -> None:
     with pytest.raises(MsfnetError, match="convert the fp32 model"):
         convert_fp16(tmp_path / "int8.onnx", tmp_path / "fp16.onnx")
     assert not (tmp_path / "fp16.onnx").exists()
+
+
+def refused(model: onnx.ModelProto, folder: Path, **options: object) -> str:
+    """Convert a model that must be refused, with nothing written; return the one-line reason."""
+    onnx.save(model, folder / "fp32.onnx")
+    frames = [Frame(random_image((32, 64), seed)) for seed in range(2)]
+    with pytest.raises(MsfnetError) as error:
+        convert_fp16(folder / "fp32.onnx", folder / "fp16.onnx", frames=frames, **options)  # type: ignore[arg-type]
+    assert [path.name for path in folder.iterdir()] == ["fp32.onnx"]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_values_that_are_not_finite_in_fp32_are_refused_by_block(tmp_path: Path) -> None:
+    """The block of the division by zero is named, not those behind it that take its NaN."""
+    model = chain(
+        ("Mul", "usf.stage1.mul", ("zero",)),
+        ("Div", "usf.stage2.div", ("zero",)),
+        ("Relu", "usf.fuse.relu", ()),
+        zero=0.0,
+    )
+
+    assert "usf.stage2 gives NaN or Inf on 2 images in fp32" in refused(model, tmp_path)
+
+
+def test_values_that_are_not_finite_in_fp16_alone_are_refused_by_block(tmp_path: Path) -> None:
+    """A divisor of 1e-8 is 0 in FP16: FP32 gives mild values there, FP16 infinite ones."""
+    model = chain(
+        ("Mul", "usf.stage1.mul", ("tiny",)),
+        ("Div", "usf.stage2.div", ("tiny",)),
+        ("Relu", "usf.fuse.relu", ()),
+        tiny=1e-8,
+    )
+    batch = np.ones((1, 3, 32, 64), np.float32)
+    assert max(peaks(model, batch).values()) < 10
+
+    assert "usf.stage2 gives NaN or Inf on 2 images in fp16" in refused(model, tmp_path)
+
+
+@pytest.mark.parametrize("guilty", ["usf.stage1", "usf.stage2"])
+def test_depth_that_moves_too_far_is_refused_by_the_block_that_moves_it(
+    tmp_path: Path, guilty: str
+) -> None:
+    """Around 5000 FP16 has steps of 4; values of about 1 go there and back in one of two blocks."""
+    offsets = {"usf.stage1": 0.0, "usf.stage2": 0.0, guilty: 5000.0}
+    model = chain(
+        ("Add", "usf.stage1.add", ("first",)),
+        ("Sub", "usf.stage1.sub", ("first",)),
+        ("Add", "usf.stage2.add", ("second",)),
+        ("Sub", "usf.stage2.sub", ("second",)),
+        first=offsets["usf.stage1"],
+        second=offsets["usf.stage2"],
+    )
+
+    reason = refused(model, tmp_path)
+
+    assert "(1 % is allowed)" in reason
+    assert f"most of it in {guilty} (" in reason
+
+
+def test_a_weight_beyond_fp16s_range_is_refused_by_its_block(tmp_path: Path) -> None:
+    """1e6 saturates at 65504, so that what it multiplies comes out 15 times too small."""
+    model = chain(
+        ("Mul", "usf.stage1.mul", ("small",)),
+        ("Conv", "usf.stage2.conv", ("large",)),
+        small=1e-4,
+        large=np.full((1, 1, 1, 1), 1e6, np.float32),
+    )
+
+    assert "most of it in usf.stage2 (" in refused(model, tmp_path)
+
+
+def test_how_far_depth_may_move_can_be_chosen(exports: Exports, tmp_path: Path) -> None:
+    """What passes 1 % is refused at 0.0001 %; 0 would allow nothing and is refused as such."""
+    source, target = exports.plain.artifact.path, tmp_path / "fp16.onnx"
+
+    for allowed, message in (
+        (1e-6, r"0\.0001 % is allowed\), most of it in \w+"),
+        (0.0, "nothing"),
+    ):
+        with pytest.raises(MsfnetError, match=message):
+            convert_fp16(source, target, max_change=allowed)
+    assert not target.exists()
+    convert_fp16(source, target, max_change=0.01)
+    assert target.exists()
+
+
+def test_the_spec_says_what_was_measured_and_what_stays_fp32(tmp_path: Path) -> None:
+    """Images, change of depth, and islands with reason and block; precision per block besides."""
+    model = chain(
+        ("Mul", "usf.stage1.mul", ("scale",)),
+        ("Div", "usf.stage1.div", ("scale",)),
+        ("InstanceNormalization", "usf.rdr.norm", ("one", "one")),
+        ("GlobalAveragePool", "eda.pool", ()),
+        ("Add", "usf.fuse.add", ("usf.rdr.norm",)),
+        ("Mul", "usf.fuse.mul", ("tenth",)),
+        scale=1e5,
+        tenth=0.1,
+        one=np.full(1, 100.0, np.float32),
+    )
+    onnx.save(model, tmp_path / "fp32.onnx")
+    frames = [Frame(random_image((32, 64), seed)) for seed in range(3)]
+
+    artifact = convert_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", frames=frames)
+
+    found = re.fullmatch(
+        r"depth changes by (\S+) at the median and (\S+) at the 99th percentile of the worst of "
+        r"3 images; in fp32: wide values in usf\.stage1; InstanceNormalization in usf\.rdr; "
+        r"sums that could overflow in eda",
+        artifact.spec.notes["fp16"],
+    )
+    assert found
+    assert 0 < float(found[1]) < float(found[2]) < 0.01
+    precisions = {block.name: block.precision for block in read_blocks(artifact.spec)}
+    assert precisions["encoder"] == precisions["decoder.head"] == "fp16"
+
+
+def test_only_the_blocks_asked_for_become_fp16(exports: Exports) -> None:
+    """Their convolutions take FP16, all others FP32; valid under strict typing."""
+    blocks = {"decoder.stage1", "usf.fuse"}
+
+    half = to_fp16(load_model(exports.deploy.artifact.path), blocks=blocks)
+
+    types = types_of(half)
+    found = {node.name: types[node.input[0]] for node in half.graph.node if node.op_type == "Conv"}
+    assert {name for name, kind in found.items() if kind == TensorProto.FLOAT16} == {
+        name for name in found if name.startswith(("decoder.stage1.", "usf.fuse."))
+    }
+    assert len(set(found.values())) == 2
