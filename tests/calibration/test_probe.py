@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from msfnet_calibration import convert_fp16
 from msfnet_calibration.half import to_fp16
 from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.probe import (
@@ -20,7 +24,8 @@ from msfnet_calibration.probe import (
 )
 from msfnet_calibration.ranges import open_probe
 from msfnet_export.parity import random_image
-from msfnet_runtime.preprocess import prepare
+from msfnet_runtime import Frame
+from msfnet_runtime.preprocess import prepare, to_metres
 from tests.networks import FRAME_SIZE, Exports
 
 SIDE = 32
@@ -205,3 +210,23 @@ def test_a_rehearsal_of_a_network_rounds_every_value(exports: Exports) -> None:
     for name in names:
         np.testing.assert_array_equal(values[name], values[name].astype(np.float16), err_msg=name)
         assert not np.array_equal(values[name], plain[name])
+
+
+def test_the_change_that_is_noted_is_that_of_fp16_arithmetic(
+    exports: Exports, tmp_path: Path, real_data: Path
+) -> None:
+    """On a real frame, against the onnx package's evaluator, which adds up in FP16, too."""
+    path = min((real_data / "nyu_mini").rglob("*.jpg"))
+    image = np.asarray(cv2.imread(str(path)), np.uint8)
+    source = exports.plain.artifact
+
+    artifact = convert_fp16(source.path, tmp_path / "fp16.onnx", frames=[Frame(image)])
+
+    batch = prepare(image, source.spec)
+    new, old = (
+        to_metres(np.asarray(ReferenceEvaluator(m).run(None, {"image": batch}))[0], source.spec)
+        for m in (load_model(artifact.path), load_model(source.path))
+    )
+    noted = re.match(r"depth changes by (\S+) at the median", artifact.spec.notes["fp16"])
+    assert noted
+    assert float(noted[1]) == pytest.approx(np.median(np.abs(new / old - 1)), rel=0.5)
