@@ -40,6 +40,12 @@ def find_blocks(model: onnx.ModelProto, spec: ModelSpec) -> tuple[Block, ...]:
     return _Reader(model, spec).blocks()
 
 
+def find_homes(model: onnx.ModelProto) -> dict[str, str]:
+    """Return for every node, by its name, the block that it belongs to."""
+    stages = _stages_of_encoder({name: node for node in model.graph.node for name in node.output})
+    return {node.name: _home(node, stages) for node in model.graph.node}
+
+
 class _Reader:
     """A graph with all that is looked up while its blocks are described."""
 

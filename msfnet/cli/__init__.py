@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from msfnet.cli import bench, build, data, demo, inspect, stream, train
+from msfnet.cli import bench, build, calibrate, data, demo, inspect, stream, train
 
 app = typer.Typer(
     name="msfnet",
@@ -31,7 +31,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("evaluate")(bench.evaluate)
 app.command("export")(build.export)
-app.command("calibrate")(build.calibrate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("build")(build.build)
 app.command("stream")(stream.stream)
 app.command("bench")(bench.bench)

@@ -1,4 +1,4 @@
-"""From checkpoint to engine: ``msfnet export``, ``calibrate`` and ``build``."""
+"""From checkpoint to engine: ``msfnet export`` and ``build``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfnet.cli.options import parse_names, parse_size
+from msfnet.cli.options import parse_names, parse_size, refuse_existing
 from msfnet.console import progress, say
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ class VerifyName(str, Enum):
 
     output = "output"
     deep = "deep"
-
-
-class Method(str, Enum):
-    """How activation ranges are chosen from the calibration frames."""
-
-    entropy = "entropy"
-    minmax = "minmax"
-    percentile = "percentile"
 
 
 class FlavourName(str, Enum):
@@ -92,7 +84,7 @@ def export(
     """
     from msfnet_export import export_checkpoint
 
-    _refuse_existing(out, force)
+    refuse_existing(out, force)
     with progress("export") as report:
         result = export_checkpoint(
             checkpoint,
@@ -121,33 +113,6 @@ def _select(data: str, count: int) -> list[Frame]:
         return select_frames(source, count)
 
 
-def calibrate(
-    model: Annotated[Path, typer.Argument(help="FP32 ONNX file made by `msfnet export`.")],
-    out: Annotated[Path, typer.Argument(help="INT8 ONNX file to write.")],
-    data: Annotated[
-        str, typer.Option("--data", help="Calibration frames: drive, folder, video or NYU list.")
-    ],
-    frames: Annotated[int, typer.Option(min=1, help="How many frames to calibrate on.")] = 64,
-    method: Annotated[
-        Method, typer.Option(help="How activation ranges are chosen.")
-    ] = Method.percentile,
-    seed: Annotated[int, typer.Option(help="Seed of the frames' selection.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> None:
-    """Make an INT8 model (Q/DQ) from real frames.
-
-    Example: msfnet calibrate model.onnx model_int8.onnx --data data/nyu_mini --frames 64
-    """
-    from msfnet_calibration import quantize_int8, select_frames
-    from msfnet_runtime.sources import open_source
-
-    _refuse_existing(out, force)
-    with progress("calibrate") as report, open_source(data) as source:
-        chosen = select_frames(source, frames, seed=seed)
-        artifact = quantize_int8(model, out, chosen, method=method.value, progress=report)
-    say(f"{artifact.path}: INT8, {artifact.bytes / 1e6:.1f} MB, {len(chosen)} frames")
-
-
 def build(
     model: Annotated[Path, typer.Argument(help="ONNX file made by `msfnet export`.")],
     out: Annotated[Path, typer.Argument(help="Engine to write; its manifest goes beside it.")],
@@ -166,7 +131,7 @@ def build(
     """
     from msfnet_export.build_engine import build_engine
 
-    _refuse_existing(out, force)
+    refuse_existing(out, force)
     with progress("build") as report:
         artifact = build_engine(
             model,
@@ -181,10 +146,3 @@ def build(
         f"{artifact.version}, {', '.join(artifact.architectures)}, {artifact.bytes / 1e6:.1f} MB, "
         f"built in {artifact.build_seconds:.1f} s"
     )
-
-
-def _refuse_existing(out: Path, force: bool) -> None:
-    from msfnet_runtime.errors import MsfnetError
-
-    if out.exists() and not out.is_dir() and not force:
-        raise MsfnetError(f"{out} exists already; pass --force to replace it")

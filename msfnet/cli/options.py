@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+
+def refuse_existing(out: Path, force: bool) -> None:
+    """Keep a file that is there.
+
+    Raises:
+        MsfnetError: it exists, and nothing says to replace it.
+    """
+    from msfnet_runtime.errors import MsfnetError
+
+    if out.exists() and not out.is_dir() and not force:
+        raise MsfnetError(f"{out} exists already; pass --force to replace it")
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """Read ``HxW`` as (height, width) in pixels.

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_calibration import onnx_files, quantize_int8
 from msfnet_calibration.onnx_files import count_operators, load_model
-from msfnet_calibration.quantize import quantizable_convolutions
+from msfnet_calibration.quantize import find_units
+from msfnet_calibration.ranges import METHODS, Method
+from msfnet_calibration.variants import CALIBRATION, MEASURED
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
@@ -19,8 +21,6 @@ from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
-
-METHODS = ("entropy", "minmax", "percentile")
 
 
 def weights() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -60,8 +60,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def frames(rng: np.random.Generator) -> list[Frame]:
-    """Return three noisy frames."""
-    return [Frame(rng.integers(0, 256, (32, 64, 3), np.uint8), i) for i in range(3)]
+    """Return eight noisy frames."""
+    return [Frame(rng.integers(0, 256, (32, 64, 3), np.uint8), i) for i in range(8)]
 
 
 def quantized_reference(
@@ -94,19 +94,20 @@ def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) 
 
 
 def test_only_convolutions_with_channels_enough_get_pairs(model: Path, frames: list[Frame]) -> None:
-    """Of three, the middle one: a pair on its input and one on its weight, zero points all 0."""
-    assert quantizable_convolutions(load_model(model)) == ["conv1"]
+    """Of three, the middle one: a pair on its input, and its weight stored in INT8; zero points
+    are all 0."""
+    assert find_units(load_model(model)) == {"conv1": ["conv1"]}
 
     artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="minmax")
 
     quantized = load_model(artifact.path)
-    assert count_operators(quantized) == {"Conv": 3, "QuantizeLinear": 2, "DequantizeLinear": 2}
+    assert count_operators(quantized) == {"Conv": 3, "QuantizeLinear": 1, "DequantizeLinear": 2}
     values = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
     for node in quantized.graph.node:
-        if node.op_type == "QuantizeLinear":
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert values[node.input[2]].dtype == np.int8
             assert not values[node.input[2]].any()
-    scales = [values[n.input[1]] for n in quantized.graph.node if n.op_type == "QuantizeLinear"]
+    scales = [values[n.input[1]] for n in quantized.graph.node if n.op_type == "DequantizeLinear"]
     assert sorted(s.size for s in scales) == [1, 16]
 
 
@@ -115,16 +116,17 @@ def test_the_spec_says_what_was_done(model: Path, frames: list[Frame]) -> None:
     artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="percentile")
 
     assert artifact.spec.precision == "int8"
-    assert artifact.spec.notes["calibration"] == "percentile, 3 frames, 1 convolutions"
+    assert artifact.spec.notes[CALIBRATION] == "percentile, 8 frames, 1 convolutions, for tensorrt"
+    assert "of the worst of 8 images" in artifact.spec.notes[MEASURED]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_network_keeps_its_depth(exports: Exports, tmp_path: Path, method: str) -> None:
+def test_a_network_keeps_its_depth(exports: Exports, tmp_path: Path, method: Method) -> None:
     """On a frame that was not calibrated on, depth moves by less than 5 % at the median."""
-    frames = [Frame(random_image(FRAME_SIZE, seed)) for seed in range(3)]
+    frames = [Frame(random_image(FRAME_SIZE, seed)) for seed in range(8)]
     source = exports.deploy.artifact.path
 
-    artifact = quantize_int8(source, tmp_path / "int8.onnx", frames, method=method)  # type: ignore[arg-type]
+    artifact = quantize_int8(source, tmp_path / "int8.onnx", frames, method=method)
 
     frame = Frame(random_image(FRAME_SIZE, seed=9))
     with DepthEstimator.open(source) as full, DepthEstimator.open(artifact.path) as small:
@@ -144,7 +146,7 @@ def test_progress_counts_the_frames(model: Path, frames: list[Frame]) -> None:
         progress=lambda done, total, what: calls.append((done, total)),
     )
 
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(done, 8) for done in range(1, 9)]
 
 
 def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
@@ -159,6 +161,7 @@ def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
         (tmp_path / "narrow.onnx", frames, "minmax", "no convolution of 16 channels"),
         (tmp_path / "done.onnx", frames, "minmax", "calibrate the fp32 model"),
         (model, [], "minmax", "no frames to calibrate on"),
+        (model, frames[:3], "minmax", "3 frames are too few to calibrate on; give at least 4"),
         (model, frames, "median", "choose entropy, minmax or percentile"),
         (tmp_path / "none.onnx", frames, "minmax", "none.onnx"),
     ):
@@ -174,16 +177,16 @@ def test_weights_beside_the_file_are_calibrated_too(
     frames: list[Frame],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    method: str,
+    method: Method,
 ) -> None:
     """With the 2 GB limit lowered: the same answer as from one file, and no file left over."""
     source = exports.plain.artifact.path
-    quantize_int8(source, tmp_path / "whole.onnx", frames, method=method)  # type: ignore[arg-type]
+    quantize_int8(source, tmp_path / "whole.onnx", frames, method=method)
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
     model, spec = onnx_files.load_model(source), read_onnx_spec(source)
     onnx_files.save_model(model, tmp_path / "fp32.onnx", spec)
 
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", frames, method=method)  # type: ignore[arg-type]
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", frames, method=method)
 
     assert len(list(tmp_path.glob("int8.*.data"))) == 1
     assert {file.suffix for file in tmp_path.iterdir()} == {".onnx", ".data"}

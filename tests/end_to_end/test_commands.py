@@ -30,7 +30,7 @@ COMMANDS = (
     "export run/best.ckpt fp32.onnx --frame-size 128x416",
     "export run/best.ckpt fp16.onnx --frame-size 128x416 --precision fp16",
     "export run/best.ckpt network.onnx --graph network",
-    "calibrate fp32.onnx int8.onnx --data train --frames 4 --method minmax",
+    "calibrate fp32.onnx int8.onnx --data train --frames 8 --method minmax",
     "build fp16.onnx fp16.engine --arch sm86,sm89",
     "stream fp16.onnx test --out depth.mp4",
     "stream int8.onnx test --out depth",

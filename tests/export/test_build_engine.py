@@ -45,7 +45,7 @@ def test_every_graph_and_precision_builds_for_two_architectures(
         source = convert_fp16(source, tmp_path / "model.onnx").path
     if precision == "int8":
         size = FRAME_SIZE if graph == "deploy" else NETWORK_SIZE
-        frames = [Frame(random_image(size, seed)) for seed in range(2)]
+        frames = [Frame(random_image(size, seed)) for seed in range(8)]
         source = quantize_int8(source, tmp_path / "model.onnx", frames, method="minmax").path
 
     artifact = build_engine(source, tmp_path / "model.engine", architectures=("sm86", "sm89"))

@@ -1,0 +1,251 @@
+"""How large the activations of a model become: one histogram each, collected once and kept.
+
+The methods that choose a range (all values, a percentile, entropy) all read the same histograms,
+so that another choice does not run the frames again. Histograms have a fixed size whatever the
+number of frames, and a file that keeps them says after every frame how far it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from msfnet_calibration.onnx_files import write_scratch
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import atomic_path
+from msfnet_runtime.progress import Progress, silent
+
+Method = Literal["entropy", "minmax", "percentile"]
+METHODS: tuple[Method, ...] = ("entropy", "minmax", "percentile")
+
+PERCENTILE = 99.99
+
+_BINS = 2048
+_ENTROPY_BINS = 1024
+_LEVELS = 128
+"""Absolute values that INT8 tells apart."""
+_ALMOST_NOTHING = 1e-6
+_KEEP_EVERY = 16
+"""Frames between two writes of the file."""
+
+
+@dataclass
+class Histogram:
+    """Absolute values of one tensor: equal bins from 0 to :attr:`limit`, which doubles at need."""
+
+    limit: float = 0.0
+    peak: float = 0.0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Count values of any shape.
+
+        Raises:
+            MsfnetError: one of them is not finite.
+        """
+        sizes = np.abs(values, dtype=np.float32).ravel()
+        peak = float(sizes.max(initial=0.0))
+        if not np.isfinite(peak):
+            raise MsfnetError("an activation is not finite; the FP32 model itself is broken")
+        self.peak = max(self.peak, peak)
+        if self.limit == 0.0:
+            self.limit = peak
+        while 0.0 < self.limit < peak:
+            self.limit *= 2
+            halves = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([halves, np.zeros_like(halves)])
+        if self.limit == 0.0:
+            self.counts[0] += sizes.size
+        else:
+            self.counts += np.histogram(sizes, _BINS, (0.0, self.limit))[0]
+
+    def threshold(self, method: Method) -> float:
+        """Return the largest absolute value that INT8 is to represent; 0 where all values are 0."""
+        if method == "minmax" or self.peak == 0.0:
+            return self.peak
+        if method == "percentile":
+            share = np.cumsum(self.counts) / self.counts.sum()
+            within = int(np.searchsorted(share, PERCENTILE / 100)) + 1
+            return min(self.limit * within / _BINS, self.peak)
+        return self._entropy_threshold()
+
+    def _entropy_threshold(self) -> float:
+        """Return the cut that loses the least information, see :func:`information_lost`."""
+        bins = self.counts.reshape(_ENTROPY_BINS, -1).sum(axis=1).astype(np.float64)
+        cuts = range(_LEVELS, _ENTROPY_BINS + 1)
+        lost = [information_lost(bins, cut) for cut in cuts]
+        return min(self.limit * cuts[int(np.argmin(lost))] / _ENTROPY_BINS, self.peak)
+
+
+def information_lost(bins: NDArray[np.float64], cut: int) -> float:
+    """Return the divergence (Kullback-Leibler) of what INT8 can tell apart from what was counted.
+
+    What lies beyond the cut is counted in the last bin before it; what lies before is told apart
+    in 128 levels only (Migacz, "8-bit Inference with TensorRT", GTC 2017).
+
+    Args:
+        bins: counts of absolute values.
+        cut: how many bins are kept, 128 or more.
+    """
+    kept = bins[:cut]
+    clipped = kept.copy()
+    clipped[-1] += bins[cut:].sum()
+    levels = np.arange(cut) * _LEVELS // cut
+    filled = clipped > 0
+    totals = np.bincount(levels, weights=kept, minlength=_LEVELS)
+    members = np.bincount(levels, weights=filled, minlength=_LEVELS)
+    spread = np.where(filled, totals[levels] / np.maximum(members[levels], 1), 0.0)
+    p, q = (_without_zeros(counts) for counts in (clipped, spread))
+    return float(np.sum(p * np.log(p / q)))
+
+
+def _without_zeros(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return shares that sum to 1, every one above 0."""
+    shares = np.maximum(counts, _ALMOST_NOTHING * max(float(counts.sum()), 1.0))
+    return np.asarray(shares / shares.sum())
+
+
+class ActivationRanges:
+    """The histograms of some tensors of one model over some frames."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.frames = 0
+        """How many have been counted."""
+        self._histograms = {name: Histogram() for name in names}
+        self._thresholds: dict[tuple[str, Method], float] = {}
+
+    def threshold(self, name: str, method: Method) -> float:
+        """Return the largest absolute value of a tensor that INT8 is to represent."""
+        if (name, method) not in self._thresholds:
+            self._thresholds[name, method] = self._histograms[name].threshold(method)
+        return self._thresholds[name, method]
+
+    def add(self, values: Mapping[str, NDArray[np.floating]]) -> None:
+        """Count one frame's tensors."""
+        self._thresholds.clear()
+        for name, histogram in self._histograms.items():
+            histogram.add(values[name])
+        self.frames += 1
+
+    def save(self, path: Path) -> None:
+        """Write them, whole or not at all."""
+        histograms = self._histograms.values()
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                frames=self.frames,
+                names=np.array(json.dumps(list(self._histograms))),
+                limits=np.array([h.limit for h in histograms]),
+                peaks=np.array([h.peak for h in histograms]),
+                counts=np.stack([h.counts for h in histograms]),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> ActivationRanges:
+        """Read a file of :meth:`save`.
+
+        Raises:
+            MsfnetError: it is not one.
+        """
+        try:
+            with np.load(path) as kept:
+                ranges = cls(json.loads(str(kept["names"])))
+                ranges.frames = int(kept["frames"])
+                columns = zip(kept["limits"], kept["peaks"], kept["counts"], strict=True)
+                ranges._histograms = {
+                    name: Histogram(float(limit), float(peak), counts)
+                    for name, (limit, peak, counts) in zip(ranges._histograms, columns, strict=True)
+                }
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise MsfnetError(f"{path} cannot be read ({error}); remove it") from None
+        return ranges
+
+
+def collect_ranges(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    batches: Sequence[NDArray[Any]],
+    *,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> ActivationRanges:
+    """Run the batches and count the values of the tensors named; or read them, if that was done.
+
+    Args:
+        model: an FP32 model.
+        names: float tensors that its nodes make or take.
+        batches: prepared frames, one at a time.
+        folder: where the histograms are kept, under a name that tells model, tensors and batches;
+            a run that was stopped goes on where it was. None: they are not kept.
+        progress: called after every frame.
+
+    Raises:
+        MsfnetError: an activation is not finite, or the folder cannot be written.
+    """
+    file = folder / f"ranges-{_fingerprint(model, names, batches)}.npz" if folder else None
+    ranges = ActivationRanges.load(file) if file and file.exists() else ActivationRanges(names)
+    if ranges.frames == len(batches):
+        progress(len(batches), len(batches), "frames, kept")
+        return ranges
+    with open_probe(model, names) as probe:
+        for batch in batches[ranges.frames :]:
+            ranges.add(probe(batch))
+            progress(ranges.frames, len(batches), "frames")
+            if file and (ranges.frames % _KEEP_EVERY == 0 or ranges.frames == len(batches)):
+                ranges.save(file)
+    return ranges
+
+
+def _fingerprint(
+    model: onnx.ModelProto, names: Sequence[str], batches: Sequence[NDArray[Any]]
+) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        digest.update(tensor.raw_data)
+    for text in [node.SerializeToString() for node in model.graph.node]:
+        digest.update(text)
+    digest.update(json.dumps(list(names)).encode())
+    for batch in batches:
+        digest.update(batch.tobytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def open_probe(
+    model: onnx.ModelProto, names: Sequence[str]
+) -> Iterator[Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]]:
+    """Yield a function from a batch to the values of float tensors inside a model."""
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    given = {value.name for value in (*probe.graph.output, *probe.graph.input)}
+    probe.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in names
+        if name not in given
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.onnx"
+        write_scratch(probe, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    source = model.graph.input[0].name
+    asked = [name for name in names if name != source]
+
+    def run(batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        values = dict(zip(asked, session.run(asked, {source: batch}), strict=True))
+        return {name: batch if name == source else values[name] for name in names}
+
+    yield run

@@ -1,0 +1,217 @@
+"""One choice of precision by block, tried out: written, scored on real frames, and timed.
+
+Every trial is timed in turns with the FP32 model, call by call, so that drift of the machine hits
+both; what counts is the ratio. Trials are kept in a file: a search that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from msfnet_benchmarks.accuracy import AccuracyAccumulator, answer_all
+from msfnet_benchmarks.metrics import DepthSummary
+from msfnet_benchmarks.parity import ParityAccumulator
+from msfnet_benchmarks.protocols import Protocol
+from msfnet_benchmarks.sample import Sample
+from msfnet_calibration.variants import Choice, Variants
+from msfnet_runtime import DepthEstimator, DepthMap, MsfnetError
+from msfnet_runtime.engine import Engine
+from msfnet_runtime.files import atomic_path
+
+Opener = Callable[[Path], Engine]
+"""Opens a model on the engine that the search is for."""
+
+_WARMUP = 3
+_clock = time.perf_counter
+_SECONDS = 2.0
+_LONG_SECONDS = 6.0
+"""How long a trial is timed, and one that is to be relied on."""
+_CALLS = (5, 400)
+"""At least and at most so many calls of each model."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one choice did."""
+
+    choice: Choice
+    summary: DepthSummary
+    """On the frames of the search."""
+    p99: float
+    """99th percentile of the relative difference of depth from FP32."""
+    speedup: float
+    """FP32's median latency over this one's, timed in turns; above 1 is faster."""
+    latency_ms: float
+    """Median."""
+    confirmed: bool = False
+    """It was timed a second time, for longer: the best of many short measurements is the luckiest
+    of them."""
+
+    @property
+    def saved(self) -> float:
+        """The share of FP32's latency that it saves; negative where it is slower."""
+        return 1 - 1 / self.speedup
+
+
+class Bench:
+    """Tries choices on the engine at hand.
+
+    Args:
+        variants: makes the models.
+        open_engine: opens them.
+        samples: frames with ground truth.
+        protocol: scores them.
+        file: keeps the trials; a file of another model, frames, engine or protocol is refused.
+    """
+
+    def __init__(
+        self,
+        variants: Variants,
+        open_engine: Opener,
+        samples: Sequence[Sample],
+        protocol: Protocol,
+        file: Path,
+    ) -> None:
+        self._variants = variants
+        self._open = open_engine
+        self._samples = samples
+        self._protocol = protocol
+        self._folder = TemporaryDirectory(prefix="msfnet-")
+        self._batches = variants.batches
+        self._reference = open_engine(variants.source)
+        self._file = file.with_name(f"{file.stem}-{self._fingerprint()}{file.suffix}")
+        self._kept = self._read()
+        self.summary, self._depths = self._answer_reference()
+
+    def __enter__(self) -> Bench:
+        """Return the bench itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the reference and remove the models that were tried."""
+        self._reference.close()
+        self._folder.cleanup()
+
+    @property
+    def engine(self) -> str:
+        """What runs the models."""
+        return self._reference.describe()
+
+    def try_choice(self, choice: Choice) -> Trial:
+        """Return how a choice does; one that was tried before is not tried again.
+
+        Raises:
+            MsfnetError: the engine cannot run it, or it gives no depth where FP32 does.
+        """
+        kept = self._kept.get(choice.key)
+        if kept:
+            return kept
+        path = Path(self._folder.name) / "trial.onnx"
+        self._variants.write(choice, path)
+        with self._open(path) as engine:
+            summary, p99 = self._score(engine)
+            speedup, latency = self._time(engine, _SECONDS)
+        return self._keep(Trial(choice, summary, p99, speedup, latency))
+
+    def confirm(self, trial: Trial) -> Trial:
+        """Return a trial timed anew, for longer."""
+        if trial.confirmed:
+            return trial
+        path = Path(self._folder.name) / "trial.onnx"
+        self._variants.write(trial.choice, path)
+        with self._open(path) as engine:
+            speedup, latency = self._time(engine, _LONG_SECONDS)
+        return self._keep(replace(trial, speedup=speedup, latency_ms=latency, confirmed=True))
+
+    def _keep(self, trial: Trial) -> Trial:
+        self._kept[trial.choice.key] = trial
+        with atomic_path(self._file) as partial:
+            rows = [asdict(trial) for trial in self._kept.values()]
+            partial.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        return trial
+
+    def check(self, choice: Choice, samples: Sequence[Sample]) -> tuple[DepthSummary, float, float]:
+        """Score a choice on frames that were not searched on and time it for longer.
+
+        Returns:
+            The score, FP32's median latency over its, and its median latency in milliseconds.
+        """
+        path = Path(self._folder.name) / "trial.onnx"
+        self._variants.write(choice, path)
+        with self._open(path) as engine:
+            accumulator, _ = self._accumulate(DepthEstimator(engine), samples)
+            return (accumulator.report().summary, *self._time(engine, _LONG_SECONDS))
+
+    def _time(self, engine: Engine, seconds: float) -> tuple[float, float]:
+        """Time an engine in turns with FP32: its speed-up and its median latency, ms.
+
+        The speed-up is the median over pairs of calls, so that other work on the machine hits
+        both sides of a pair.
+        """
+        pair = (self._reference, engine)
+        first = [min(self._call(one, i) for i in range(_WARMUP)) for one in pair]
+        calls = int(np.clip(seconds / sum(first), *_CALLS))
+        taken = np.array([[self._call(one, i) for one in pair] for i in range(calls)])
+        return float(np.median(taken[:, 0] / taken[:, 1])), float(1e3 * np.median(taken[:, 1]))
+
+    def _call(self, engine: Engine, index: int) -> float:
+        start = _clock()
+        engine.infer(self._batches[index % len(self._batches)])
+        return _clock() - start
+
+    def _answer_reference(self) -> tuple[DepthSummary, list[DepthMap]]:
+        accumulator, depths = self._accumulate(DepthEstimator(self._reference), self._samples)
+        return accumulator.report().summary, depths
+
+    def _accumulate(
+        self, estimator: DepthEstimator, samples: Sequence[Sample]
+    ) -> tuple[AccuracyAccumulator, list[DepthMap]]:
+        accumulator, depths = AccuracyAccumulator(self._protocol), []
+        for item in answer_all([estimator], samples, self._protocol):
+            accumulator.add(item.sample, item.answers[0], item.ground_truth)
+            depths.append(item.answers[0])
+        return accumulator, depths
+
+    def _score(self, engine: Engine) -> tuple[DepthSummary, float]:
+        accumulator, depths = self._accumulate(DepthEstimator(engine), self._samples)
+        parity = ParityAccumulator()
+        for depth, reference in zip(depths, self._depths, strict=True):
+            parity.add(candidate=depth, reference=reference)
+        return accumulator.report().summary, parity.report().p99
+
+    def _fingerprint(self) -> str:
+        facts: list[Any] = [
+            self._variants.fingerprint,
+            self._reference.describe(),
+            self._protocol.name,
+            [str(sample.depth_path) for sample in self._samples],
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def _read(self) -> dict[str, Trial]:
+        if not self._file.exists():
+            return {}
+        try:
+            rows = json.loads(self._file.read_text(encoding="utf-8"))
+            trials = [
+                Trial(
+                    **{
+                        **row,
+                        "choice": Choice(tuple(row["choice"]["int8"]), row["choice"]["half"]),
+                        "summary": DepthSummary(**row["summary"]),
+                    }
+                )
+                for row in rows
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MsfnetError(f"{self._file} cannot be read ({error}); remove it") from None
+        return {trial.choice.key: trial for trial in trials}

@@ -1,0 +1,219 @@
+"""The forms one FP32 model can take: some units in INT8, the rest in FP32 or FP16."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from msfnet_calibration.change import relative_change
+from msfnet_calibration.half import to_fp16
+from msfnet_calibration.onnx_files import atomic_model, save_model
+from msfnet_calibration.probe import Islands, find_islands, float_values, probe_values
+from msfnet_calibration.quantize import (
+    MIN_CHANNELS,
+    Target,
+    find_units,
+    insert_pairs,
+    is_narrow,
+    load_fp32,
+    prepare_frames,
+    tensors_beside,
+)
+from msfnet_calibration.ranges import ActivationRanges, Method, collect_ranges
+from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime.files import sha256
+from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.spec import Precision
+
+CALIBRATION = "calibration"
+MEASURED = "precision_measured"
+"""The spec's notes that tell what was done."""
+
+
+_COMPARED = 8
+"""Calibration frames on which depth is compared and FP16's ranges are probed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which units of a model are in INT8, and what the rest is in."""
+
+    int8: tuple[str, ...]
+    """Units of :func:`msfnet_calibration.quantize.find_units`, sorted."""
+    half: bool = False
+    """The rest is in FP16 (with its FP32 islands), not in FP32."""
+
+    @classmethod
+    def of(cls, units: Sequence[str] | set[str], half: bool = False) -> Choice:
+        """Return a choice of units in any order."""
+        return cls(tuple(sorted(units)), half)
+
+    @property
+    def key(self) -> str:
+        """A name that two equal choices share."""
+        return f"{'fp16' if self.half else 'fp32'}:{','.join(self.int8)}"
+
+    @property
+    def precision(self) -> Precision:
+        """The spec's word: the lowest precision in it."""
+        return "int8" if self.int8 else "fp16" if self.half else "fp32"
+
+
+class Variants:
+    """Makes the forms of one model, from activation statistics that are collected once.
+
+    Args:
+        source: an FP32 ONNX file made by msfnet.
+        frames: calibration frames.
+        method: how ranges are chosen.
+        runs_on: where the files are to run.
+        folder: where the statistics are kept.
+        progress: called after every frame.
+
+    Raises:
+        MsfnetError: not an FP32 model, nothing in it to quantise, or too few frames.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        frames: Sequence[Frame],
+        *,
+        method: Method,
+        runs_on: Target,
+        folder: Path | None,
+        progress: Progress = silent,
+    ) -> None:
+        self.source = source
+        self._model = load_fp32(source)
+        self.spec: ModelSpec = read_onnx_spec(source)
+        self._method: Method = method
+        self._runs_on: Target = runs_on
+        self.batches: list[NDArray[Any]] = prepare_frames(frames, self.spec)
+        self.units = find_units(self._model)
+        if not self.units:
+            raise MsfnetError(
+                f"{source} has no convolution of {MIN_CHANNELS} channels or more; keep it in fp16"
+            )
+        self._ranges: ActivationRanges = collect_ranges(
+            self._model,
+            tensors_beside(self._model, [n for nodes in self.units.values() for n in nodes]),
+            self.batches,
+            folder=folder,
+            progress=progress,
+        )
+
+    @property
+    def blanket(self) -> Choice:
+        """All units but the narrow ones; where there are only those, all."""
+        return Choice.of([name for name in self.units if not is_narrow(name)] or list(self.units))
+
+    def make(self, choice: Choice) -> onnx.ModelProto:
+        """Return the model in one form."""
+        nodes = [node for unit in choice.int8 for node in self.units[unit]]
+        model = insert_pairs(self._model, nodes, self._ranges, self._method, self._runs_on)
+        if not choice.half:
+            return model
+        return to_fp16(model, self._islands.wide, keep_nodes=self._islands.sums)
+
+    def write(self, choice: Choice, path: Path, measured: str = "") -> OnnxArtifact:
+        """Write the model in one form, whole or not at all.
+
+        Args:
+            choice: the form.
+            path: an ONNX file.
+            measured: what was found out about it, for the spec.
+
+        Raises:
+            MsfnetError: it cannot be written.
+        """
+        spec = replace(self.spec, precision=choice.precision)
+        if choice.int8:
+            spec = spec.with_note(CALIBRATION, self._calibrated(choice))
+        if measured:
+            spec = spec.with_note(MEASURED, measured)
+        return save_model(self.make(choice), path, spec)
+
+    def _calibrated(self, choice: Choice) -> str:
+        count = sum(len(self.units[unit]) for unit in choice.int8)
+        return (
+            f"{self._method}, {len(self.batches)} frames, {count} convolutions, for {self._runs_on}"
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells the source, the calibration frames, the method and the target."""
+        digest = hashlib.sha256(f"{self._method} {self._runs_on}".encode())
+        digest.update(sha256(self.source).encode())
+        for batch in self.batches:
+            digest.update(batch.tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _islands(self) -> Islands:
+        names = float_values(self._model)
+        probe = probe_values(self._model, names, self.batches[:_COMPARED])
+        return find_islands(self._model, probe.peaks, self.spec.size)
+
+
+def quantize_int8(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    frames: Sequence[Frame],
+    *,
+    method: Method = "percentile",
+    runs_on: Target = "tensorrt",
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> OnnxArtifact:
+    """Write an INT8 model: all convolutions but the narrow ones, ranges taken from frames.
+
+    Args:
+        source: an FP32 ONNX file made by msfnet, either graph.
+        target: the ONNX file to write.
+        frames: calibration frames, 4 or more; prepared as the model's spec says.
+        method: ``entropy`` keeps the range that loses the least information (KL divergence),
+            ``percentile`` 99.99 % of the values, ``minmax`` all of them.
+        runs_on: where the file is to run, see :data:`msfnet_calibration.quantize.Target`.
+        folder: where activation statistics are kept for another try; None: nowhere.
+        progress: called after every frame.
+
+    Raises:
+        MsfnetError: not an FP32 model, nothing in it to quantise, too few frames, an unknown
+            method, or a quantised model whose depth is not finite.
+    """
+    variants = Variants(
+        Path(source), frames, method=method, runs_on=runs_on, folder=folder, progress=progress
+    )
+    choice = variants.blanket
+    with atomic_model(target) as partial:
+        variants.write(choice, partial)
+        variants.write(choice, partial, f"depth changes by {_change(variants, partial)}")
+    return OnnxArtifact.read(target)
+
+
+def _change(variants: Variants, path: Path) -> str:
+    """Return in words how far a model's depth on calibration frames lies from FP32's."""
+    batches = variants.batches[:_COMPARED]
+    with open_engine(variants.source) as full, open_engine(path) as small:
+        changes = []
+        for batch in batches:
+            pair = (small.infer(batch), full.infer(batch))
+            if not np.isfinite(pair[0]).all():
+                raise MsfnetError("the INT8 model's depth is not finite; calibrate on more frames")
+            changes.append(relative_change(*pair, variants.spec))
+    median, p99 = max(c.median for c in changes), max(c.p99 for c in changes)
+    return (
+        f"{median:.1e} at the median and {p99:.1e} at the 99th percentile of the worst of "
+        f"{len(batches)} images"
+    )
