@@ -91,15 +91,14 @@ def _reservoir(source: Source, count: int, rng: np.random.Generator) -> list[Fra
 def _scaled(statistics: Sequence[FrameStatistics]) -> NDArray[np.float64]:
     """Return (N, F) features from their medians, in widths of their 5 % to 95 % spans.
 
-    A feature that a frame lacks is at its median. Twice the width is as far as anything is: else
-    one odd frame would outweigh all other features.
+    A feature that a frame lacks is at its median.
     """
     figures = [entry.figures() for entry in statistics]
     names = sorted(set().union(*figures))
     table = np.array([[entry.get(name, np.nan) for name in names] for entry in figures])
     low, middle, high = np.nanpercentile(table, (5, 50, 95), axis=0)
     width = np.where(high > low, high - low, 1)
-    scaled: NDArray[np.float64] = np.clip(np.nan_to_num((table - middle) / width), -2, 2)
+    scaled: NDArray[np.float64] = np.nan_to_num((table - middle) / width)
     return scaled
 
 

@@ -97,6 +97,12 @@ def near(frame: Frame) -> DepthMap:
     return DepthMap(metres, metres > 0)
 
 
+def far(frame: Frame) -> DepthMap:
+    """Return a depth of 50 m everywhere."""
+    metres = np.full(frame.image.shape[:2], 50, np.float32)
+    return DepthMap(metres, metres > 0)
+
+
 def greys(values: list[int], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
     """Return a (12, 16, 3) image of faint noise about each grey value."""
     noise = rng.integers(-3, 4, (len(values), 12, 16, 3))
@@ -136,8 +142,8 @@ def test_depth_alone_tells_frames_apart(rng: np.random.Generator) -> None:
 
 
 def test_the_seed_decides_which_looks_are_chosen(photo: NDArray[np.uint8]) -> None:
-    """The same one chooses the same frames, another one others."""
-    images = [np.roll(photo, step, axis=1) // (1 + step % 5) for step in range(100)]
+    """The same one chooses the same frames; another one others, also of the same candidates."""
+    images = [np.roll(photo, step, axis=1) // (1 + step % 5) for step in range(30)]
 
     first, again, other = (
         [frame.index for frame in select_frames(Photos(images), 8, seed=seed, estimator=near)]
@@ -157,6 +163,21 @@ def test_no_image_is_chosen_twice(known: bool, photo: NDArray[np.uint8]) -> None
 
     assert [frame.index for frame in chosen] == [0, 1, 2]
     assert [frame.index for frame in alone] == [0]
+
+
+def test_images_of_the_same_figures_are_all_frames() -> None:
+    """Sixteen that differ in pixels but not when shrunk: six are chosen, each once."""
+    images = []
+    for index in range(16):
+        image = np.repeat(np.repeat(greys([90], np.random.default_rng(7))[0], 40, 0), 40, 1)
+        image[0, index * 2] += 1
+        image[1, index * 2] -= 1
+        images.append(image)
+
+    chosen = [frame.index for frame in select_frames(Photos(images), 6, estimator=far)]
+
+    assert {describe_frame(Frame(image)) for image in images} == {describe_frame(Frame(images[0]))}
+    assert len(set(chosen)) == len(chosen) == 6
 
 
 @pytest.mark.parametrize("count", [3, 4, 100])
