@@ -14,7 +14,7 @@ from msfnet_calibration.budget import Budget
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
 from msfnet_calibration.variants import CALIBRATION, MEASURED, Variants
-from msfnet_runtime import MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime import DepthEstimator, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import check_writable
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
@@ -100,8 +100,10 @@ def calibrate_model(
         raise MsfnetError("--budget and --sensitivity score depth; name a --protocol, e.g. nyu_hu")
     budget = Budget.parse(request.budget) if request.budget else None
     check_writable(request.out)
-    with open_source(request.data) as source:
-        frames = select_frames(source, request.frames, seed=request.seed)
+    with open_source(request.data) as source, DepthEstimator.open(request.model) as estimator:
+        frames = select_frames(
+            source, request.frames, seed=request.seed, estimator=estimator, progress=progress
+        )
     search = None
     if request.searches:
         variants = Variants(

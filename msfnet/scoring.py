@@ -21,13 +21,22 @@ from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.samples import open_samples
 from msfnet_benchmarks.sheet import pick_rows, write_sheet
 from msfnet_benchmarks.steadiness import FlickerReport, measure_flicker
-from msfnet_runtime import DepthEstimator, MsfnetError
+from msfnet_calibration.frame_statistics import (
+    CALIBRATION_FRAMES,
+    FrameSummary,
+    describe_frame,
+    unlike,
+)
+from msfnet_runtime import DepthEstimator, ModelSpec, MsfnetError
 from msfnet_runtime.files import atomic_path, check_writable
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
 
 _UNIT_CHECKS = 3
 """Depth maps whose unit is held against the ground truth before the work begins."""
+
+_LOOKED_AT = 64
+"""Frames that are held against those of a model's calibration."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,14 @@ class EvaluationReport:
     """With the model that it was held against, if any."""
     flicker: FlickerReport | None = None
     """Before a static camera, if one was named."""
+    warnings: tuple[str, ...] = ()
+    """In which ways the frames look unlike those that the model was calibrated on."""
 
     def text(self) -> str:
         """Return it in readable tables."""
         parts = (self.accuracy, self.comparison, self.flicker)
-        return "\n\n".join(part.text() for part in parts if part)
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        return "\n\n".join([*(part.text() for part in parts if part), *warnings])
 
     def to_json(self) -> str:
         """Return everything measured as one JSON object: the accuracy's fields at the top."""
@@ -84,6 +96,7 @@ class EvaluationReport:
                 **(asdict(self.accuracy) if self.accuracy else {}),
                 "against": against,
                 "flicker": asdict(self.flicker) if self.flicker else None,
+                "warnings": self.warnings,
             },
             indent=2,
         )
@@ -217,7 +230,16 @@ def _score(
     if outputs.sheet:
         rows = pick_rows(report.accuracy, estimator, samples, protocol)
         write_sheet(outputs.sheet, rows, protocol)
-    return report
+    return replace(report, warnings=_unlike_calibration(model.spec, samples)) if model else report
+
+
+def _unlike_calibration(spec: ModelSpec, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Return how the frames differ from those a model was calibrated on; nothing if it was not."""
+    if CALIBRATION_FRAMES not in spec.notes:
+        return ()
+    calibrated = FrameSummary.from_json(spec.notes[CALIBRATION_FRAMES])
+    looked_at = [describe_frame(sample.frame()) for sample in spread(samples, _LOOKED_AT)]
+    return tuple(unlike(calibrated, looked_at))
 
 
 def _stored(

@@ -22,6 +22,9 @@ _PARENTS = frozenset({"usf", "decoder"})
 
 _STAGE = "encoder.stage"
 
+_BORDER = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
+"""Operators that stand where a block's precision differs from its neighbours'."""
+
 
 def with_blocks(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
     """Return the spec with the model's blocks noted, where its nodes have names to tell them."""
@@ -77,6 +80,8 @@ class _Reader:
         feeders = [self._homes[n] for node in nodes for n in node.input if n in self._homes]
         made = [n for node in nodes for n in node.output]
         given = [n for n in made if n in self._leaving] or made
+        # Casts at its border tell the type of its neighbours.
+        worked = [node.output[0] for node in nodes if node.op_type not in _BORDER] or made
         used = {n for node in nodes for n in node.input if n in self._constants}
         work: Counter[str] = Counter()
         for node in nodes:
@@ -88,7 +93,7 @@ class _Reader:
             shape=self._shapes[given[-1]].shape,
             macs=sum(work.values()),
             parameters=sum(_count(self._constants[n]) for n in used),
-            precision="+".join(p for p, _ in work.most_common()) or self._type(given[-1]),
+            precision="+".join(p for p, _ in work.most_common()) or self._type(worked[-1]),
             operators=dict(Counter(node.op_type for node in nodes)),
         )
 

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 
+CALIBRATION_FRAMES = "calibration_frames"
+"""The spec's note that holds a calibrated model's :class:`FrameSummary`."""
+
 DESCRIBED_PIXELS = 320 * 240
 """Frames of more pixels are described shrunk to this many, so that sharpness compares."""
 

@@ -82,6 +82,8 @@ class Histogram:
     def _entropy_threshold(self) -> float:
         """Return the cut that loses the least information, see :func:`information_lost`."""
         bins = self.counts.reshape(_ENTROPY_BINS, -1).sum(axis=1).astype(np.float64)
+        # Zero is exact at any range, and a ReLU's zeros would outweigh all else.
+        bins[0] = bins[1]
         cuts = range(_LEVELS, _ENTROPY_BINS + 1)
         lost = [information_lost(bins, cut) for cut in cuts]
         return min(self.limit * cuts[int(np.argmin(lost))] / _ENTROPY_BINS, self.peak)

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.change import relative_change
+from msfnet_calibration.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
 from msfnet_calibration.half import to_fp16
 from msfnet_calibration.onnx_files import atomic_model, save_model
 from msfnet_calibration.probe import Islands, find_islands, float_values, probe_values
@@ -37,7 +38,7 @@ from msfnet_runtime.spec import Precision
 
 CALIBRATION = "calibration"
 MEASURED = "precision_measured"
-"""The spec's notes that tell what was done."""
+"""The spec's notes: what was done, and what it changed."""
 
 
 _COMPARED = 8
@@ -100,6 +101,7 @@ class Variants:
         self._method: Method = method
         self._runs_on: Target = runs_on
         self.batches: list[NDArray[Any]] = prepare_frames(frames, self.spec)
+        self._summary = summarise_frames((frame, describe_frame(frame)) for frame in frames)
         self.units = find_units(self._model)
         if not self.units:
             raise MsfnetError(
@@ -140,6 +142,7 @@ class Variants:
         spec = replace(self.spec, precision=choice.precision)
         if choice.int8:
             spec = spec.with_note(CALIBRATION, self._calibrated(choice))
+            spec = spec.with_note(CALIBRATION_FRAMES, self._summary.to_json())
         if measured:
             spec = spec.with_note(MEASURED, measured)
         return save_model(self.make(choice), path, spec)
