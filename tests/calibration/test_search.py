@@ -211,6 +211,18 @@ def test_fp16_is_the_rest_where_it_is_faster(
     assert blocks["decoder.stage2"].startswith("fp16")
 
 
+def test_fp16_alone_is_the_choice_where_int8_adds_nothing(
+    search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
+) -> None:
+    """Every unit is slower in INT8 than in FP16: the file has none."""
+    with search(Machine(dict.fromkeys(variants.units, -1.0), {}, half=40)) as opened:
+        report = opened.choose(Budget.parse("rel +1%"), tmp_path / "out.onnx")
+
+    assert report.chosen is not None
+    assert (report.chosen.choice.int8, report.chosen.choice.half) == ((), True)
+    assert read_onnx_spec(tmp_path / "out.onnx").precision == "fp16"
+
+
 def test_no_slower_file_is_ever_written(
     search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
 ) -> None:
