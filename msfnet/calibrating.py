@@ -18,6 +18,7 @@ from msfnet_runtime import DepthEstimator, MsfnetError, OnnxArtifact, open_engin
 from msfnet_runtime.files import check_writable
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
+from msfnet_runtime.sources.nyu import find_lists
 
 if TYPE_CHECKING:
     from msfnet_calibration.quantize import Target
@@ -34,7 +35,7 @@ class CalibrationRequest:
     out: Path
     """ONNX file to write."""
     data: str
-    """Source of the calibration frames."""
+    """Source of the calibration frames; of an NYU data set, its training list."""
     frames: int = 64
     """How many of them."""
     method: Method = "percentile"
@@ -100,7 +101,10 @@ def calibrate_model(
         raise MsfnetError("--budget and --sensitivity score depth; name a --protocol, e.g. nyu_hu")
     budget = Budget.parse(request.budget) if request.budget else None
     check_writable(request.out)
-    with open_source(request.data) as source, DepthEstimator.open(request.model) as estimator:
+    with (
+        open_source(_training_list(request.data)) as source,
+        DepthEstimator.open(request.model) as estimator,
+    ):
         frames = select_frames(
             source, request.frames, seed=request.seed, estimator=estimator, progress=progress
         )
@@ -127,6 +131,15 @@ def calibrate_model(
             progress=progress,
         )
     return CalibrationResult(OnnxArtifact.read(request.out), request.folder, search)
+
+
+def _training_list(data: str) -> str:
+    """Return an NYU data set's training list, so that what it is scored on stays unseen."""
+    try:
+        lists = find_lists(Path(data))
+    except MsfnetError:
+        return data
+    return str(lists.get("train", data))
 
 
 def _search(

@@ -31,7 +31,11 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="FP32 ONNX file made by `msfnet export`.")],
     out: Annotated[Path, typer.Argument(help="INT8 ONNX file to write.")],
     data: Annotated[
-        str, typer.Option("--data", help="Calibration frames: drive, folder, video or NYU list.")
+        str,
+        typer.Option(
+            "--data",
+            help="Calibration frames: drive, folder, video, NYU list or data set (its training list).",
+        ),
     ],
     frames: Annotated[int, typer.Option(min=1, help="How many frames to calibrate on.")] = 64,
     method: Annotated[

@@ -36,10 +36,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Path:
 
 
 def test_the_frames_are_named_by_their_hashes(folder: Path) -> None:
-    """Every hash is that of an image of the source, and no image is named twice."""
+    """Every hash is that of an image of the training list, and no image is named twice."""
     summary = FrameSummary.from_json(read_onnx_spec(folder / "int8.onnx").notes[CALIBRATION_FRAMES])
 
-    with open_source(str(folder / "rooms")) as source:
+    with open_source(str(folder / "rooms/data/nyu2_train.csv")) as source:
         known = {frame_hash(frame) for frame in source}
     assert len(set(summary.hashes)) == summary.count == FRAMES
     assert set(summary.hashes) <= known
