@@ -17,8 +17,9 @@ from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour
 from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
-from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt, this_platform
+from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
 from msfnet_runtime.files import atomic_path, sha256
+from msfnet_runtime.preflight import this_platform
 from msfnet_runtime.progress import Progress, silent
 
 MAX_BATCH = 8

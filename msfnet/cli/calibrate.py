@@ -34,7 +34,7 @@ def calibrate(
         str,
         typer.Option(
             "--data",
-            help="Calibration frames: drive, folder, video, NYU list or data set (its training list).",
+            help="Calibration frames: drive, folder, video, NYU list, NYU folder (its train list).",
         ),
     ],
     frames: Annotated[int, typer.Option(min=1, help="How many frames to calibrate on.")] = 64,

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from msfnet_runtime import EngineArtifact, MsfnetError, open_engine
-from msfnet_runtime.engines import tensorrt as tensorrt_engines
 from msfnet_runtime.files import sha256
+from msfnet_runtime.preflight import check_architecture, preflight, this_platform
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
 
@@ -26,7 +26,7 @@ def engine_artifact(tmp_path: Path) -> EngineArtifact:
         flavour="tensorrt-rtx",
         version="1.0",
         architectures=("sm86", "sm89"),
-        platform=tensorrt_engines.this_platform(),
+        platform=this_platform(),
         onnx_sha256="0" * 64,
         engine_sha256=sha256(path),
         bytes=path.stat().st_size,
@@ -51,7 +51,7 @@ def test_an_engine_without_its_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_fitting_engine_passes_the_preflight(engine_artifact: EngineArtifact) -> None:
     """Same platform, same version, same bytes."""
-    tensorrt_engines.preflight(engine_artifact, "1.0")
+    preflight(engine_artifact, "1.0")
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_an_engine_for_elsewhere_is_refused_with_the_way_out(
     foreign = replace(engine_artifact, **change)  # type: ignore[arg-type]
 
     with pytest.raises(MsfnetError, match=words + r".*msfnet build"):
-        tensorrt_engines.preflight(foreign, "1.0")
+        preflight(foreign, "1.0")
 
 
 def test_a_gpu_of_another_architecture_is_refused(engine_artifact: EngineArtifact) -> None:
     """The line names both and the option that adds it."""
     with pytest.raises(MsfnetError, match=r"sm86, sm89, this GPU is sm75.*--arch sm75"):
-        tensorrt_engines.check_architecture(engine_artifact, "sm75")
+        check_architecture(engine_artifact, "sm75")
 
 
 def test_an_engine_of_a_dynamic_graph_is_refused_with_the_way_out(

@@ -1,15 +1,9 @@
-"""TensorRT engines, both flavours: ``tensorrt`` and TensorRT for RTX share one Python API.
-
-The manifest beside the engine is read and held against this machine before anything is
-deserialised: TensorRT itself answers a foreign engine with an error code at best.
-"""
+"""TensorRT engines, both flavours: ``tensorrt`` and TensorRT for RTX share one Python API."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import platform
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +14,7 @@ from msfnet_runtime.artifacts import EngineArtifact, Flavour
 from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import sha256
+from msfnet_runtime.preflight import check_architecture, check_fixed, preflight, rebuild_command
 from msfnet_runtime.spec import TensorSpec
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -38,55 +32,6 @@ def load_tensorrt(flavour: Flavour) -> Any:
         raise MsfnetError(
             f"{flavour} is not installed; run `pip install 'msfnet[{flavour}]'`"
         ) from None
-
-
-def this_platform() -> str:
-    """Name the operating system and processor, as manifests do: ``linux-x86_64``."""
-    return f"{sys.platform}-{platform.machine()}"
-
-
-def preflight(artifact: EngineArtifact, version: str) -> None:
-    """Check what can be checked without a GPU: platform, library version, the file itself.
-
-    Raises:
-        MsfnetError: what does not fit, and the command that rebuilds the engine.
-    """
-    again = _rebuild(artifact)
-    if artifact.platform != this_platform():
-        raise MsfnetError(
-            f"{artifact.path} was built for {artifact.platform}, this is {this_platform()}; {again}"
-        )
-    if artifact.version != version:
-        raise MsfnetError(
-            f"{artifact.path} was built by {artifact.flavour} {artifact.version}, "
-            f"{version} is installed here; {again}"
-        )
-    if artifact.path.stat().st_size != artifact.bytes or (
-        sha256(artifact.path) != artifact.engine_sha256
-    ):
-        raise MsfnetError(f"{artifact.path} is not the file its manifest describes; {again}")
-
-
-def check_fixed(artifact: EngineArtifact) -> None:
-    """Check that every dimension is a number: memory is reserved once.
-
-    Raises:
-        MsfnetError: one is not; with the way out.
-    """
-    for tensor in (*artifact.spec.inputs, *artifact.spec.outputs):
-        if not all(isinstance(dimension, int) for dimension in tensor.shape):
-            raise MsfnetError(
-                f"{artifact.path} was built from a dynamic graph ({tensor.name} is "
-                f"{'x'.join(map(str, tensor.shape))}), which msfnet runs as ONNX only; run the "
-                ".onnx file, or export without --dynamic and build again"
-            )
-
-
-def _rebuild(artifact: EngineArtifact) -> str:
-    return (
-        f"rebuild it with `msfnet build MODEL.onnx {artifact.path.name} "
-        f"--flavour {artifact.flavour}`"
-    )
 
 
 class _Binding(NamedTuple):
@@ -117,7 +62,9 @@ class TensorRTEngine(EngineBase):
             self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
             self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
             if self._engine is None:
-                raise MsfnetError(f"{artifact.path} cannot be deserialised; {_rebuild(artifact)}")
+                raise MsfnetError(
+                    f"{artifact.path} cannot be deserialised; {rebuild_command(artifact)}"
+                )
             self._context = self._engine.create_execution_context()
             self._input = self._bind(artifact.spec.inputs[0])
             self._output = self._bind(artifact.spec.outputs[0])
@@ -157,16 +104,3 @@ class TensorRTEngine(EngineBase):
     def _release(self) -> None:
         del self._context, self._engine, self._runtime
         self._device.close()
-
-
-def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
-    """Check that the engine holds code for the GPU at hand (``sm86``).
-
-    Raises:
-        MsfnetError: it does not; with the command that adds it.
-    """
-    if architecture not in artifact.architectures:
-        raise MsfnetError(
-            f"{artifact.path} was built for {', '.join(artifact.architectures)}, this GPU is "
-            f"{architecture}; {_rebuild(artifact)} --arch {architecture}"
-        )
