@@ -173,8 +173,12 @@ def _export(out: Path) -> tuple[Path, Path, Path]:
 
 def _build(model: Path) -> EngineArtifact:
     from msfnet_export import build_engine
+    from msfnet_export.build_options import BuildOptions
 
     with progress(f"build {model.stem} engine") as report:
         return build_engine(
-            model, model.with_suffix(".engine"), architectures=ARCHITECTURES, progress=report
+            model,
+            model.with_suffix(".engine"),
+            options=BuildOptions(architectures=ARCHITECTURES),
+            progress=report,
         )

@@ -15,10 +15,12 @@ from pathlib import Path
 from msfnet.models import CHECKPOINT_SUFFIXES
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.artifacts import ShapeRange
 from msfnet_runtime.blocks import NOTE as BLOCKS_NOTE
 from msfnet_runtime.blocks import Block, read_blocks
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.preflight import check_files
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def describe_model(path: Path) -> Description:
         return Description((*_file_rows(file, "checkpoint", size), *_spec_rows(spec)), spec, ())
     if file.suffix in ENGINE_SUFFIXES:
         engine = EngineArtifact.read(file)
+        check_files(engine)
         rows = [*_file_rows(file, "engine", file.stat().st_size), *_engine_rows(engine)]
         return _with_blocks(rows, engine.spec)
     artifact = OnnxArtifact.read(file)
@@ -186,14 +189,25 @@ def _file_rows(file: Path, kind: str, size: int) -> list[tuple[str, str]]:
 
 
 def _engine_rows(artifact: EngineArtifact) -> list[tuple[str, str]]:
+    asked = {
+        **{name: value for name, value in artifact.options.items() if value not in (None, False)},
+        "profiles": ", ".join(map(_shapes, artifact.profiles)),
+    }
     return [
         ("built by", f"{artifact.flavour} {artifact.version} on {artifact.platform}"),
         ("architectures", ", ".join(artifact.architectures)),
-        ("build time", f"{artifact.build_seconds:.1f} s"),
+        ("built", f"{artifact.built}, in {artifact.build_seconds:.1f} s"),
+        ("from ONNX file", artifact.onnx_file),
         ("from ONNX sha256", artifact.onnx_sha256),
         ("engine sha256", artifact.engine_sha256),
+        ("values by type", ", ".join(f"{name} {n}" for name, n in artifact.types.items())),
+        *((name.replace("_", " "), str(value)) for name, value in asked.items() if value),
         *_spec_rows(artifact.spec),
     ]
+
+
+def _shapes(profile: ShapeRange) -> str:
+    return ":".join("x".join(map(str, shape)) for shape in profile)
 
 
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:

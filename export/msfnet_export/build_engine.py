@@ -10,11 +10,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_export.build_options import DEFAULTS, BuildOptions
+from msfnet_export.builder_config import add_profiles, configure, timing_cache
+from msfnet_export.building import make_logger, run_builder
+from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour
+from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
@@ -22,55 +27,50 @@ from msfnet_runtime.files import atomic_path, sha256
 from msfnet_runtime.preflight import this_platform
 from msfnet_runtime.progress import Progress, silent
 
-MAX_BATCH = 8
-"""Images at once that an engine of dynamic batch takes."""
-
-MIN_SIDE = 32
-"""Pixels: the smallest side that an engine of dynamic size takes."""
-
 
 def build_engine(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     flavour: Flavour = "tensorrt-rtx",
-    architectures: Sequence[str] | None = None,
-    workspace_mib: int | None = None,
+    options: BuildOptions = DEFAULTS,
     progress: Progress = silent,
 ) -> EngineArtifact:
     """Build an engine and write it with its manifest (``<out>.json``).
 
     A strongly typed network that mixes types, and every operator TensorRT does not know, is
-    refused while it is parsed, by the name of its node and before the builder starts. An engine
-    of a dynamic graph takes 1 to 8 images, and sides from 32 pixels to twice the spec's.
+    refused while it is parsed, by the name of its node and before the builder starts.
 
     Args:
         model: an ONNX file made by msfnet.
         out: the engine to write, ``.engine``, ``.plan`` or ``.trt``.
         flavour: ``tensorrt-rtx`` or ``tensorrt``.
-        architectures: compute capabilities such as ``("sm86", "sm89")``. Left out: those of the
-            GPU at hand, or, for ``tensorrt-rtx`` without a GPU, all it knows.
-        workspace_mib: largest scratch memory an engine layer may use, MiB; no limit if left out.
-        progress: called as TensorRT moves on.
+        options: what else is asked of the builder.
+        progress: called as TensorRT moves on, with its phase and the phase's time.
 
     Raises:
-        MsfnetError: no readable model, another suffix, the library is missing, an architecture
-            it cannot build for, an operator it refuses, or the file cannot be written.
+        MsfnetError: no readable model, another suffix, the library is missing, an option or an
+            architecture the flavour does not have, a profile that does not fit the model, an
+            operator it refuses, or the file cannot be written.
     """
     started = time.perf_counter()
     source, target = OnnxArtifact.read(model), _engine_path(out)
+    _check_flavour(flavour)
+    options.check(flavour)
+    profiles = options.shapes(source.spec)
     trt = load_tensorrt(flavour)
-    chosen = choose_architectures(flavour, architectures)
-    logger = _make_logger(trt)
+    chosen = choose_architectures(flavour, options.architectures)
+    _check_refit(flavour, options, chosen)
+    logger = make_logger(trt, options.verbose)
     # The builder's parts must outlive one another in this order.
     builder = trt.Builder(logger)
     network = _parse(trt, builder, source.path, logger)
-    _check_precision(trt, network, source)
-    config = _configure(trt, builder, flavour, chosen, workspace_mib)
-    _add_profile(builder, config, source.spec)
-    config.progress_monitor = _make_monitor(trt, progress)
-    with atomic_path(target) as partial:
-        plan = builder.build_serialized_network(network, config)
+    types = _count_types(trt, network, source)
+    logger.forget()  # TensorRT for RTX calls it an error that it has no log stream of its own
+    config = configure(trt, builder, flavour, chosen, options)
+    add_profiles(builder, config, source.spec.inputs[0].name, profiles)
+    with atomic_path(target) as partial, timing_cache(config, options):
+        plan = run_builder(trt, builder, network, config, progress)
         if plan is None:
             raise MsfnetError(f"{flavour} cannot build {source.path}: {logger.reason()}")
         partial.write_bytes(plan)
@@ -81,13 +81,24 @@ def build_engine(
             version=str(trt.__version__),
             architectures=chosen,
             platform=this_platform(),
+            onnx_file=source.path.name,
             onnx_sha256=source.sha256,
             engine_sha256=sha256(partial),
             bytes=partial.stat().st_size,
             build_seconds=round(time.perf_counter() - started, 3),
+            built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            options=options.to_json(),
+            profiles=profiles,
+            types=types,
+            blocks={block.name: block.precision for block in read_blocks(source.spec)},
         )
         artifact.write()
     return artifact
+
+
+def _check_flavour(flavour: str) -> None:
+    if flavour not in MODULES:
+        raise MsfnetError(f"unknown flavour {flavour!r}; choose one of {', '.join(MODULES)}")
 
 
 def _engine_path(out: str | os.PathLike[str]) -> Path:
@@ -107,15 +118,13 @@ def known_architectures() -> tuple[str, ...]:
     return tuple(name.lower() for name in names if name.startswith("SM"))
 
 
-def choose_architectures(flavour: Flavour, asked: Sequence[str] | None) -> tuple[str, ...]:
+def choose_architectures(flavour: Flavour, asked: Sequence[str]) -> tuple[str, ...]:
     """Return the architectures to build for, once the flavour is known to manage them.
 
     Raises:
         MsfnetError: one is unknown, or TensorRT is asked for another than the GPU at hand.
     """
-    if flavour not in MODULES:
-        raise MsfnetError(f"unknown flavour {flavour!r}; choose one of {', '.join(MODULES)}")
-    wanted = tuple(dict.fromkeys(name.strip().lower() for name in asked or ()))
+    wanted = tuple(dict.fromkeys(name.strip().lower() for name in asked))
     if flavour == "tensorrt":
         here = _architecture_here(f"{flavour} builds for the GPU it runs on")
         if set(wanted) - {here}:
@@ -148,55 +157,6 @@ def _gpu_or_all(known: tuple[str, ...]) -> tuple[str, ...]:
     return (here,) if here in known else known
 
 
-def _make_logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps errors for our own line and prints nothing."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            """Take one message from TensorRT."""
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def reason(self) -> str:
-            """Return the first error; the later ones follow from it."""
-            return self.errors[0][:300] if self.errors else "it gives no reason"
-
-    return Logger()
-
-
-def _make_monitor(trt: Any, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Passes TensorRT's phases on; Ctrl-C stops the build at the next step."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            """Note how long a phase is; only those that are no part of another are shown."""
-            if not parent:
-                self._steps[phase] = steps
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            """Report a step; returning False would cancel the build."""
-            try:
-                if phase in self._steps:
-                    progress(step + 1, self._steps[phase], phase)
-            except KeyboardInterrupt:
-                return False
-            return True
-
-        def phase_finish(self, phase: str) -> None:
-            """Forget the phase."""
-            self._steps.pop(phase, None)
-
-    return Monitor()
-
-
 def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
     # TensorRT 11 knows strongly typed networks only, and may have no flag for them.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -209,8 +169,29 @@ def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
     return network
 
 
-def _check_precision(trt: Any, network: Any, source: OnnxArtifact) -> None:
-    """Hold the parsed layers against the spec: a file that says FP16 must not build FP32.
+def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequence[str]) -> None:
+    """Refuse what TensorRT for RTX 1.7 was seen to fail at.
+
+    It compiles refittable code with the CUDA driver, and for ``REFIT`` one architecture at a time.
+
+    Raises:
+        MsfnetError: several architectures, or no GPU here.
+    """
+    if flavour != "tensorrt-rtx" or not (options.refit or options.strip_weights):
+        return
+    name = "--refit" if options.refit else "--strip-weights"
+    if options.refit and len(architectures) > 1:
+        raise MsfnetError(
+            f"tensorrt-rtx builds engines with --refit for one architecture only, not for "
+            f"{', '.join(architectures)}; name one with --arch"
+        )
+    _architecture_here(f"tensorrt-rtx needs a GPU to build engines with {name}; leave it out")
+
+
+def _count_types(trt: Any, network: Any, source: OnnxArtifact) -> dict[str, int]:
+    """Count the values of each type that the parsed layers compute, named as NumPy does.
+
+    They are held against the spec: a file that says FP16 must not build FP32.
 
     Raises:
         MsfnetError: the network has no layer of the precision its spec claims.
@@ -227,37 +208,5 @@ def _check_precision(trt: Any, network: Any, source: OnnxArtifact) -> None:
             f"{source.path} says {source.spec.precision} but holds no such layer; "
             "convert or calibrate it again"
         )
-
-
-def _configure(
-    trt: Any,
-    builder: Any,
-    flavour: Flavour,
-    architectures: Sequence[str],
-    workspace_mib: int | None,
-) -> Any:
-    config = builder.create_builder_config()
-    if workspace_mib is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
-    if flavour == "tensorrt-rtx":
-        config.num_compute_capabilities = len(architectures)
-        for index, name in enumerate(architectures):
-            config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), index)
-    return config
-
-
-def _add_profile(builder: Any, config: Any, spec: ModelSpec) -> None:
-    """Say which shapes a dynamic engine is for; the spec's own is what it is tuned for."""
-    tensor = spec.inputs[0]
-    if all(isinstance(side, int) for side in tensor.shape):
-        return
-    height, width = spec.size
-    ranges = {
-        "batch": (1, 1, MAX_BATCH),
-        "height": (MIN_SIDE, height, 2 * height),
-        "width": (MIN_SIDE, width, 2 * width),
-    }
-    sides = [ranges[s] if isinstance(s, str) else (s, s, s) for s in tensor.shape]
-    profile = builder.create_optimization_profile()
-    profile.set_shape(tensor.name, *zip(*sides, strict=True))
-    config.add_optimization_profile(profile)
+    names = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+    return {names.get(kind.name, kind.name.lower()): count for kind, count in types.most_common()}

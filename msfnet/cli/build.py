@@ -113,6 +113,13 @@ def _select(data: str, count: int) -> list[Frame]:
         return select_frames(source, count)
 
 
+class CompatibilityName(str, Enum):
+    """Other GPUs an engine of ``tensorrt`` can be built for."""
+
+    ampere_plus = "ampere-plus"
+    same_compute_capability = "same-compute-capability"
+
+
 def build(
     model: Annotated[Path, typer.Argument(help="ONNX file made by `msfnet export`.")],
     out: Annotated[Path, typer.Argument(help="Engine to write; its manifest goes beside it.")],
@@ -122,7 +129,39 @@ def build(
     arch: Annotated[
         str, typer.Option(help="Compute capabilities, e.g. sm86,sm89; tensorrt: this GPU's.")
     ] = "",
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a dynamic engine takes, MIN:OPT:MAX of batch x height x width, e.g. "
+            "1x64x96:1x228x304:8x480x640; may be repeated."
+        ),
+    ] = None,
     workspace: Annotated[int, typer.Option(min=0, help="Workspace in MiB; 0: no limit.")] = 0,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="tensorrt: 0 (quick to build) to 5 (quick to run).")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="tensorrt: file that keeps what the builder has timed.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="tensorrt: load under later versions, too.")
+    ] = False,
+    hardware_compatibility: Annotated[
+        CompatibilityName | None, typer.Option(help="tensorrt: run on other GPUs, too.")
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Let the weights be replaced later; needs a GPU.")
+    ] = False,
+    strip_weights: Annotated[
+        bool,
+        typer.Option(
+            "--strip-weights",
+            help="Leave out the weights, for programs that put them back; needs a GPU.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print TensorRT's own messages on standard error.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing engine.")] = False,
 ) -> None:
     """Build a TensorRT engine. Precision is the ONNX file's own: nothing is lowered silently.
@@ -130,17 +169,23 @@ def build(
     Example: msfnet build model_fp16.onnx model.engine --arch sm86,sm89
     """
     from msfnet_export.build_engine import build_engine
+    from msfnet_export.build_options import BuildOptions, parse_profile
 
     refuse_existing(out, force)
+    options = BuildOptions(
+        architectures=parse_names(arch),
+        workspace_mib=workspace or None,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility.value if hardware_compatibility else None,
+        profiles=tuple(parse_profile(text) for text in profile or ()),
+        refit=refit,
+        strip_weights=strip_weights,
+        verbose=verbose,
+    )
     with progress("build") as report:
-        artifact = build_engine(
-            model,
-            out,
-            flavour=flavour.value,
-            architectures=parse_names(arch) or None,
-            workspace_mib=workspace or None,
-            progress=report,
-        )
+        artifact = build_engine(model, out, flavour=flavour.value, options=options, progress=report)
     say(
         f"{artifact.path}: {artifact.spec.precision.upper()}, {artifact.flavour} "
         f"{artifact.version}, {', '.join(artifact.architectures)}, {artifact.bytes / 1e6:.1f} MB, "

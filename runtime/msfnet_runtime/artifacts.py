@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +19,12 @@ Flavour = Literal["tensorrt", "tensorrt-rtx"]
 EXTERNAL_DATA = "external_data"
 """The spec's note that names the file beside an ONNX file that holds its weights."""
 
+ENGINE_SCHEMA = 2
+"""Of an engine's manifest; it changes whenever a field does."""
+
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, most frequent and largest shape of an input."""
+
 
 @dataclass(frozen=True)
 class OnnxArtifact:
@@ -26,7 +33,7 @@ class OnnxArtifact:
     path: Path
     spec: ModelSpec
     sha256: str
-    """Of the file's bytes."""
+    """Of the file's bytes, followed by those of its weights where they have a file of their own."""
     bytes: int
     """Size on disk, weights in a file of their own included."""
 
@@ -43,8 +50,8 @@ class OnnxArtifact:
         weights = file.with_name(spec.notes.get(EXTERNAL_DATA, file.name))
         if not weights.exists():
             raise MsfnetError(f"{file} needs {weights.name} beside it; copy both")
-        total = sum(part.stat().st_size for part in {file, weights})
-        return cls(file, spec, sha256(file), total)
+        parts = list(dict.fromkeys((file, weights)))
+        return cls(file, spec, sha256(*parts), sum(part.stat().st_size for part in parts))
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,24 @@ class EngineArtifact:
     """Compute capabilities it was built for (``sm86``)."""
     platform: str
     """Operating system and processor it was built on, e.g. ``linux-x86_64``."""
+    onnx_file: str
+    """Name of the ONNX file it was built from."""
     onnx_sha256: str
+    """As :attr:`OnnxArtifact.sha256`."""
     engine_sha256: str
     bytes: int
     build_seconds: float
+    built: str
+    """When, as an ISO date and time in UTC."""
+    options: Mapping[str, Any]
+    """What the builder was asked for, architectures apart, as JSON knows it."""
+    profiles: tuple[ShapeRange, ...]
+    """Shapes of the input that a dynamic engine takes; empty for a static one."""
+    types: Mapping[str, int]
+    """How many values of each type the parsed network computes: ``{"float32": 3, "int8": 2}``."""
+    blocks: Mapping[str, str]
+    """Precision by block, as :attr:`msfnet_runtime.blocks.Block.precision`."""
+    schema_version: int = ENGINE_SCHEMA
 
     @staticmethod
     def sidecar(engine: Path) -> Path:
@@ -96,11 +117,20 @@ class EngineArtifact:
             )
         try:
             fields = cast(dict[str, Any], json.loads(manifest.read_text(encoding="utf-8")))
+            version = fields.get("schema_version", 1)
+            if version != ENGINE_SCHEMA:
+                raise MsfnetError(
+                    f"{manifest} has schema version {version}, this msfnet reads {ENGINE_SCHEMA}; "
+                    "build the engine again"
+                )
             fields["path"] = engine
             fields["spec"] = ModelSpec.from_json(json.dumps(fields["spec"]))
             fields["architectures"] = tuple(fields["architectures"])
+            fields["profiles"] = tuple(
+                tuple(tuple(shape) for shape in profile) for profile in fields["profiles"]
+            )
             return cls(**fields)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MsfnetError(
                 f"{manifest} cannot be read ({error}); build the engine again"
             ) from None

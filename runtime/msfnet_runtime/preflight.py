@@ -1,14 +1,19 @@
 """Holds an engine's manifest against this machine before anything is deserialised.
 
-TensorRT itself answers a foreign engine with an error code at best.
+TensorRT itself answers a foreign engine with an error code at best. Nothing here asks TensorRT or
+CUDA: the caller says what is installed.
 """
 
 from __future__ import annotations
 
 import platform
+import re
+import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from msfnet_runtime.artifacts import EngineArtifact
+from msfnet_runtime.artifacts import EXTERNAL_DATA, EngineArtifact
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import sha256
 
@@ -18,8 +23,13 @@ def this_platform() -> str:
     return f"{sys.platform}-{platform.machine()}"
 
 
-def preflight(artifact: EngineArtifact, version: str) -> None:
-    """Check what can be checked without a GPU: platform, library version, the file itself.
+def preflight(artifact: EngineArtifact, version: str, architecture: str | None = None) -> None:
+    """Check everything that can be checked before the engine is deserialised.
+
+    Args:
+        artifact: the engine's manifest.
+        version: of the installed library of the engine's flavour.
+        architecture: compute capability of the GPU (``sm86``); not checked if None.
 
     Raises:
         MsfnetError: what does not fit, and the command that rebuilds the engine.
@@ -29,15 +39,69 @@ def preflight(artifact: EngineArtifact, version: str) -> None:
         raise MsfnetError(
             f"{artifact.path} was built for {artifact.platform}, this is {this_platform()}; {again}"
         )
-    if artifact.version != version:
+    if not _loads(artifact, version):
         raise MsfnetError(
             f"{artifact.path} was built by {artifact.flavour} {artifact.version}, "
             f"{version} is installed here; {again}"
         )
-    if artifact.path.stat().st_size != artifact.bytes or (
-        sha256(artifact.path) != artifact.engine_sha256
-    ):
-        raise MsfnetError(f"{artifact.path} is not the file its manifest describes; {again}")
+    if architecture is not None:
+        check_architecture(artifact, architecture)
+    if artifact.options.get("strip_weights"):
+        raise MsfnetError(
+            f"{artifact.path} holds no weights, and msfnet does not put them back; "
+            f"{rebuild_command(artifact, strip_weights=False)}"
+        )
+    check_files(artifact)
+
+
+def check_files(artifact: EngineArtifact) -> None:
+    """Check that the engine is whole, and the ONNX file it came from unchanged if it lies beside.
+
+    Raises:
+        MsfnetError: one is another file than the manifest describes; with the command that
+            rebuilds the engine.
+    """
+    again = rebuild_command(artifact)
+    size = artifact.path.stat().st_size
+    if size != artifact.bytes:
+        raise MsfnetError(
+            f"{artifact.path} is not the file its manifest describes: it has {size} bytes "
+            f"instead of {artifact.bytes}; {again}"
+        )
+    if sha256(artifact.path) != artifact.engine_sha256:
+        raise MsfnetError(
+            f"{artifact.path} is not the file its manifest describes: its SHA-256 differs; {again}"
+        )
+    model = artifact.path.with_name(artifact.onnx_file)
+    weights = model.with_name(artifact.spec.notes.get(EXTERNAL_DATA, model.name))
+    if not (model.exists() and weights.exists()):
+        return
+    if sha256(*dict.fromkeys((model, weights))) != artifact.onnx_sha256:
+        raise MsfnetError(
+            f"{model} is not the file that {artifact.path.name} was built from: its SHA-256 "
+            f"differs; {again}"
+        )
+
+
+def _loads(artifact: EngineArtifact, version: str) -> bool:
+    """Tell whether a version of the same flavour loads the engine.
+
+    Without the version-compatible flag only the very same does. With it, NVIDIA's documentation
+    of TensorRT 11.4 promises later versions of the same major, and 11 for engines of 10.
+    """
+    if artifact.version == version:
+        return True
+    if not artifact.options.get("version_compatible"):
+        return False
+    built, installed = _numbers(artifact.version), _numbers(version)
+    return built <= installed and (built[:1], installed[:1]) in (
+        (built[:1], built[:1]),
+        ((10,), (11,)),
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def check_fixed(artifact: EngineArtifact) -> None:
@@ -56,21 +120,60 @@ def check_fixed(artifact: EngineArtifact) -> None:
 
 
 def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
-    """Check that the engine holds code for the GPU at hand (``sm86``).
+    """Check that the engine runs on the GPU at hand (``sm86``).
 
     Raises:
         MsfnetError: it does not; with the command that adds it.
     """
-    if architecture not in artifact.architectures:
-        raise MsfnetError(
-            f"{artifact.path} was built for {', '.join(artifact.architectures)}, this GPU is "
-            f"{architecture}; {rebuild_command(artifact)} --arch {architecture}"
-        )
-
-
-def rebuild_command(artifact: EngineArtifact) -> str:
-    """Return the words that say how to build an engine again."""
-    return (
-        f"rebuild it with `msfnet build MODEL.onnx {artifact.path.name} "
-        f"--flavour {artifact.flavour}`"
+    if architecture in artifact.architectures:
+        return
+    ampere_plus = artifact.options.get("hardware_compatibility") == "ampere-plus"
+    if ampere_plus and _numbers(architecture) >= (80,):
+        return
+    wanted = (*artifact.architectures, architecture)
+    raise MsfnetError(
+        f"{artifact.path} was built for {', '.join(artifact.architectures)}"
+        f"{' and later' if ampere_plus else ''}, this GPU is {architecture}; "
+        f"{rebuild_command(artifact, architectures=wanted)}"
     )
+
+
+def rebuild_command(artifact: EngineArtifact, **changes: Any) -> str:
+    """Return the words that say how to build an engine again, in the engine's folder.
+
+    Args:
+        artifact: the engine's manifest.
+        changes: ``architectures`` and options to build with instead of the recorded ones.
+    """
+    architectures = changes.pop("architectures", artifact.architectures)
+    words = ["msfnet", "build", artifact.onnx_file, artifact.path.name]
+    words += ["--flavour", artifact.flavour]
+    if artifact.flavour == "tensorrt-rtx":  # the other builds for the GPU it runs on
+        words += ["--arch", ",".join(architectures)]
+    words += _option_words({**artifact.options, **changes})
+    return f"rebuild it with `{shlex.join([*words, '--force'])}`"
+
+
+_WORDS = {
+    "workspace_mib": "--workspace",
+    "optimization_level": "--optimization-level",
+    "timing_cache": "--timing-cache",
+    "version_compatible": "--version-compatible",
+    "hardware_compatibility": "--hardware-compatibility",
+    "refit": "--refit",
+    "strip_weights": "--strip-weights",
+}
+"""The command line's word for each option of the manifest."""
+
+
+def _option_words(options: Mapping[str, Any]) -> Iterator[str]:
+    for profile in options.get("profiles", ()):
+        yield "--profile"
+        yield ":".join("x".join(map(str, images)) for images in profile)
+    for name, word in _WORDS.items():
+        value = options.get(name)
+        if value is None or value is False:
+            continue
+        yield word
+        if value is not True:
+            yield str(value)

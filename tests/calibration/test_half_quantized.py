@@ -14,6 +14,7 @@ from msfnet_calibration import convert_fp16, quantize_int8
 from msfnet_calibration.half import kept_in_fp32, to_fp16
 from msfnet_calibration.onnx_files import load_model, save_model
 from msfnet_export import build_engine
+from msfnet_export.build_options import BuildOptions
 from msfnet_export.parity import random_image
 from msfnet_runtime import Frame, open_engine
 from msfnet_runtime.preprocess import prepare
@@ -74,7 +75,9 @@ def test_instance_normalisation_and_the_tail_are_fp32_in_tensorrt(files: dict[st
 @needs_rtx
 def test_int8_within_fp16_builds(files: dict[str, Path], tmp_path: Path) -> None:
     """TensorRT for RTX takes the file as a strongly typed network."""
-    artifact = build_engine(files["int8+fp16"], tmp_path / "model.engine", architectures=("sm86",))
+    artifact = build_engine(
+        files["int8+fp16"], tmp_path / "model.engine", options=BuildOptions(architectures=("sm86",))
+    )
 
     assert artifact.bytes > 10_000
 

@@ -14,6 +14,7 @@ from msfnet.block_picture import place_blocks
 from msfnet.inspection import describe_model
 from msfnet_calibration import convert_fp16
 from msfnet_export import build_engine
+from msfnet_export.build_options import BuildOptions
 from tests.networks import DEPLOY_SIZE, Exports
 
 
@@ -70,7 +71,11 @@ def test_an_engine_tells_its_blocks_from_the_manifest(exports: Exports, tmp_path
     """The network runs in FP16, the tail in FP32; the ONNX file is not needed."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     convert_fp16(exports.deploy.artifact.path, tmp_path / "model.onnx")
-    build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
+    build_engine(
+        tmp_path / "model.onnx",
+        tmp_path / "model.engine",
+        options=BuildOptions(architectures=("sm86",)),
+    )
     (tmp_path / "model.onnx").unlink()
 
     blocks = {b.name: b.precision for b in describe_model(tmp_path / "model.engine").blocks}

@@ -38,6 +38,7 @@ def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
 
     def make(folder: Path) -> Engine:
         from msfnet_export.build_engine import build_engine
+        from msfnet_export.build_options import BuildOptions
         from msfnet_runtime.cuda import open_device
 
         architecture = open_device().architecture
@@ -46,7 +47,9 @@ def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
             folder / "model.onnx",
             folder / "model.engine",
             flavour=flavour,
-            architectures=(architecture,) if flavour == "tensorrt-rtx" else None,
+            options=BuildOptions(
+                architectures=(architecture,) if flavour == "tensorrt-rtx" else ()
+            ),
         )
         return open_engine(folder / "model.engine")
 

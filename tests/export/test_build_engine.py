@@ -14,6 +14,7 @@ from msfnet_calibration import convert_fp16, quantize_int8
 from msfnet_calibration.onnx_files import save_model
 from msfnet_export import build_engine
 from msfnet_export.build_engine import known_architectures
+from msfnet_export.build_options import BuildOptions
 from msfnet_export.parity import random_image
 from msfnet_runtime import EngineArtifact, Frame, MsfnetError, open_engine
 from msfnet_runtime.files import sha256
@@ -48,7 +49,9 @@ def test_every_graph_and_precision_builds_for_two_architectures(
         frames = [Frame(random_image(size, seed)) for seed in range(8)]
         source = quantize_int8(source, tmp_path / "model.onnx", frames, method="minmax").path
 
-    artifact = build_engine(source, tmp_path / "model.engine", architectures=("sm86", "sm89"))
+    artifact = build_engine(
+        source, tmp_path / "model.engine", options=BuildOptions(architectures=("sm86", "sm89"))
+    )
 
     assert artifact.spec.precision == precision
     assert artifact.bytes > 10_000
@@ -62,7 +65,7 @@ def test_the_manifest_says_what_was_built_from_what(model: Path, tmp_path: Path)
     artifact = build_engine(
         model,
         tmp_path / "model.engine",
-        architectures=("sm89", "SM86", "sm89"),
+        options=BuildOptions(architectures=("sm89", "SM86", "sm89")),
         progress=lambda done, total, what: steps.append((done, total, what)),
     )
 
@@ -86,7 +89,7 @@ def test_without_a_gpu_and_a_list_it_builds_for_all_it_knows(model: Path, tmp_pa
 @needs_rtx
 def test_an_engine_for_another_machine_is_refused_with_words(model: Path, tmp_path: Path) -> None:
     """No GPU, or another one: one line either way, before TensorRT sees the file."""
-    build_engine(model, tmp_path / "model.engine", architectures=("sm75",))
+    build_engine(model, tmp_path / "model.engine", options=BuildOptions(architectures=("sm75",)))
 
     with pytest.raises(MsfnetError, match=r"GPU|CUDA|sm75"):
         open_engine(tmp_path / "model.engine")
@@ -98,7 +101,11 @@ def test_a_file_that_only_claims_fp16_is_refused(tmp_path: Path) -> None:
     onnx.save(conv_model(network_spec(precision="fp16")), tmp_path / "model.onnx")
 
     with pytest.raises(MsfnetError, match="says fp16 but holds no such layer"):
-        build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
+        build_engine(
+            tmp_path / "model.onnx",
+            tmp_path / "model.engine",
+            options=BuildOptions(architectures=("sm86",)),
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
 
 
@@ -126,10 +133,14 @@ def test_mixed_types_are_refused_before_the_builder_by_name(
     """Strong typing allows none; the line names the node after its module."""
     onnx.save(mixed(op_type), tmp_path / "model.onnx")
     builder = sys.modules["msfnet_export.build_engine"]
-    monkeypatch.setattr(builder, "_configure", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(builder, "configure", lambda *_: pytest.fail("too late"))
 
     with pytest.raises(MsfnetError, match=rf"{op_type} usf\.rdr\.join: .*same"):
-        build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
+        build_engine(
+            tmp_path / "model.onnx",
+            tmp_path / "model.engine",
+            options=BuildOptions(architectures=("sm86",)),
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
 
 
@@ -148,7 +159,11 @@ def test_a_graph_tensorrt_refuses_gives_its_reason(tmp_path: Path) -> None:
     onnx.save(broken, tmp_path / "model.onnx")
 
     with pytest.raises(MsfnetError, match=r"TensorRT cannot read .*: Convolute"):
-        build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", architectures=("sm86",))
+        build_engine(
+            tmp_path / "model.onnx",
+            tmp_path / "model.engine",
+            options=BuildOptions(architectures=("sm86",)),
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
 
 
@@ -161,7 +176,9 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones(
 ) -> None:
     """TensorRT for RTX has no data-centre GPUs."""
     with pytest.raises(MsfnetError, match=message):
-        build_engine(model, tmp_path / "model.engine", architectures=(architecture,))
+        build_engine(
+            model, tmp_path / "model.engine", options=BuildOptions(architectures=(architecture,))
+        )
 
 
 def test_a_missing_library_is_named(model: Path, tmp_path: Path) -> None:

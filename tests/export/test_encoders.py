@@ -9,6 +9,7 @@ import torch
 
 from msfnet_calibration import convert_fp16
 from msfnet_export import build_engine, export_network
+from msfnet_export.build_options import BuildOptions
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet, NetworkConfig
 from tests.networks import FORBIDDEN
@@ -53,7 +54,9 @@ def test_an_encoder_exports_exactly_and_builds(encoder: str, tmp_path: Path) -> 
     assert [block.name for block in report.blocks][:5] == [f"encoder.stage{i}" for i in range(1, 6)]
     assert not FORBIDDEN & set(report.operators)
     for model, precision in ((path, "fp32"), (half, "fp16")):
-        engine = build_engine(model, model.with_suffix(".engine"), architectures=("sm86",))
+        engine = build_engine(
+            model, model.with_suffix(".engine"), options=BuildOptions(architectures=("sm86",))
+        )
         assert engine.spec.precision == precision
 
 
@@ -69,7 +72,9 @@ def test_an_encoder_with_attention_exports_and_builds(tmp_path: Path) -> None:
     assert report.operators["Softmax"] > 0
     for name in ("model", "half"):
         build_engine(
-            tmp_path / f"{name}.onnx", tmp_path / f"{name}.engine", architectures=("sm86",)
+            tmp_path / f"{name}.onnx",
+            tmp_path / f"{name}.engine",
+            options=BuildOptions(architectures=("sm86",)),
         )
 
 
@@ -83,7 +88,9 @@ def test_dynamic_graphs_build(dynamic: tuple[str, ...], tmp_path: Path) -> None:
     convert_fp16(path, half)
 
     for model in (path, half):
-        engine = build_engine(model, model.with_suffix(".engine"), architectures=("sm86",))
+        engine = build_engine(
+            model, model.with_suffix(".engine"), options=BuildOptions(architectures=("sm86",))
+        )
         assert engine.spec.inputs[0].shape[0] == ("batch" if "batch" in dynamic else 1)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from msfnet_export import build_engine, export_network
+from msfnet_export.build_options import BuildOptions
 from msfnet_train import MSFNet, NetworkConfig
 
 
@@ -21,7 +22,9 @@ def test_senet154_exports_exactly_and_builds_for_two_architectures(tmp_path: Pat
 
     report = export_network(network, tmp_path / "senet154.onnx", size=(228, 304))
     engine = build_engine(
-        report.artifact.path, tmp_path / "senet154.engine", architectures=("sm86", "sm89")
+        report.artifact.path,
+        tmp_path / "senet154.engine",
+        options=BuildOptions(architectures=("sm86", "sm89")),
     )
     print(report.text(), engine)
 

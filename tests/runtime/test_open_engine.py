@@ -27,10 +27,16 @@ def engine_artifact(tmp_path: Path) -> EngineArtifact:
         version="1.0",
         architectures=("sm86", "sm89"),
         platform=this_platform(),
+        onnx_file="model.onnx",
         onnx_sha256="0" * 64,
         engine_sha256=sha256(path),
         bytes=path.stat().st_size,
         build_seconds=1.5,
+        built="2026-01-02T03:04:05+00:00",
+        options={},
+        profiles=(),
+        types={"float32": 1},
+        blocks={},
     )
     artifact.write()
     return artifact
@@ -75,7 +81,7 @@ def test_an_engine_for_elsewhere_is_refused_with_the_way_out(
 
 def test_a_gpu_of_another_architecture_is_refused(engine_artifact: EngineArtifact) -> None:
     """The line names both and the option that adds it."""
-    with pytest.raises(MsfnetError, match=r"sm86, sm89, this GPU is sm75.*--arch sm75"):
+    with pytest.raises(MsfnetError, match=r"sm86, sm89, this GPU is sm75.*--arch sm86,sm89,sm75"):
         check_architecture(engine_artifact, "sm75")
 
 

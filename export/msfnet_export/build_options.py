@@ -1,0 +1,182 @@
+"""What can be asked of an engine's builder, and what each TensorRT flavour makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+from msfnet_runtime import ModelSpec, MsfnetError
+from msfnet_runtime.artifacts import Flavour, ShapeRange
+
+MAX_BATCH = 8
+"""Images at once that an engine of dynamic batch takes, unless a profile says otherwise."""
+
+MIN_SIDE = 32
+"""Pixels: the smallest side that an engine of dynamic size takes, likewise."""
+
+MAX_LEVEL = 5
+"""TensorRT's highest optimisation level."""
+
+Compatibility = Literal["ampere-plus", "same-compute-capability"]
+
+COMPATIBILITIES: tuple[Compatibility, ...] = ("ampere-plus", "same-compute-capability")
+
+Images = tuple[int, int, int]
+"""Batch, height in pixels, width in pixels."""
+
+
+class Profile(NamedTuple):
+    """The images a dynamic engine takes."""
+
+    smallest: Images
+    tuned: Images
+    """What the engine is tuned for."""
+    largest: Images
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What is asked of the builder; what a flavour cannot do is an error, never left out."""
+
+    architectures: tuple[str, ...] = ()
+    """Compute capabilities such as ``("sm86", "sm89")``. Empty: that of the GPU at hand, or, for
+    ``tensorrt-rtx`` without a GPU, all it knows."""
+    workspace_mib: int | None = None
+    """Largest scratch memory a layer may use, MiB; no limit if None."""
+    optimization_level: int | None = None
+    """0 (fast to build) to 5 (fast to run); ``tensorrt`` only."""
+    timing_cache: str | os.PathLike[str] | None = None
+    """File in which ``tensorrt`` keeps what it has timed; made if missing, extended if there."""
+    version_compatible: bool = False
+    """Load under later versions, too; ``tensorrt`` only."""
+    hardware_compatibility: Compatibility | None = None
+    """Run on other GPUs than the one at hand; ``tensorrt`` only."""
+    profiles: tuple[Profile, ...] = ()
+    """What a dynamic engine takes. Empty: one profile of 1 to 8 images with sides from 32 pixels
+    to twice the spec's."""
+    refit: bool = False
+    """Let the weights be replaced later."""
+    strip_weights: bool = False
+    """Leave out the weights; the engine runs only after they are put back from the ONNX file."""
+    verbose: bool = False
+    """Print TensorRT's own messages on standard error."""
+
+    def check(self, flavour: Flavour) -> None:
+        """Find out what this flavour cannot do.
+
+        TensorRT for RTX 1.7 builds the same bytes at every optimisation level, documents its
+        timing cache as without effect, brings no lean runtime and warns that it ignores hardware
+        compatibility; all four were tried.
+
+        Raises:
+            MsfnetError: something it cannot do, or a number out of range.
+        """
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise MsfnetError(f"workspace {self.workspace_mib} MiB is too small; give at least 1")
+        level = self.optimization_level
+        if level is not None and not 0 <= level <= MAX_LEVEL:
+            raise MsfnetError(f"optimization level {level} is unknown; give 0 to {MAX_LEVEL}")
+        if self.hardware_compatibility not in (None, *COMPATIBILITIES):
+            raise MsfnetError(
+                f"unknown hardware compatibility {self.hardware_compatibility!r}; choose one of "
+                f"{', '.join(COMPATIBILITIES)}"
+            )
+        if flavour == "tensorrt-rtx":
+            self._check_rtx()
+
+    def _check_rtx(self) -> None:
+        absent = {
+            "optimisation levels; leave out --optimization-level": self.optimization_level
+            is not None,
+            "timing cache; leave out --timing-cache": self.timing_cache is not None,
+            "version-compatible engines; leave out --version-compatible": self.version_compatible,
+            "hardware compatibility; name the architectures with --arch": (
+                self.hardware_compatibility is not None
+            ),
+        }
+        for words, asked in absent.items():
+            if asked:
+                raise MsfnetError(f"tensorrt-rtx has no {words}, or use --flavour tensorrt")
+
+    def shapes(self, spec: ModelSpec) -> tuple[ShapeRange, ...]:
+        """Return the profiles as shapes of the model's input; none for a static model.
+
+        Raises:
+            MsfnetError: a profile that does not fit the model.
+        """
+        dynamic = any(isinstance(side, str) for side in spec.inputs[0].shape)
+        if self.profiles and not dynamic:
+            shape = "x".join(map(str, spec.inputs[0].shape))
+            raise MsfnetError(
+                f"a profile is for dynamic graphs, this one takes {shape} only; leave out "
+                "--profile, or export with --dynamic"
+            )
+        if not dynamic:
+            return ()
+        return tuple(_shapes(profile, spec) for profile in self.profiles or (_default(spec),))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an engine's manifest keeps: all but architectures and verbosity."""
+        fields = {
+            **asdict(self),
+            "timing_cache": self.timing_cache and os.fspath(self.timing_cache),
+        }
+        del fields["architectures"], fields["verbose"]
+        return cast(dict[str, Any], json.loads(json.dumps(fields)))
+
+
+DEFAULTS = BuildOptions()
+
+
+def parse_profile(text: str) -> Profile:
+    """Read ``MIN:OPT:MAX``, each as batch x height x width: ``1x64x96:1x228x304:8x480x640``.
+
+    Raises:
+        MsfnetError: something else.
+    """
+    shapes = [tuple(part.split("x")) for part in text.lower().split(":")]
+    if [len(shape) for shape in shapes] != [3, 3, 3] or not all(
+        side.isdecimal() for shape in shapes for side in shape
+    ):
+        raise MsfnetError(
+            f"profile {text!r} is not MIN:OPT:MAX of batch x height x width; write for instance "
+            "1x64x96:1x228x304:8x480x640"
+        )
+    return Profile(*(cast(Images, tuple(int(side) for side in shape)) for shape in shapes))
+
+
+def _default(spec: ModelSpec) -> Profile:
+    """Return what a dynamic engine takes when nothing is asked; it is tuned for the spec's size."""
+    height, width = spec.size
+    ranges = ((1, 1, MAX_BATCH), (MIN_SIDE, height, 2 * height), (MIN_SIDE, width, 2 * width))
+    columns = [
+        (side, side, side) if isinstance(side, int) else range_
+        for side, range_ in zip(_images(spec), ranges, strict=True)
+    ]
+    return Profile(*cast(tuple[Images, Images, Images], tuple(zip(*columns, strict=True))))
+
+
+def _images(spec: ModelSpec) -> tuple[int | str, int | str, int | str]:
+    """Return what the model's input has for batch, height and width."""
+    shape = spec.inputs[0].shape
+    return (shape[0], *(shape[1:3] if spec.graph == "deploy" else shape[2:4]))  # type: ignore[return-value]
+
+
+def _shapes(profile: Profile, spec: ModelSpec) -> ShapeRange:
+    """Bring a profile into the input's order of dimensions, once it is known to fit."""
+    said = ":".join("x".join(map(str, images)) for images in profile)
+    for name, side, sizes in zip(
+        ("batch", "height", "width"), _images(spec), zip(*profile, strict=True), strict=True
+    ):
+        if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+            raise MsfnetError(
+                f"profile {said}: {name} {':'.join(map(str, sizes))} does not grow from MIN over "
+                "OPT to MAX; put them in order"
+            )
+        if isinstance(side, int) and set(sizes) != {side}:
+            raise MsfnetError(f"profile {said}: the model's {name} is fixed; give {side} all along")
+    if spec.graph == "deploy":
+        return cast(ShapeRange, tuple((*images, 3) for images in profile))
+    return cast(ShapeRange, tuple((n, 3, height, width) for n, height, width in profile))
