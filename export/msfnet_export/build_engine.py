@@ -66,13 +66,15 @@ def build_engine(
     builder = trt.Builder(logger)
     network = _parse(trt, builder, source.path, logger)
     types = _count_types(trt, network, source)
-    logger.forget()  # TensorRT for RTX calls it an error that it has no log stream of its own
     config = configure(trt, builder, flavour, chosen, options)
     add_profiles(builder, config, source.spec.inputs[0].name, profiles)
     with atomic_path(target) as partial, timing_cache(config, options):
         plan = run_builder(trt, builder, network, config, progress)
         if plan is None:
-            raise MsfnetError(f"{flavour} cannot build {source.path}: {logger.reason()}")
+            raise MsfnetError(
+                f"{flavour} cannot build {source.path}: {logger.reason()}; "
+                "--verbose shows all that TensorRT says"
+            )
         partial.write_bytes(plan)
         artifact = EngineArtifact(
             path=target,
@@ -144,7 +146,7 @@ def _architecture_here(need: str) -> str:
     try:
         device = open_device()
     except MsfnetError as error:
-        raise MsfnetError(f"{need}: {error}") from None
+        raise MsfnetError(f"{need} ({str(error).partition(';')[0]})") from None
     device.close()
     return device.architecture
 
@@ -185,7 +187,7 @@ def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequenc
             f"tensorrt-rtx builds engines with --refit for one architecture only, not for "
             f"{', '.join(architectures)}; name one with --arch"
         )
-    _architecture_here(f"tensorrt-rtx needs a GPU to build engines with {name}; leave it out")
+    _architecture_here(f"tensorrt-rtx builds engines with {name} on a GPU only; leave it out")
 
 
 def _count_types(trt: Any, network: Any, source: OnnxArtifact) -> dict[str, int]:

@@ -14,7 +14,8 @@ MAX_BATCH = 8
 """Images at once that an engine of dynamic batch takes, unless a profile says otherwise."""
 
 MIN_SIDE = 32
-"""Pixels: the smallest side that an engine of dynamic size takes, likewise."""
+"""Pixels: the smallest side that an engine of dynamic size takes, likewise; every side that a
+graph of open size takes is a multiple of it."""
 
 MAX_LEVEL = 5
 """TensorRT's highest optimisation level."""
@@ -77,7 +78,7 @@ class BuildOptions:
             raise MsfnetError(f"workspace {self.workspace_mib} MiB is too small; give at least 1")
         level = self.optimization_level
         if level is not None and not 0 <= level <= MAX_LEVEL:
-            raise MsfnetError(f"optimization level {level} is unknown; give 0 to {MAX_LEVEL}")
+            raise MsfnetError(f"optimisation level {level} is unknown; give 0 to {MAX_LEVEL}")
         if self.hardware_compatibility not in (None, *COMPATIBILITIES):
             raise MsfnetError(
                 f"unknown hardware compatibility {self.hardware_compatibility!r}; choose one of "
@@ -131,7 +132,7 @@ DEFAULTS = BuildOptions()
 
 
 def parse_profile(text: str) -> Profile:
-    """Read ``MIN:OPT:MAX``, each as batch x height x width: ``1x64x96:1x228x304:8x480x640``.
+    """Read ``MIN:OPT:MAX``, each as batch x height x width: ``1x64x96:1x224x320:8x480x640``.
 
     Raises:
         MsfnetError: something else.
@@ -142,7 +143,7 @@ def parse_profile(text: str) -> Profile:
     ):
         raise MsfnetError(
             f"profile {text!r} is not MIN:OPT:MAX of batch x height x width; write for instance "
-            "1x64x96:1x228x304:8x480x640"
+            "1x64x96:1x224x320:8x480x640"
         )
     return Profile(*(cast(Images, tuple(int(side) for side in shape)) for shape in shapes))
 
@@ -177,6 +178,12 @@ def _shapes(profile: Profile, spec: ModelSpec) -> ShapeRange:
             )
         if isinstance(side, int) and set(sizes) != {side}:
             raise MsfnetError(f"profile {said}: the model's {name} is fixed; give {side} all along")
+        odd = [size for size in sizes if size % MIN_SIDE]
+        if isinstance(side, str) and name != "batch" and odd:
+            raise MsfnetError(
+                f"profile {said}: {name} {odd[0]} is no multiple of {MIN_SIDE}, which graphs of "
+                "open size take; give another"
+            )
     if spec.graph == "deploy":
         return cast(ShapeRange, tuple((*images, 3) for images in profile))
     return cast(ShapeRange, tuple((n, 3, height, width) for n, height, width in profile))

@@ -34,10 +34,6 @@ def make_logger(trt: Any, verbose: bool) -> Any:
             """Return why something failed."""
             return self.errors[0][:300] if self.errors else "it gives no reason"
 
-        def forget(self) -> None:
-            """Forget errors that turned out to be none."""
-            self.errors.clear()
-
     return Logger()
 
 
@@ -134,5 +130,6 @@ def run_builder(trt: Any, builder: Any, network: Any, config: Any, progress: Pro
         except BaseException:
             phases.cancelled = True
             raise
-    phases.report_end(progress)
+    if plan.result() is not None:
+        phases.report_end(progress)
     return plan.result()

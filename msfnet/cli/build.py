@@ -133,7 +133,7 @@ def build(
         list[str] | None,
         typer.Option(
             help="What a dynamic engine takes, MIN:OPT:MAX of batch x height x width, e.g. "
-            "1x64x96:1x228x304:8x480x640; may be repeated."
+            "1x64x96:1x224x320:8x480x640; may be repeated."
         ),
     ] = None,
     workspace: Annotated[int, typer.Option(min=0, help="Workspace in MiB; 0: no limit.")] = 0,
