@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,6 +12,16 @@ from msfnet_runtime.types import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class SourceHealth:
+    """What went wrong in a source without ending it; counts since it was opened."""
+
+    skipped: int = 0
+    """Frames that failed to decode."""
+    losses: int = 0
+    """Times the source was lost and came back."""
 
 
 @runtime_checkable
@@ -29,8 +40,15 @@ class Source(Protocol):
     def fps(self) -> float:
         """Frames per second of the source's own clock."""
 
+    @property
+    def health(self) -> SourceHealth:
+        """What went wrong so far; asked from any thread."""
+
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
+
+    def stop(self) -> None:
+        """End the frames soon, waits included (a lost camera's retries); called in any thread."""
 
     def __enter__(self) -> Self:
         """Return the source itself."""
@@ -45,8 +63,16 @@ class Source(Protocol):
 
 
 class SourceBase(Closing):
-    """What most sources share: not live, of unknown length, nothing to give back."""
+    """What most sources share: not live, of unknown length, healthy, nothing to give back."""
 
     live = False
     length: int | None = None
     fps = 30.0
+
+    @property
+    def health(self) -> SourceHealth:
+        """What went wrong so far: nothing."""
+        return SourceHealth()
+
+    def stop(self) -> None:
+        """Do nothing: the next frame comes soon, or never."""

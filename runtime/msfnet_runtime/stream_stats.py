@@ -1,0 +1,95 @@
+"""What a running stream says of itself: one snapshot per interval, one for the whole run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+
+class FrameTimes(NamedTuple):
+    """What one frame took, milliseconds."""
+
+    index: int
+    """The frame's index in its source."""
+    age_ms: float
+    """From having the frame to having its depth."""
+    written_age_ms: float
+    """From having the frame to having written its depth."""
+    capture_ms: float
+    prepare_ms: float
+    infer_ms: float
+    finish_ms: float
+    write_ms: float
+
+
+@dataclass(frozen=True)
+class Ages:
+    """Percentiles of an age, milliseconds; 0 where no frame passed."""
+
+    p50_ms: float = 0.0
+    p90_ms: float = 0.0
+    p99_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Mean time of a frame in each stage, milliseconds; stages overlap."""
+
+    capture_ms: float = 0.0
+    """Reading, a camera's own wait included."""
+    prepare_ms: float = 0.0
+    infer_ms: float = 0.0
+    finish_ms: float = 0.0
+    write_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class QueueDepths:
+    """Frames waiting between the stages."""
+
+    captured: int = 0
+    prepared: int = 0
+    inferred: int = 0
+    finished: int = 0
+
+
+@dataclass(frozen=True)
+class StreamStats:
+    """A snapshot of a stream. Counts are totals; fps, ages and stages are the interval's.
+
+    The interval is the time since the last snapshot; in what a pipeline returns, the whole run.
+    """
+
+    frames: int
+    """Frames written."""
+    total: int
+    """Frames there will be, where that is known; else 0."""
+    dropped: int
+    """Frames of a live source that a newer one replaced before they were looked at."""
+    skipped: int
+    """Frames that failed to decode."""
+    losses: int
+    """Times the source was lost and came back."""
+    seconds: float
+    """Since the first read."""
+    fps: float
+    """Frames written per second."""
+    age: Ages
+    """From capture to depth available, before it is written."""
+    written_age: Ages
+    """From capture to depth written."""
+    stages: StageTimes
+    queues: QueueDepths
+    engine: str
+    """What runs the model."""
+    live: bool
+    """Whether the source is live."""
+    recent: tuple[FrameTimes, ...] = ()
+    """The frames of the interval, oldest first; empty in what a pipeline returns."""
+
+    def to_json(self) -> str:
+        """Return all but the single frames as one line of JSON."""
+        values = asdict(self)
+        del values["recent"]
+        return json.dumps(values, allow_nan=False)
