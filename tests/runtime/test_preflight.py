@@ -1,0 +1,235 @@
+"""An engine that does not fit is refused before TensorRT or CUDA hear of it, with the way out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from msfnet_runtime import EngineArtifact, MsfnetError, open_engine
+from msfnet_runtime.engines import tensorrt
+from msfnet_runtime.files import sha256
+from msfnet_runtime.preflight import check_architecture, check_files, preflight, rebuild_command
+from msfnet_runtime.spec import METADATA_KEY
+from tests.manifests import write_engine
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> EngineArtifact:
+    """Return an engine that fits."""
+    return write_engine(tmp_path)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a library of version 1.0 that must not be asked, beside a GPU that must not be."""
+
+    def refuse(*_: object) -> None:
+        pytest.fail("asked too early")
+
+    library = SimpleNamespace(__version__="1.0", Runtime=refuse, Logger=refuse)
+    monkeypatch.setattr(tensorrt, "load_tensorrt", lambda _: library)
+    monkeypatch.setattr(tensorrt, "open_device", refuse)
+    monkeypatch.setattr("msfnet_runtime.cuda.open_device", refuse)
+
+
+def truncate(artifact: EngineArtifact) -> None:
+    """Lose the end of the engine, as a broken copy does."""
+    artifact.path.write_bytes(artifact.path.read_bytes()[:-5])
+
+
+def tamper(artifact: EngineArtifact) -> None:
+    """Change one byte of the engine."""
+    content = bytearray(artifact.path.read_bytes())
+    content[37] ^= 1
+    artifact.path.write_bytes(content)
+
+
+def tamper_with_model(artifact: EngineArtifact) -> None:
+    """Change one weight of the ONNX file."""
+    path = artifact.path.with_name("model.onnx")
+    content = bytearray(path.read_bytes())
+    content[content.index(METADATA_KEY.encode()) - 40] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite(**changes: object) -> Callable[[EngineArtifact], None]:
+    """Return a fault: a manifest with other fields."""
+    return lambda artifact: replace(artifact, **changes).write()  # type: ignore[arg-type]
+
+
+def manifest(text: str) -> Callable[[EngineArtifact], None]:
+    """Return a fault: a manifest with that text."""
+    return lambda artifact: (
+        artifact.sidecar(artifact.path).write_text(text, encoding="utf-8") and None
+    )
+
+
+BUILD = "`msfnet build model.onnx model.engine --flavour tensorrt-rtx --arch sm86,sm89 --force`"
+
+FAULTS: dict[str, tuple[Callable[[EngineArtifact], None], str]] = {
+    "truncated": (truncate, f"it has 395 bytes instead of 400; rebuild it with {BUILD}"),
+    "tampered": (tamper, f"its SHA-256 differs; rebuild it with {BUILD}"),
+    "another model": (tamper_with_model, "model.onnx is not the file that model.engine was built"),
+    "another platform": (rewrite(platform="win32-AMD64"), "was built for win32-AMD64, this is "),
+    "another version": (
+        rewrite(version="0.9"),
+        f"was built by tensorrt-rtx 0.9, 1.0 is installed here; rebuild it with {BUILD}",
+    ),
+    "no weights": (
+        rewrite(options={"strip_weights": True, "refit": True}),
+        "holds no weights, and msfnet does not put them back; rebuild it with `msfnet build "
+        "model.onnx model.engine --flavour tensorrt-rtx --arch sm86,sm89 --refit --force`",
+    ),
+    "no JSON": (manifest("{"), "cannot be read"),
+    "no object": (manifest("[1]"), "cannot be read"),
+    "empty": (manifest(""), "cannot be read"),
+    "an older msfnet's": (manifest('{"path": "model.engine"}'), "build the engine again"),
+    "a newer msfnet's": (rewrite(schema_version=99), "schema version 99, this msfnet reads 2"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("watched")
+def test_what_does_not_fit_is_one_line_before_tensorrt_or_cuda_are_asked(
+    artifact: EngineArtifact, fault: str
+) -> None:
+    """Opened as users do; library and device fail the test when they are called."""
+    make, words = FAULTS[fault]
+    make(artifact)
+
+    with pytest.raises(MsfnetError) as caught:
+        open_engine(artifact.path)
+
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("watched")
+def test_the_guard_of_these_tests_is_awake(artifact: EngineArtifact) -> None:
+    """An engine that fits does go on to the GPU."""
+    with pytest.raises(pytest.fail.Exception, match="asked too early"):
+        open_engine(artifact.path)
+
+
+def test_a_manifest_comes_back_as_it_was_written(artifact: EngineArtifact) -> None:
+    """Spec, architectures, options and profiles included."""
+    profile = ((1, 3, 32, 64), (2, 3, 32, 64), (8, 3, 64, 128))
+    options = {"workspace_mib": 5, "refit": False, "profiles": [[[1, 32, 64]] * 3]}
+    changed = replace(artifact, profiles=(profile,), options=options)
+    changed.write()
+
+    assert EngineArtifact.read(artifact.path) == changed
+
+
+def test_every_field_is_asked_of_a_manifest(artifact: EngineArtifact) -> None:
+    """One without a key is refused, whichever it is."""
+    path = artifact.sidecar(artifact.path)
+    fields = json.loads(path.read_text())
+    for name in set(fields) - {"path"}:
+        path.write_text(json.dumps({key: fields[key] for key in fields if key != name}))
+        with pytest.raises(MsfnetError, match="build the engine again"):
+            EngineArtifact.read(artifact.path)
+
+
+def test_an_engine_fits_without_its_model_beside(artifact: EngineArtifact) -> None:
+    """Devices have the engine alone."""
+    artifact.path.with_name("model.onnx").unlink()
+
+    preflight(artifact, "1.0", "sm89")
+
+
+def test_weights_in_a_file_of_their_own_belong_to_the_model(artifact: EngineArtifact) -> None:
+    """A change of theirs is found, though the ONNX file is the same."""
+    model, weights = (artifact.path.with_name(name) for name in ("model.onnx", "model.data"))
+    weights.write_bytes(b"weights")
+    spec = artifact.spec.with_note("external_data", "model.data")
+    whole = replace(artifact, spec=spec, onnx_sha256=sha256(model, weights))
+    check_files(whole)
+
+    weights.write_bytes(b"Weights")
+
+    with pytest.raises(MsfnetError, match=r"model\.onnx is not the file"):
+        check_files(whole)
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "loads"),
+    [
+        ("10.8.0", "10.8.0", True),
+        ("10.8.0", "10.13.2.6", True),
+        ("10.13.2.6", "11.4.1", True),
+        ("10.13.0", "10.8.0", False),
+        ("11.0", "10.14", False),
+        ("11.1", "12.0", False),
+        ("9.3", "10.1", False),
+    ],
+)
+def test_version_compatible_engines_load_where_the_documentation_says(
+    artifact: EngineArtifact, built: str, installed: str, loads: bool
+) -> None:
+    """Later versions of the same major, and 11 for 10; without the flag the same one only."""
+    engine = replace(artifact, flavour="tensorrt", version=built)
+    compatible = replace(engine, options={"version_compatible": True})
+
+    for candidate, fits in ((engine, built == installed), (compatible, loads)):
+        if fits:
+            preflight(candidate, installed)
+        else:
+            with pytest.raises(MsfnetError, match=f"built by tensorrt {built}, {installed} is"):
+                preflight(candidate, installed)
+
+
+def test_a_gpu_of_another_architecture_is_refused(artifact: EngineArtifact) -> None:
+    """The line names both; its command adds the one to the other."""
+    with pytest.raises(
+        MsfnetError, match=r"sm86, sm89, this GPU is sm75.*--arch sm86,sm89,sm75 --force`$"
+    ):
+        preflight(artifact, "1.0", "sm75")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fits"),
+    [("sm75", False), ("sm80", True), ("sm87", True), ("sm90", True), ("sm120", True)],
+)
+def test_hardware_compatible_engines_run_on_ampere_and_later(
+    artifact: EngineArtifact, architecture: str, fits: bool
+) -> None:
+    """Numbers, not letters, are compared: 120 comes after 80."""
+    options = {"hardware_compatibility": "ampere-plus"}
+    engine = replace(artifact, flavour="tensorrt", architectures=("sm86",), options=options)
+
+    if fits:
+        check_architecture(engine, architecture)
+    else:
+        with pytest.raises(MsfnetError, match="built for sm86 and later, this GPU is sm75"):
+            check_architecture(engine, architecture)
+
+
+def test_the_command_quotes_names_and_keeps_every_option(artifact: EngineArtifact) -> None:
+    """A shell reads it back; TensorRT builds for the GPU it runs on, so no list is named."""
+    options = {
+        "workspace_mib": 512,
+        "optimization_level": 0,
+        "timing_cache": "my cache.bin",
+        "version_compatible": True,
+        "hardware_compatibility": "ampere-plus",
+        "profiles": [[[1, 32, 32], [1, 64, 96], [8, 96, 128]]],
+        "refit": False,
+        "strip_weights": None,
+    }
+    engine = replace(artifact, flavour="tensorrt", onnx_file="my model.onnx", options=options)
+
+    command = shlex.split(rebuild_command(engine).split("`")[1])
+
+    assert command == (
+        ["msfnet", "build", "my model.onnx", "model.engine", "--flavour", "tensorrt"]
+        + ["--profile", "1x32x32:1x64x96:8x96x128", "--workspace", "512"]
+        + ["--optimization-level", "0", "--timing-cache", "my cache.bin", "--version-compatible"]
+        + ["--hardware-compatibility", "ampere-plus", "--force"]
+    )
