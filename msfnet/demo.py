@@ -15,7 +15,7 @@ from msfnet_runtime import EngineArtifact, MsfnetError
 
 if TYPE_CHECKING:
     from msfnet_benchmarks.report import BenchmarkReport
-    from msfnet_runtime.pipeline import StreamReport
+    from msfnet_runtime.stream_stats import StreamStats
     from msfnet_train.run import TrainReport
 
 MARKER = ".msfnet-demo"
@@ -40,7 +40,7 @@ class DemoReport:
     training: TrainReport
     benchmark: BenchmarkReport
     engines: tuple[EngineArtifact, ...]
-    stream: StreamReport
+    stream: StreamStats
     seconds: float
     """Of the whole demo."""
 

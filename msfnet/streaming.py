@@ -10,7 +10,7 @@ from msfnet_runtime import DepthEstimator, MsfnetError
 from msfnet_runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from msfnet_runtime.pipeline import StreamReport
+    from msfnet_runtime.stream_stats import StreamStats
 
 
 def stream_to(
@@ -23,7 +23,7 @@ def stream_to(
     provider: str = "cpu",
     threads: int = 0,
     progress: Progress = silent,
-) -> StreamReport:
+) -> StreamStats:
     """Run every frame of ``source`` through ``model``.
 
     Args:

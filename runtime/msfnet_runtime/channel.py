@@ -38,7 +38,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return True
 
-    def get(self, timeout_s: float) -> T | None:
+    def get(self, timeout_s: float | None = None) -> T | None:
         """Take the oldest item; None when there is none within the time, or ever."""
         with self._changed:
             self._changed.wait_for(lambda: self._finished or self._items, timeout_s)
@@ -47,6 +47,12 @@ class Channel(Generic[T]):
             item = self._items.popleft()
             self._changed.notify_all()
             return item
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        with self._changed:
+            return len(self._items)
 
     @property
     def over(self) -> bool:

@@ -1,15 +1,13 @@
-"""Reading, inference and writing overlapped: three threads, two short queues."""
+"""Capture, preparing, inference, finishing and writing overlapped: five threads, short queues."""
 
 from __future__ import annotations
 
 import threading
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,82 +15,32 @@ from numpy.typing import NDArray
 from msfnet_runtime.channel import Channel
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
+from msfnet_runtime.meter import Measured, Meter
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.source import Source
-from msfnet_runtime.types import Frame
+from msfnet_runtime.stages import Item, relay
+from msfnet_runtime.stream_stats import FrameTimes, QueueDepths, StreamStats
+from msfnet_runtime.types import DepthMap, Frame
 
-_QUEUED = 4
-"""Frames a file source may be ahead: enough to even out the stages, little memory."""
+Observer = Callable[[StreamStats], None]
+
+_AHEAD = 2
+"""Frames of a file that wait before and after preparing: enough to even out the stages."""
+
+_IN_FLIGHT = 6
+"""Frames of a file from the model to the last sink."""
+
+_IN_FLIGHT_LIVE = 3
+"""The same of a live source: one in the model, one being finished, one being written."""
 
 _POLL_S = 0.02
-"""How long to wait for a frame before looking at the sinks again, seconds."""
+"""How long to wait for anything before looking at the sinks again, seconds."""
 
 
-@dataclass(frozen=True)
-class StreamReport:
-    """What a stream did. Stages overlap, so their times add up to more than 1 / fps."""
-
-    frames: int
-    """Frames written."""
-    dropped: int
-    """Frames of a live source that a newer one replaced before they were looked at."""
-    seconds: float
-    """From the first read to the last write, seconds."""
-    fps: float
-    """Frames written per second."""
-    age_p50_ms: float
-    """Median time from having a frame to having written its depth, milliseconds."""
-    age_p90_ms: float
-    age_p99_ms: float
-    read_ms: float
-    """Mean time to read a frame and, unless live, to prepare it; a camera's own wait counts."""
-    infer_ms: float
-    """Mean time of the model, preparing included where the source is live."""
-    write_ms: float
-    """Mean time to finish the depth and to write it."""
-    engine: str
-    """What ran the model."""
-
-    def text(self) -> str:
-        """Return the report as three lines."""
-        dropped = f", {self.dropped} older frames dropped" if self.dropped else ""
-        return (
-            f"{self.frames} frames in {self.seconds:.1f} s, {self.fps:.1f} frames/s{dropped}\n"
-            f"age of the depth when written: median {self.age_p50_ms:.0f} ms, "
-            f"90% {self.age_p90_ms:.0f} ms, 99% {self.age_p99_ms:.0f} ms\n"
-            f"per frame: read {self.read_ms:.1f} ms, infer {self.infer_ms:.1f} ms, "
-            f"write {self.write_ms:.1f} ms, overlapped; engine {self.engine}"
-        )
-
-
-class _Taken(NamedTuple):
-    """A frame that was read."""
-
-    frame: Frame
-    moment: float
-    """When the frame was there, on the monotonic clock, seconds."""
-    batch: NDArray[Any] | None
-    """What the engine takes; None where that is yet to be made."""
-
-
-class _Answered(NamedTuple):
-    """A frame with the engine's answer."""
-
-    frame: Frame
-    moment: float
-    output: NDArray[np.float32]
-
-
-@dataclass
-class _Times:
-    """Seconds spent in each stage, and the age of each depth map, seconds."""
-
-    read: float = 0.0
-    infer: float = 0.0
-    write: float = 0.0
-    reads: int = 0
-    ages: array[float] = field(default_factory=lambda: array("d"))
+def never() -> bool:
+    """Do not stop."""
+    return False
 
 
 def run_pipeline(
@@ -101,29 +49,45 @@ def run_pipeline(
     sinks: Sequence[Sink],
     *,
     max_frames: int | None = None,
+    max_fps: float | None = None,
+    observers: Sequence[Observer] = (),
+    interval_s: float = 1.0,
+    stop: Callable[[], bool] = never,
     progress: Progress = silent,
-) -> StreamReport:
+) -> StreamStats:
     """Run every frame of an open source through a model into open sinks.
 
-    A reader thread reads ahead, the calling thread infers, a writer thread finishes and writes.
-    Of a file every frame is written, in order; of a live source only the newest is looked at,
-    and older ones are dropped. An error anywhere stops all three and is raised here; no thread
-    outlives the call. Ctrl-C ends a live source, which has no end of its own, as if it had
-    ended; in a file it is raised.
+    Capture, preparing, finishing and writing have a thread each; the calling thread infers. Of a
+    file every frame is written, in order, and reading waits for writing. Of a live source the
+    model takes the newest frame there is when it becomes free; older ones are dropped. The
+    number of frames in memory is constant. An error anywhere, Ctrl-C included, stops all and is
+    raised here; no thread outlives the call.
 
     Args:
         source: the frames.
         estimator: the model.
         sinks: where frame and depth go.
         max_frames: stop after so many; None takes all.
+        max_fps: take no more frames than so many per second.
+        observers: called with a snapshot every interval, in a thread of their own, and with a
+            last one at the end.
+        interval_s: seconds between snapshots.
+        stop: asked many times a second; True ends the stream as if the source had ended.
         progress: called by the writer as (frames written, total or 0, rate).
+
+    Returns:
+        The statistics of the whole run.
 
     Raises:
         MsfnetError: the source is empty, or any stage's own.
     """
     if max_frames is not None and max_frames < 1:
         raise MsfnetError(f"max_frames must be at least 1, not {max_frames}; leave it out for all")
-    return _Run(source, estimator, sinks, max_frames, progress).report()
+    for name, value in (("max_fps", max_fps), ("interval_s", interval_s)):
+        if value is not None and not value > 0:
+            raise MsfnetError(f"{name} must be above 0, not {value}; change it")
+    run = _Run(source, estimator, sinks, stop, progress)
+    return run.report(max_frames, 1 / max_fps if max_fps else 0.0, observers, interval_s)
 
 
 class _Run:
@@ -134,65 +98,106 @@ class _Run:
         source: Source,
         estimator: DepthEstimator,
         sinks: Sequence[Sink],
-        max_frames: int | None,
+        stop: Callable[[], bool],
         progress: Progress,
     ) -> None:
-        self._source = source
-        self._estimator = estimator
-        self._sinks = sinks
-        self._max_frames = max_frames
-        self._progress = progress
-        capacity = 1 if source.live else _QUEUED
-        self._taken: Channel[_Taken] = Channel(capacity, newest=source.live)
-        self._answered: Channel[_Answered] = Channel(capacity)
-        self._times = _Times()
+        self._source, self._estimator, self._sinks = source, estimator, sinks
+        self._stop_asked, self._progress = stop, progress
+        live = source.live
+        ahead, in_flight = (1, _IN_FLIGHT_LIVE) if live else (_AHEAD, _IN_FLIGHT)
+        self._captured: Channel[Item[None]] = Channel(ahead, newest=live)
+        self._prepared: Channel[Item[NDArray[Any]]] = Channel(ahead, newest=live)
+        self._inferred: Channel[Item[NDArray[np.float32]]] = Channel(in_flight)
+        self._finished: Channel[Item[DepthMap]] = Channel(in_flight)
+        self._room = threading.Semaphore(in_flight)
+        self._captures = self._outdated = 0
+        self._due = 0.0
+        self._meter = Meter()
+        self._ended = threading.Event()
         self._errors: list[BaseException] = []
 
-    def report(self) -> StreamReport:
+    def report(
+        self,
+        max_frames: int | None,
+        period_s: float,
+        observers: Sequence[Observer],
+        interval_s: float,
+    ) -> StreamStats:
         """Run to the end and say how it went."""
-        self._start = time.monotonic()
-        self._run()
-        seconds = time.monotonic() - self._start
-        times, frames = self._times, len(self._times.ages)
+        self._max_frames, self._period_s = max_frames, period_s
+        self._total = min((n for n in (self._source.length, max_frames) if n), default=0)
+
+        def tell() -> None:
+            stats = self._stats(self._meter.interval())
+            for observer in observers:
+                observer(stats)
+
+        def watch() -> None:
+            while not self._ended.wait(interval_s):
+                tell()
+
+        self._run([watch] if observers else [])
         if self._errors:
             raise self._errors[0]
-        if not frames:
-            raise MsfnetError("the source gave no frames; check that it holds any")
-        p50, p90, p99 = (float(age) for age in np.percentile(times.ages, (50, 90, 99)) * 1000)
-        return StreamReport(
-            frames=frames,
-            dropped=self._taken.dropped,
-            seconds=seconds,
-            fps=frames / seconds,
-            age_p50_ms=p50,
-            age_p90_ms=p90,
-            age_p99_ms=p99,
-            read_ms=times.read / max(times.reads, 1) * 1000,
-            infer_ms=times.infer / frames * 1000,
-            write_ms=times.write / frames * 1000,
+        whole = self._stats(self._meter.whole())
+        tell()
+        if not whole.frames:
+            raise MsfnetError(
+                "stopped before the first frame was written; there is nothing to keep"
+                if self._stop_asked()
+                else "the source gave no frames; check that it holds any"
+            )
+        return whole
+
+    def _stats(self, measured: Measured) -> StreamStats:
+        health = self._source.health
+        channels = (self._captured, self._prepared, self._inferred, self._finished)
+        return StreamStats(
+            frames=measured.frames,
+            total=self._total,
+            dropped=self._captured.dropped + self._prepared.dropped + self._outdated,
+            skipped=health.skipped,
+            losses=health.losses,
+            seconds=measured.seconds,
+            fps=measured.fps,
+            age=measured.age,
+            written_age=measured.written_age,
+            stages=measured.stages,
+            queues=QueueDepths(*(channel.waiting for channel in channels)),
             engine=self._estimator.engine.describe(),
+            live=self._source.live,
+            recent=measured.recent,
         )
 
-    def _run(self) -> None:
+    def _run(self, watchers: Sequence[Callable[[], None]]) -> None:
         """Start the threads, infer here, and see every thread out whatever happens."""
+        stages = (self._capture, self._prepare, self._finish, *watchers, self._write)
         threads = [
-            threading.Thread(target=self._guard, args=(stage,), name=name, daemon=True)
-            for stage, name in ((self._reader, "msfnet-read"), (self._writer, "msfnet-write"))
+            threading.Thread(
+                target=self._guard, args=(stage,), name=f"msfnet-{stage.__name__}", daemon=True
+            )
+            for stage in stages
         ]
         for thread in threads:
             thread.start()
         try:
-            self._guard(lambda: self._drive(threads[1]))
+            self._guard(lambda: self._drive(threads[-1]))
         finally:
-            self._stop()
+            self._cancel()
+            self._ended.set()
             for thread in threads:
                 thread.join()
 
     def _drive(self, writer: threading.Thread) -> None:
-        """Infer, then wait until all is written, so that Ctrl-C is heard to the end."""
-        self._infer()
-        self._taken.cancel()
-        self._answered.finish()
+        """Infer, then wait until all is written, polling to the end."""
+        frames = 0
+        while frames != self._max_frames and (item := self._next()) is not None:
+            self._inferred.put(item.passed(lambda batch, _: self._estimator.infer(batch)))
+            frames += 1
+        self._source.stop()
+        self._captured.cancel()
+        self._prepared.cancel()
+        self._inferred.finish()
         while writer.is_alive():
             writer.join(_POLL_S)
             self._poll()
@@ -211,63 +216,77 @@ class _Run:
     ) -> bool:
         """Keep a stage's error for :meth:`report` to raise."""
         if error is not None:
-            if not (self._source.live and isinstance(error, KeyboardInterrupt)):
-                self._errors.append(error)
-            self._stop()
+            self._errors.append(error)
+            self._cancel()
         return True
 
-    def _stop(self) -> None:
-        self._taken.cancel()
-        self._answered.cancel()
-
-    def _reader(self) -> None:
-        """Read ahead; of a live source nothing but read, since the frame may be dropped."""
-        frames, times, live = iter(self._source), self._times, self._source.live
-        while live or times.reads != self._max_frames:
-            start = time.monotonic()
-            frame = next(frames, None)
-            moment = time.monotonic()
-            if frame is None:
-                break
-            batch = None if live else self._estimator.prepare(frame)
-            times.read += time.monotonic() - start
-            times.reads += 1
-            if not self._taken.put(_Taken(frame, moment, batch)):
-                return
-        self._taken.finish()
-
-    def _infer(self) -> None:
-        """Infer frame after frame until the source, a sink or the count ends it."""
-        frames = 0
-        while frames != self._max_frames and self._poll() and not self._taken.over:
-            taken = self._taken.get(_POLL_S)
-            if taken is None:
-                continue
-            start = time.monotonic()
-            batch = self._estimator.prepare(taken.frame) if taken.batch is None else taken.batch
-            output = self._estimator.infer(batch)
-            self._times.infer += time.monotonic() - start
-            self._answered.put(_Answered(taken.frame, taken.moment, output))
-            frames += 1
+    def _cancel(self) -> None:
+        self._source.stop()
+        for channel in (self._captured, self._prepared, self._inferred, self._finished):
+            channel.cancel()
 
     def _poll(self) -> bool:
         """Let every sink do its part in this thread; tell whether all want to go on."""
         wishes = [sink.poll() for sink in self._sinks]
-        return all(wishes)
+        return all(wishes) and not self._stop_asked()
 
-    def _writer(self) -> None:
-        """Finish and write frame after frame, in order."""
-        total = min((n for n in (self._source.length, self._max_frames) if n), default=0)
-        while not self._answered.over:
-            answered = self._answered.get(_POLL_S)
-            if answered is None:
-                continue
+    def _next(self) -> Item[NDArray[Any]] | None:
+        """Wait until it is time, there is room, and a frame; None when the stream ends.
+
+        A live source's frame is the newest that was captured when the first two were so.
+        """
+        while not self._may_infer():
+            if self._prepared.over or not self._poll():
+                return None
+        newest = self._captures if self._source.live else 0
+        while self._poll() and not self._prepared.over:
+            item = self._prepared.get(_POLL_S)
+            if item is not None and item.number >= newest:
+                return item
+            self._outdated += item is not None
+        return None
+
+    def _may_infer(self) -> bool:
+        """Wait a little; tell whether ``max_fps`` and the frames in flight allow another."""
+        ahead = self._due - time.monotonic()
+        if ahead > 0:
+            time.sleep(min(ahead, _POLL_S))
+        if ahead > _POLL_S or not self._room.acquire(timeout=_POLL_S):
+            return False
+        self._due = max(self._due + self._period_s, time.monotonic())
+        return True
+
+    def _capture(self) -> None:
+        """Read ahead, no further than frames are wanted."""
+        frames, live = iter(self._source), self._source.live
+        while live or self._captures != self._max_frames:
             start = time.monotonic()
-            depth = self._estimator.finish(answered.output, answered.frame)
-            for sink in self._sinks:
-                sink.write(answered.frame, depth)
+            frame = next(frames, None)
             now = time.monotonic()
-            self._times.write += now - start
-            self._times.ages.append(now - answered.moment)
-            written = len(self._times.ages)
-            self._progress(written, total, f"{written / (now - self._start):.1f} frames/s")
+            if frame is None:
+                break
+            self._captures += 1
+            item = Item(frame, self._captures, now, (now - start,), None, now)
+            if not self._captured.put(item):
+                return
+        self._captured.finish()
+
+    def _prepare(self) -> None:
+        relay(self._captured, lambda _, frame: self._estimator.prepare(frame), self._prepared)
+
+    def _finish(self) -> None:
+        relay(self._inferred, self._estimator.finish, self._finished)
+
+    def _write(self) -> None:
+        """Write frame after frame, in order."""
+        while (item := self._finished.get()) is not None:
+            written = item.passed(self._write_one)
+            ages = (item.moment - item.captured, written.moment - item.captured)
+            milliseconds = (1000 * seconds for seconds in (*ages, *written.seconds))
+            self._meter.add(FrameTimes(item.frame.index, *milliseconds))
+            self._room.release()
+            self._progress(self._meter.frames, self._total, f"{self._meter.fps:.1f} frames/s")
+
+    def _write_one(self, depth: DepthMap, frame: Frame) -> None:
+        for sink in self._sinks:
+            sink.write(frame, depth)

@@ -48,7 +48,7 @@ class Source(Protocol):
         """Yield the frames."""
 
     def stop(self) -> None:
-        """End the frames soon, waits included (a lost camera's retries); called in any thread."""
+        """End the frames soon, waits included (a lost camera's retries); any thread, any times."""
 
     def __enter__(self) -> Self:
         """Return the source itself."""

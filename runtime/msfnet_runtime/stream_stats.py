@@ -10,8 +10,8 @@ from typing import NamedTuple
 class FrameTimes(NamedTuple):
     """What one frame took, milliseconds."""
 
-    index: int
-    """The frame's index in its source."""
+    frame: int
+    """Its index in the source."""
     age_ms: float
     """From having the frame to having its depth."""
     written_age_ms: float
@@ -87,6 +87,24 @@ class StreamStats:
     """Whether the source is live."""
     recent: tuple[FrameTimes, ...] = ()
     """The frames of the interval, oldest first; empty in what a pipeline returns."""
+
+    def text(self) -> str:
+        """Return what a whole run did as three lines."""
+        counts = (
+            f"{self.dropped} older frames dropped" * bool(self.dropped),
+            f"{self.skipped} unreadable frames skipped" * bool(self.skipped),
+            f"source lost {self.losses} times" * bool(self.losses),
+        )
+        age, stages = self.age, self.stages
+        return (
+            f"{self.frames} frames in {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+            f"{''.join(f', {count}' for count in counts if count)}\n"
+            f"age of depth: median {age.p50_ms:.0f} ms, 90% {age.p90_ms:.0f} ms, "
+            f"99% {age.p99_ms:.0f} ms; written by {self.written_age.p99_ms:.0f} ms\n"
+            f"per frame: capture {stages.capture_ms:.1f} ms, prepare {stages.prepare_ms:.1f} ms, "
+            f"infer {stages.infer_ms:.1f} ms, finish {stages.finish_ms:.1f} ms, "
+            f"write {stages.write_ms:.1f} ms, overlapped; engine {self.engine}"
+        )
 
     def to_json(self) -> str:
         """Return all but the single frames as one line of JSON."""

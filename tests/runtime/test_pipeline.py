@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 
 from msfnet_runtime import DepthMap, Frame, MsfnetError
-from msfnet_runtime.pipeline import StreamReport, run_pipeline
+from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sources import open_source
+from msfnet_runtime.stopping import stop_on_signals
 from tests.runtime.streams import Frames, Kept, estimator
 from tests.specs import deploy_spec
 
@@ -72,7 +75,8 @@ def test_stages_overlap() -> None:
     )
 
     assert frames * stage <= report.seconds < 0.75 * 3 * frames * stage
-    for mean in (report.read_ms, report.infer_ms, report.write_ms):
+    times = report.stages
+    for mean in (times.capture_ms, times.infer_ms, times.write_ms):
         assert mean >= 20
     assert report.fps == pytest.approx(frames / report.seconds)
 
@@ -87,8 +91,9 @@ def test_a_live_source_gives_its_newest_frame() -> None:
     assert sink.indices[-1] == 59, "the newest is never the one that is dropped"
     assert report.frames + report.dropped == source.read == 60
     assert 5 <= report.frames <= 25
-    assert 50 <= report.age_p50_ms < 500, "queued frames would be over a second old"
-    assert report.age_p50_ms <= report.age_p90_ms <= report.age_p99_ms
+    age = report.age
+    assert 50 <= age.p50_ms < 500, "queued frames would be over a second old"
+    assert age.p50_ms <= age.p90_ms <= age.p99_ms <= report.written_age.p99_ms
 
 
 def test_a_fast_model_drops_nothing_of_a_live_source() -> None:
@@ -211,8 +216,9 @@ def _interrupt(after_s: float) -> None:
 
 
 @pytest.mark.parametrize("stage", ["infer", "write"])
-def test_ctrl_c_stops_a_file(stage: str, tmp_path: Path) -> None:
-    """It is raised, so that a part is never taken for the whole."""
+@pytest.mark.parametrize("live", [False, True])
+def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool, tmp_path: Path) -> None:
+    """It is raised as in any Python program, and leaves no part of a file."""
     key = threading.Thread(target=_interrupt, args=(0.2,))
     slow = {"infer": 0.0, "write": 0.0} | {stage: 0.05}
     key.start()
@@ -221,7 +227,9 @@ def test_ctrl_c_stops_a_file(stage: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), sink:
         run_pipeline(
-            Frames(200), estimator(seconds=slow["infer"]), [sink, Kept(seconds=slow["write"])]
+            Frames(200, live=live, seconds=0.02 * live),
+            estimator(seconds=slow["infer"]),
+            [sink, Kept(seconds=slow["write"])],
         )
     key.join()
 
@@ -229,17 +237,44 @@ def test_ctrl_c_stops_a_file(stage: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_ends_a_live_stream_as_its_end(tmp_path: Path) -> None:
-    """A camera has no other end: what was recorded stays and is reported."""
-    key = threading.Thread(target=_interrupt, args=(0.3,))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_signal_ends_a_stream_as_its_end(
+    live: bool, number: signal.Signals, tmp_path: Path
+) -> None:
+    """What was written until then stays and is reported, without a gap."""
+    key = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
     key.start()
 
-    with open_sink(tmp_path / "depth", deploy_spec()) as sink:
-        report = run_pipeline(Frames(2000, live=True, seconds=0.01), estimator(), [sink])
+    with stop_on_signals() as stop, open_sink(tmp_path / "depth", deploy_spec()) as sink:
+        kept = Kept()
+        report = run_pipeline(
+            Frames(2000, live=live, seconds=0.01), estimator(), [sink, kept], stop=stop
+        )
     key.join()
 
+    assert stop.signal == number
     assert 1 <= report.frames < 200
     assert len(list((tmp_path / "depth").glob("*.png"))) == report.frames
+    assert live or kept.indices == list(range(report.frames))
+
+
+def test_a_second_ctrl_c_aborts() -> None:
+    """Who presses it twice waits for nothing, and then handlers are as they were."""
+    before = signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_stopped_before_the_first_frame_is_one_line() -> None:
+    """An empty output is not a result."""
+    with pytest.raises(MsfnetError, match="stopped before the first frame"):
+        run_pipeline(Frames(9, seconds=0.1), estimator(), [Kept()], stop=lambda: True)
 
 
 def test_a_real_video_becomes_one_depth_map_per_frame(real_data: Path, tmp_path: Path) -> None:
@@ -256,12 +291,3 @@ def test_a_real_video_becomes_one_depth_map_per_frame(real_data: Path, tmp_path:
     assert depth.values.shape == frame.image.shape[:2] == (540, 960)
     correlation = np.corrcoef(depth.values.ravel(), frame.image[..., 0].ravel())[0, 1]
     assert correlation > 0.9, "depth is the red channel, through 48 x 80 pixels and back"
-
-
-def test_the_report_reads_as_three_lines() -> None:
-    """Rate, drops, ages, stages and the engine are all said."""
-    text = StreamReport(90, 10, 3.0, 30.0, 21.4, 35.0, 50.0, 1.25, 20.5, 3.0, "fake").text()
-
-    assert len(text.splitlines()) == 3
-    for part in ("90 frames in 3.0 s", "30.0 frames/s", "10 older", "21 ms", "20.5 ms", "fake"):
-        assert part in text
