@@ -73,7 +73,7 @@ def build_engine(
         if plan is None:
             raise MsfnetError(
                 f"{flavour} cannot build {source.path}: {logger.reason()}; "
-                "--verbose shows all that TensorRT says"
+                f"{_way_out(logger.reason(), chosen)}"
             )
         partial.write_bytes(plan)
         artifact = EngineArtifact(
@@ -96,6 +96,18 @@ def build_engine(
         )
         artifact.write()
     return artifact
+
+
+def _way_out(reason: str, architectures: Sequence[str]) -> str:
+    """Return what to do when the builder refuses.
+
+    TensorRT for RTX 1.7 has no FP32 matrix products for Turing, which pooling of uneven ratio
+    becomes.
+    """
+    if "Turing" in reason and len(architectures) > 1:
+        others = ",".join(name for name in architectures if name != "sm75")
+        return f"leave Turing out with --arch {others}, or convert the model to FP16"
+    return "--verbose shows all that TensorRT says"
 
 
 def _check_flavour(flavour: str) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import re
 import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +16,18 @@ from onnx import TensorProto, helper
 
 from msfnet_calibration import convert_fp16, quantize_int8
 from msfnet_calibration.onnx_files import save_model
-from msfnet_export import build_engine
+from msfnet_export import build_engine, export_network
 from msfnet_export.build_engine import known_architectures
 from msfnet_export.build_options import BuildOptions
 from msfnet_export.parity import random_image
-from msfnet_runtime import EngineArtifact, Frame, MsfnetError, open_engine
+from msfnet_runtime import EngineArtifact, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import sha256
+from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, NETWORK_SIZE, Exports
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
-
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"
-)
+from tests.tensorrt_types import needs_rtx
 
 
 @pytest.fixture
@@ -34,27 +37,69 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
+PRECISIONS: dict[str, Callable[[Path, Path, list[Frame]], OnnxArtifact]] = {
+    "fp16": lambda source, target, _: convert_fp16(source, target),
+    "int8": lambda source, target, frames: quantize_int8(source, target, frames, method="minmax"),
+    "int8 for the CPU": lambda source, target, frames: quantize_int8(
+        source, target, frames, method="minmax", runs_on="cpu"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def graphs(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Add a dynamic graph to the static ones."""
+    path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
+    export_network(exports.network, path, size=(64, 96), dynamic=("batch", "size"))
+    static = {name: getattr(exports, name).artifact.path for name in ("plain", "deploy")}
+    return {**static, "dynamic": path}
+
+
 @needs_rtx
-@pytest.mark.parametrize("graph", ["plain", "deploy"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_every_graph_and_precision_builds_for_two_architectures(
-    exports: Exports, tmp_path: Path, graph: str, precision: str
+@pytest.mark.parametrize("graph", ["plain", "deploy", "dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", *PRECISIONS])
+def test_every_graph_and_precision_builds_for_all_architectures(
+    graphs: dict[str, Path], tmp_path: Path, graph: str, precision: str
 ) -> None:
-    """TensorRT for RTX takes them as strongly typed networks, on a machine without a GPU."""
-    source = getattr(exports, graph).artifact.path
-    if precision == "fp16":
-        source = convert_fp16(source, tmp_path / "model.onnx").path
-    if precision == "int8":
-        size = FRAME_SIZE if graph == "deploy" else NETWORK_SIZE
-        frames = [Frame(random_image(size, seed)) for seed in range(8)]
-        source = quantize_int8(source, tmp_path / "model.onnx", frames, method="minmax").path
+    """In one engine, strongly typed, without a GPU; its types are those of the precision.
+
+    But for Turing, where TensorRT for RTX lacks the FP32 products of uneven pooling.
+    """
+    source = graphs[graph]
+    if precision in PRECISIONS:
+        size = {"plain": NETWORK_SIZE, "deploy": FRAME_SIZE, "dynamic": (64, 96)}[graph]
+        frames = [Frame(random_image(size, seed)) for seed in range(4)]
+        source = PRECISIONS[precision](source, tmp_path / "model.onnx", frames).path
+
+    turing = () if graph == "plain" and precision != "fp16" else ("sm75",)
+    architectures = (*turing, "sm80", "sm86", "sm89", "sm120", "sm121")
 
     artifact = build_engine(
-        source, tmp_path / "model.engine", options=BuildOptions(architectures=("sm86", "sm89"))
+        source, tmp_path / "model.engine", options=BuildOptions(architectures=architectures)
     )
 
-    assert artifact.spec.precision == precision
+    assert artifact.architectures == architectures
+    assert artifact.spec.precision == precision[:4]
     assert artifact.bytes > 10_000
+    assert artifact.blocks["encoder.stage5"].startswith(precision[:4])
+    lowest = {"fp32": "float32", "fp16": "float16", "int8": "int8"}[precision[:4]]
+    assert artifact.types[lowest] > 20
+    assert ("int8" in artifact.types, "float16" in artifact.types) == (
+        lowest == "int8",
+        lowest == "float16",
+    )
+    assert len(artifact.profiles) == (graph == "dynamic")
+
+
+@needs_rtx
+def test_what_turing_lacks_is_told_with_the_way_out(exports: Exports, tmp_path: Path) -> None:
+    """The architectures that are left, and FP16; without a GPU, Turing is among the default's."""
+    source = exports.plain.artifact.path
+    options = BuildOptions(architectures=known_architectures())
+
+    with pytest.raises(MsfnetError, match=r"Turing out with --arch sm80,sm86,sm89,sm120,sm121, or"):
+        build_engine(source, tmp_path / "model.engine", options=options)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_rtx
@@ -73,8 +118,31 @@ def test_the_manifest_says_what_was_built_from_what(model: Path, tmp_path: Path)
     assert artifact.architectures == ("sm89", "sm86")
     assert artifact.onnx_sha256 == sha256(model)
     assert artifact.engine_sha256 == sha256(tmp_path / "model.engine")
-    assert json.loads((tmp_path / "model.engine.json").read_text())["flavour"] == "tensorrt-rtx"
-    assert steps
+    assert artifact.onnx_file == "model.onnx"
+    assert artifact.types == {"float32": 1}
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(artifact.built)
+    assert timedelta(seconds=-1) < age < timedelta(minutes=5)
+    written = json.loads((tmp_path / "model.engine.json").read_text())
+    assert (written["flavour"], written["schema_version"]) == ("tensorrt-rtx", 2)
+    done, total, what = steps[-1]
+    assert done == total > 1
+    assert re.fullmatch(r"Building engine, \d+\.\d s", what)
+
+
+@needs_rtx
+def test_weights_beside_the_model_are_part_of_its_hash(exports: Exports, tmp_path: Path) -> None:
+    """As they are part of what was built."""
+    model = onnx.load(exports.plain.artifact.path)
+    spec = read_onnx_spec(exports.plain.artifact.path).with_note("external_data", "w.data")
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.data")
+    options = BuildOptions(architectures=("sm86",))
+
+    artifact = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options=options)
+
+    parts = [(tmp_path / name).read_bytes() for name in ("m.onnx", "w.data")]
+    assert artifact.onnx_sha256 == hashlib.sha256(b"".join(parts)).hexdigest()
+    assert len(parts[1]) > len(parts[0])
 
 
 @needs_rtx
