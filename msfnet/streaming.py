@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from msfnet_runtime import DepthEstimator, MsfnetError
 from msfnet_runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from msfnet_runtime.pipeline import Observer
+    from msfnet_runtime.stopping import Stop
     from msfnet_runtime.stream_stats import StreamStats
 
 
@@ -20,8 +23,12 @@ def stream_to(
     out: Path | None = None,
     show: bool = False,
     max_frames: int | None = None,
+    max_fps: float | None = None,
     provider: str = "cpu",
     threads: int = 0,
+    metrics: int | None = None,
+    observers: Sequence[Observer] = (),
+    stop: Stop | None = None,
     progress: Progress = silent,
 ) -> StreamStats:
     """Run every frame of ``source`` through ``model``.
@@ -32,27 +39,46 @@ def stream_to(
         out: a video file, or a folder for 16-bit PNG.
         show: open a window.
         max_frames: stop after so many.
+        max_fps: take no more frames than so many per second.
         provider: ONNX Runtime's provider.
         threads: CPU threads; 0 leaves the choice to the library.
-        progress: called as (frames written, total or 0, rate).
+        metrics: port for Prometheus on the loopback address.
+        observers: called with a snapshot every second.
+        stop: set by Ctrl-C or SIGTERM, which then end the stream as if its source had ended;
+            without it they abort.
+        progress: called every second as (frames written, total or 0, how it goes).
 
     Raises:
         MsfnetError: nowhere to stream to, or anything that cannot be opened or written.
     """
     from msfnet.models import open_model
-    from msfnet_runtime.pipeline import run_pipeline
+    from msfnet_runtime.metrics import StreamMetrics
+    from msfnet_runtime.pipeline import never, run_pipeline
     from msfnet_runtime.sinks import open_sink
     from msfnet_runtime.sinks.window import WindowSink
     from msfnet_runtime.sources import open_source
 
     if out is None and not show:
         raise MsfnetError("nowhere to stream to; pass --out depth.mp4, --out FOLDER or --show")
+
+    def tell(stats: StreamStats) -> None:
+        progress(stats.frames, stats.total, stats.line())
+
     with ExitStack() as stack:
+        served = [] if metrics is None else [stack.enter_context(StreamMetrics(metrics))]
         engine = stack.enter_context(open_model(model, provider=provider, threads=threads))
         frames = stack.enter_context(open_source(source))
+        if stop:
+            stack.enter_context(stop.on_signals())
         sinks = [open_sink(out, engine.spec, fps=frames.fps)] if out else []
         windows = [WindowSink(engine.spec)] if show else []
         opened = [stack.enter_context(sink) for sink in (*sinks, *windows)]
         return run_pipeline(
-            frames, DepthEstimator(engine), opened, max_frames=max_frames, progress=progress
+            frames,
+            DepthEstimator(engine),
+            opened,
+            max_frames=max_frames,
+            max_fps=max_fps,
+            observers=(tell, *served, *observers),
+            stop=stop or never,
         )

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msfnet.console import progress, say
+from msfnet_runtime.progress import silent
+
+if TYPE_CHECKING:
+    from msfnet_runtime.stream_stats import StreamStats
+
+
+class Log(str, Enum):
+    """How a running stream is shown."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def stream(
@@ -21,26 +35,52 @@ def stream(
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: all.")] = 0,
+    max_fps: Annotated[
+        float, typer.Option(min=0.0, help="Take no more frames per second; 0: no limit.")
+    ] = 0.0,
+    log: Annotated[
+        Log, typer.Option(help="json: one line every second on standard error, then the report.")
+    ] = Log.TEXT,
+    metrics: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
+    ] = None,
     provider: Annotated[
         str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
     ] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
 ) -> None:
-    """Stream frames through a model, reading, inferring and writing at the same time.
+    """Stream frames through a model, every stage at the same time.
+
+    Ctrl-C or SIGTERM finishes what is written: exit status 130 or 143 for files, 0 for a camera.
+    A second Ctrl-C aborts.
 
     Example: msfnet stream model.onnx drive.mp4 --out depth.mp4
     """
     from msfnet.streaming import stream_to
+    from msfnet_runtime.stopping import Stop
 
-    with progress("stream") as report:
-        result = stream_to(
+    stop, json = Stop(), log is Log.JSON
+    with nullcontext(silent) if json else progress("stream") as report:
+        stats = stream_to(
             model,
             source,
             out=out,
             show=show,
             max_frames=frames or None,
+            max_fps=max_fps or None,
             provider=provider,
             threads=threads,
+            metrics=metrics,
+            observers=[print_json] if json else [],
+            stop=stop,
             progress=report,
         )
-    say(result.text())
+    say(stats.to_json() if json else stats.text())
+    if stop.signal and not stats.live:
+        raise typer.Exit(128 + stop.signal)
+
+
+def print_json(stats: StreamStats) -> None:
+    """Print a snapshot on standard error."""
+    print(stats.to_json(), file=sys.stderr, flush=True)

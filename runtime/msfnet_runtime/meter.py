@@ -70,16 +70,6 @@ class Meter:
         self._age, self._written_age = AgeCounts(), AgeCounts()
         self._recent: deque[FrameTimes] = deque(maxlen=_RECENT)
 
-    @property
-    def frames(self) -> int:
-        """Frames written so far."""
-        return self._frames
-
-    @property
-    def fps(self) -> float:
-        """Frames written per second so far."""
-        return self._frames / max(time.monotonic() - self._start, 1e-9)
-
     def add(self, times: FrameTimes) -> None:
         """Count one written frame."""
         with self._lock:

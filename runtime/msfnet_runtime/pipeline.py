@@ -16,7 +16,6 @@ from msfnet_runtime.channel import Channel
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
 from msfnet_runtime.meter import Measured, Meter
-from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.source import Source
 from msfnet_runtime.stages import Item, relay
@@ -53,7 +52,6 @@ def run_pipeline(
     observers: Sequence[Observer] = (),
     interval_s: float = 1.0,
     stop: Callable[[], bool] = never,
-    progress: Progress = silent,
 ) -> StreamStats:
     """Run every frame of an open source through a model into open sinks.
 
@@ -73,7 +71,6 @@ def run_pipeline(
             last one at the end.
         interval_s: seconds between snapshots.
         stop: asked many times a second; True ends the stream as if the source had ended.
-        progress: called by the writer as (frames written, total or 0, rate).
 
     Returns:
         The statistics of the whole run.
@@ -86,7 +83,7 @@ def run_pipeline(
     for name, value in (("max_fps", max_fps), ("interval_s", interval_s)):
         if value is not None and not value > 0:
             raise MsfnetError(f"{name} must be above 0, not {value}; change it")
-    run = _Run(source, estimator, sinks, stop, progress)
+    run = _Run(source, estimator, sinks, stop)
     return run.report(max_frames, 1 / max_fps if max_fps else 0.0, observers, interval_s)
 
 
@@ -99,10 +96,9 @@ class _Run:
         estimator: DepthEstimator,
         sinks: Sequence[Sink],
         stop: Callable[[], bool],
-        progress: Progress,
     ) -> None:
         self._source, self._estimator, self._sinks = source, estimator, sinks
-        self._stop_asked, self._progress = stop, progress
+        self._stop_asked = stop
         live = source.live
         ahead, in_flight = (1, _IN_FLIGHT_LIVE) if live else (_AHEAD, _IN_FLIGHT)
         self._captured: Channel[Item[None]] = Channel(ahead, newest=live)
@@ -285,7 +281,6 @@ class _Run:
             milliseconds = (1000 * seconds for seconds in (*ages, *written.seconds))
             self._meter.add(FrameTimes(item.frame.index, *milliseconds))
             self._room.release()
-            self._progress(self._meter.frames, self._total, f"{self._meter.fps:.1f} frames/s")
 
     def _write_one(self, depth: DepthMap, frame: Frame) -> None:
         for sink in self._sinks:

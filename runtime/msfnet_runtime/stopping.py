@@ -21,31 +21,29 @@ class Stop:
         """Tell whether to stop."""
         return bool(self.signal)
 
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let the first SIGINT or SIGTERM ask for the end, as long as the context lasts.
 
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Yield a ``Stop`` that the first SIGINT or SIGTERM sets.
+        A second signal has the effect it had before: Ctrl-C raises KeyboardInterrupt, SIGTERM
+        ends the process. Outside the main thread, where Python sets no handlers, nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    A second signal has the effect it had before: Ctrl-C raises KeyboardInterrupt, SIGTERM ends
-    the process. Outside the main thread, where Python sets no handlers, nothing changes.
-    """
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+            restore()
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.signal = number
-        restore()
-
-    for number in SIGNALS:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()
+        for number in SIGNALS:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            restore()

@@ -88,6 +88,12 @@ class StreamStats:
     recent: tuple[FrameTimes, ...] = ()
     """The frames of the interval, oldest first; empty in what a pipeline returns."""
 
+    def line(self) -> str:
+        """Return a snapshot as one short line, the count of frames left out."""
+        counts = f", {self.dropped} dropped" * self.live + f", {self.skipped} skipped"
+        lost = f", source lost {self.losses} times" * bool(self.losses)
+        return f"{self.fps:.1f} frames/s, age of depth {self.age.p99_ms:.0f} ms{counts}{lost}"
+
     def text(self) -> str:
         """Return what a whole run did as three lines."""
         counts = (

@@ -1,10 +1,7 @@
-"""The pipeline keeps order, overlaps its stages, and stops as a whole."""
+"""The pipeline keeps order, overlaps its stages, and gives the newest of a live source."""
 
 from __future__ import annotations
 
-import _thread
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +13,9 @@ import pytest
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
+from msfnet_runtime.source import SourceHealth
 from msfnet_runtime.sources import open_source
-from msfnet_runtime.stopping import stop_on_signals
+from msfnet_runtime.stream_stats import StreamStats
 from tests.runtime.streams import Frames, Kept, estimator
 from tests.specs import deploy_spec
 
@@ -122,33 +120,76 @@ def test_max_frames_must_be_positive() -> None:
         run_pipeline(Frames(3), estimator(), [Kept()], max_frames=0)
 
 
-def test_progress_counts_written_frames() -> None:
-    """The total is the source's length, or the smaller limit, or 0 where neither is known."""
-    calls: list[tuple[int, int, str]] = []
+def test_observers_see_a_running_stream_and_its_end() -> None:
+    """Snapshots come every interval, their frames add up, and the last is complete."""
+    seen: list[StreamStats] = []
+    source = Frames(30, seconds=0.02)
 
-    def report(done: int, total: int, what: str) -> None:
-        calls.append((done, total, what))
+    report = run_pipeline(source, estimator(), [Kept()], observers=[seen.append], interval_s=0.1)
 
-    run_pipeline(Frames(4), estimator(), [Kept()], progress=report)
-    run_pipeline(Frames(9), estimator(), [Kept()], max_frames=2, progress=report)
-    run_pipeline(Frames(1, live=True), estimator(), [Kept()], progress=report)
-
-    assert [(done, total) for done, total, _ in calls] == [
-        *((done, 4) for done in (1, 2, 3, 4)),
-        *((done, 2) for done in (1, 2)),
-        (1, 0),
-    ]
-    assert calls[0][2].endswith("frames/s")
+    counts = [stats.frames for stats in seen]
+    assert 4 <= len(seen) <= 12
+    assert counts == sorted(counts)
+    assert 1 <= counts[1] < 30
+    assert counts[-1] == report.frames == 30
+    assert [times.frame for stats in seen for times in stats.recent] == list(range(30))
+    assert {(stats.total, stats.live, stats.engine) for stats in seen} == {(30, False, "fake")}
+    assert 20 < seen[2].fps < 60, "frames are 20 ms apart"
+    assert all(times.age_ms <= times.written_age_ms for times in seen[-1].recent)
 
 
-def test_a_sink_can_end_the_stream() -> None:
-    """As a window does on q: the stream ends without an error and is reported."""
-    sink = Kept(ends_after=3)
+def test_a_slow_observer_slows_nothing() -> None:
+    """Observers have a thread of their own."""
+    report = run_pipeline(
+        Frames(20, seconds=0.01),
+        estimator(),
+        [Kept()],
+        observers=[lambda stats: time.sleep(0.3)],
+        interval_s=0.01,
+    )
 
-    report = run_pipeline(Frames(500, seconds=0.002), estimator(), [sink])
+    assert report.seconds < 0.8, "30 observations would take nine seconds"
 
-    assert 3 <= report.frames < 20
-    assert sink.indices == list(range(report.frames))
+
+def test_the_health_of_the_source_is_told() -> None:
+    """Skipped frames and losses come from the source, while it runs and at the end."""
+
+    class Hiccups(Frames):
+        @property
+        def health(self) -> SourceHealth:
+            return SourceHealth(skipped=self.read // 2, losses=1)
+
+    report = run_pipeline(Hiccups(10), estimator(), [Kept()])
+
+    assert (report.skipped, report.losses) == (5, 1)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_max_fps_spaces_the_frames(live: bool) -> None:
+    """A file plays slower, whole; of a camera the newest is taken when it is time."""
+    moments: list[float] = []
+
+    class Clocked(Kept):
+        def write(self, frame: Frame, depth: DepthMap) -> None:
+            moments.append(time.monotonic())
+            super().write(frame, depth)
+
+    source, sink = Frames(12 if not live else 60, live=live, seconds=0.01), Clocked()
+
+    report = run_pipeline(source, estimator(), [sink], max_fps=20)
+
+    assert report.fps < 25
+    assert np.median(np.diff(moments)) == pytest.approx(0.05, abs=0.015)
+    assert report.frames + report.dropped == source.read
+    assert live or sink.indices == list(range(12))
+    assert report.age.p50_ms < (40 if live else 1000)
+
+
+@pytest.mark.parametrize("name", ["max_fps", "interval_s"])
+def test_a_rate_must_be_positive(name: str) -> None:
+    """Zero frames per second would never end."""
+    with pytest.raises(MsfnetError, match=name):
+        run_pipeline(Frames(3), estimator(), [Kept()], **{name: 0.0})  # type: ignore[arg-type]
 
 
 def test_sinks_are_polled_by_the_calling_thread_and_written_by_one_other() -> None:
@@ -168,113 +209,6 @@ def test_sinks_are_polled_by_the_calling_thread_and_written_by_one_other() -> No
     assert polls == {threading.get_ident()}
     assert len(writes) == 1
     assert not writes & polls
-
-
-def test_an_empty_source_is_one_line() -> None:
-    """Nothing came, and nothing is pretended."""
-    with pytest.raises(MsfnetError, match="no frames"):
-        run_pipeline(Frames(0), estimator(), [Kept()])
-
-
-ERROR = RuntimeError("broken")
-
-
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("where", ["source", "engine", "sink", "progress"])
-def test_an_error_anywhere_stops_everything(where: str, live: bool, tmp_path: Path) -> None:
-    """The error itself is raised, queues full or empty, and no partial file stays."""
-    fails = {"fails": 2, "error": ERROR} if not live else {"fails": 0, "error": ERROR}
-    source = Frames(300, live=live, **(fails if where == "source" else {}))  # type: ignore[arg-type]
-    model = estimator(**(fails if where == "engine" else {}))  # type: ignore[arg-type]
-    broken = Kept(**(fails if where == "sink" else {"seconds": 0.001}))
-    if live and where == "sink":
-        broken = _AlwaysBroken()
-
-    def report(done: int, total: int, what: str) -> None:
-        if where == "progress":
-            raise ERROR
-
-    sinks = [open_sink(tmp_path / name, deploy_spec()) for name in ("depth", "depth.mp4")]
-    with pytest.raises(RuntimeError) as caught, sinks[0], sinks[1]:
-        run_pipeline(source, model, [*sinks, broken], progress=report)
-
-    assert caught.value is ERROR
-    assert list(tmp_path.iterdir()) == []
-
-
-class _AlwaysBroken(Kept):
-    """Raises at its first frame, whichever that is."""
-
-    def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Raise."""
-        raise ERROR
-
-
-def _interrupt(after_s: float) -> None:
-    time.sleep(after_s)
-    _thread.interrupt_main()
-
-
-@pytest.mark.parametrize("stage", ["infer", "write"])
-@pytest.mark.parametrize("live", [False, True])
-def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool, tmp_path: Path) -> None:
-    """It is raised as in any Python program, and leaves no part of a file."""
-    key = threading.Thread(target=_interrupt, args=(0.2,))
-    slow = {"infer": 0.0, "write": 0.0} | {stage: 0.05}
-    key.start()
-
-    sink = open_sink(tmp_path / "depth", deploy_spec())
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), sink:
-        run_pipeline(
-            Frames(200, live=live, seconds=0.02 * live),
-            estimator(seconds=slow["infer"]),
-            [sink, Kept(seconds=slow["write"])],
-        )
-    key.join()
-
-    assert time.monotonic() - started < 3, "two hundred frames would take ten seconds"
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("live", [False, True])
-def test_a_signal_ends_a_stream_as_its_end(
-    live: bool, number: signal.Signals, tmp_path: Path
-) -> None:
-    """What was written until then stays and is reported, without a gap."""
-    key = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
-    key.start()
-
-    with stop_on_signals() as stop, open_sink(tmp_path / "depth", deploy_spec()) as sink:
-        kept = Kept()
-        report = run_pipeline(
-            Frames(2000, live=live, seconds=0.01), estimator(), [sink, kept], stop=stop
-        )
-    key.join()
-
-    assert stop.signal == number
-    assert 1 <= report.frames < 200
-    assert len(list((tmp_path / "depth").glob("*.png"))) == report.frames
-    assert live or kept.indices == list(range(report.frames))
-
-
-def test_a_second_ctrl_c_aborts() -> None:
-    """Who presses it twice waits for nothing, and then handlers are as they were."""
-    before = signal.getsignal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt), stop_on_signals() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop()
-        signal.raise_signal(signal.SIGINT)
-
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_stopped_before_the_first_frame_is_one_line() -> None:
-    """An empty output is not a result."""
-    with pytest.raises(MsfnetError, match="stopped before the first frame"):
-        run_pipeline(Frames(9, seconds=0.1), estimator(), [Kept()], stop=lambda: True)
 
 
 def test_a_real_video_becomes_one_depth_map_per_frame(real_data: Path, tmp_path: Path) -> None:
