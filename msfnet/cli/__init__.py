@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from msfnet.cli import bench, build, calibrate, data, demo, inspect, stream, train
+from msfnet.cli import bench, build, calibrate, data, demo, inspect, stream, train, triton
 
 app = typer.Typer(
     name="msfnet",
@@ -33,6 +33,7 @@ app.command("evaluate")(bench.evaluate)
 app.command("export")(build.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("build")(build.build)
+app.command("triton")(triton.triton)
 app.command("stream")(stream.stream)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)

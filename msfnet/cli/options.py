@@ -39,8 +39,12 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+def parse_numbers(text: str, what: str) -> tuple[int, ...]:
     """Read whole numbers separated by commas.
+
+    Args:
+        text: the list; may be empty.
+        what: they are, for the error: ``seeds``.
 
     Raises:
         MsfnetError: something else.
@@ -49,5 +53,5 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
     names = parse_names(text)
     if not all(name.isdecimal() for name in names):
-        raise MsfnetError(f"seeds {text!r} are not whole numbers; write for instance 0,1")
+        raise MsfnetError(f"{what} {text!r} are not whole numbers; write for instance 0,1")
     return tuple(int(name) for name in names)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.options import parse_names, parse_seeds
+from msfnet.cli.options import parse_names, parse_numbers
 from msfnet.console import say
 
 
@@ -58,7 +58,7 @@ def train(
             data,
             out,
             rows=parse_names(rows) or tuple(TABLE_III),
-            seeds=parse_seeds(seeds or str(chosen.trainer.seed)),
+            seeds=parse_numbers(seeds or str(chosen.trainer.seed), "seeds"),
             resume=resume,
             skip_bad=skip_bad,
             report=say,

@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "calibrate",
     "build",
+    "triton",
     "stream",
     "bench",
     "inspect",

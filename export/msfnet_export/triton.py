@@ -1,0 +1,221 @@
+"""Writes a model into a model repository of Triton Inference Server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_export.triton_config import (
+    DEFAULT_MAX_BATCH,
+    FILE_NAMES,
+    Platform,
+    Served,
+    TritonOptions,
+    check_batch,
+    check_options,
+    config_text,
+    has_open_batch,
+    warmup_file,
+)
+from msfnet_export.triton_readme import model_section, repository_readme
+from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.artifacts import EXTERNAL_DATA
+from msfnet_runtime.engines import ENGINE_SUFFIXES
+from msfnet_runtime.files import atomic_directory, atomic_path, disk_full
+from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.preflight import check_files
+from msfnet_runtime.preprocess import prepare
+from msfnet_runtime.sources.synthetic import SyntheticSource
+
+README = "README.md"
+
+_INDOORS_M = 20.0
+"""A model whose range ends before is warmed up with a room, else with a street."""
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A model in a model repository."""
+
+    path: Path
+    """Its folder in the repository."""
+    name: str
+    platform: Platform
+    max_batch_size: int
+    """0: the batch is fixed."""
+
+    def text(self) -> str:
+        """Say in one line what was written."""
+        batch = f"batches of up to {self.max_batch_size}" if self.max_batch_size else "fixed batch"
+        return f"{self.path}: {self.platform}, {batch}; {self.path.parent / README} starts a server"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model file with what its manifest says."""
+
+    platform: Platform
+    spec: ModelSpec
+    files: dict[str, Path]
+    """What is copied into the version's folder, by its name there."""
+    engine: EngineArtifact | None = None
+
+
+def write_triton_model(
+    model: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    *,
+    options: TritonOptions | None = None,
+    force: bool = False,
+) -> TritonModel:
+    """Add a model to a repository; its folder is written whole or not at all.
+
+    Other models of the repository stay as they are; its README is written again for all of them.
+
+    Args:
+        model: an ONNX file made by msfnet, or an engine of flavour ``tensorrt`` with its manifest.
+        repository: folder of models; made if it is missing.
+        options: how the server runs the model; :class:`TritonOptions`' own if None.
+        force: replace a model of the same name, all of its versions.
+
+    Raises:
+        MsfnetError: a model the server cannot load, options it cannot follow, a model of that
+            name without ``force``, or a folder that cannot be written.
+    """
+    options = options or TritonOptions()
+    file = existing_file(model, "model")
+    source = _read(file)
+    check_options(source.spec, options, source.platform)
+    served = _serve(_name(options.name or file.stem), source, options)
+    check_batch(served, options)
+    text = config_text(served, options)
+    target = Path(repository) / served.name
+    if target.exists() and not force:
+        raise MsfnetError(f"{target} exists already; pass --force to replace it, or --name another")
+    staged = target.with_name(f".{served.name}.new")
+    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
+    with disk_full(target), atomic_directory(staged) as folder:
+        (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+        (folder / README).write_text(model_section(served, source.engine), encoding="utf-8")
+        version = folder / str(options.version)
+        version.mkdir()
+        for name, path in source.files.items():
+            shutil.copyfile(path, version / name)
+        if options.warmup:
+            (folder / "warmup").mkdir()
+            _warmup_batch(served).tofile(folder / "warmup" / warmup_file(served.spec))
+    _swap(staged, target)
+    _write_readme(Path(repository))
+    return TritonModel(target, served.name, served.platform, served.max_batch_size)
+
+
+def _read(file: Path) -> _Source:
+    """Describe a model that the server can load."""
+    if file.suffix == ".onnx":
+        onnx = OnnxArtifact.read(file)
+        files = {FILE_NAMES["onnxruntime_onnx"]: file}
+        weights = onnx.spec.notes.get(EXTERNAL_DATA)
+        if weights:
+            files[weights] = file.with_name(weights)
+        return _Source("onnxruntime_onnx", onnx.spec, files)
+    if file.suffix not in ENGINE_SUFFIXES:
+        raise MsfnetError(f"{file} is neither an ONNX file nor an engine; give a .onnx or .engine")
+    engine = EngineArtifact.read(file)
+    if engine.flavour != "tensorrt":
+        raise MsfnetError(
+            f"{file} was built by {engine.flavour}, whose engines Triton's TensorRT backend does "
+            "not load; give the ONNX file, or build it with `--flavour tensorrt`"
+        )
+    if engine.options.get("strip_weights"):
+        raise MsfnetError(
+            f"{file} holds no weights, and Triton does not put them back; build it again without "
+            "--strip-weights"
+        )
+    check_files(engine)
+    return _Source("tensorrt_plan", engine.spec, {FILE_NAMES["tensorrt_plan"]: file}, engine)
+
+
+def _name(name: str) -> str:
+    """Return a model's name once it can be a folder and a part of a URL."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise MsfnetError(
+            f"model name {name!r} cannot be used in a URL; give --name letters, digits, '_', '-' "
+            "and '.'"
+        )
+    return name
+
+
+def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
+    """Decide on the largest batch and on the shape of a first frame."""
+    spec, engine = source.spec, source.engine
+    profiles = engine.profiles if engine else ()
+    largest = options.max_batch_size or DEFAULT_MAX_BATCH
+    if profiles and has_open_batch(spec):
+        smallest, limit = (
+            pick(profile[place][0] for profile in profiles) for pick, place in ((min, 0), (max, 2))
+        )
+        if smallest > 1 or (options.max_batch_size or 1) > limit:
+            raise MsfnetError(
+                f"the engine takes batches of {smallest} to {limit}, the server asks for 1 to "
+                f"{options.max_batch_size or limit}; build it with another --profile"
+            )
+        largest = options.max_batch_size or limit
+    image = spec.inputs[0]
+    sides = iter(spec.size)  # what is open apart from the batch is height and width, in this order
+    first = [1, *(side if isinstance(side, int) else next(sides) for side in image.shape[1:])]
+    if isinstance(image.shape[0], int):
+        first[0] = image.shape[0]
+    if profiles:
+        first[1:] = profiles[0][1][1:]
+    return Served(
+        name,
+        source.platform,
+        spec,
+        max_batch_size=largest if has_open_batch(spec) else 0,
+        warmup_shape=tuple(first),
+        profiles=len(profiles),
+    )
+
+
+def _warmup_batch(served: Served) -> NDArray[np.generic]:
+    """Return a generated frame as the model takes it, of :attr:`Served.warmup_shape`."""
+    count, *sides = served.warmup_shape
+    height, width = sides[:2] if served.spec.graph == "deploy" else sides[1:]
+    kind = "room" if served.spec.depth_range_m[1] <= _INDOORS_M else "street"
+    frame = next(iter(SyntheticSource(kind, frames=1, size=(height, width))))
+    batch = prepare(frame.image, replace(served.spec, size=(height, width)))
+    return np.repeat(batch, count, axis=0)
+
+
+def _swap(staged: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed once the new one stands."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        staged.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_readme(repository: Path) -> None:
+    """Write the repository's README from the sections of its models."""
+    folders = sorted(path.parent for path in repository.glob("[!.]*/config.pbtxt"))
+    sections = [(path / README) for path in folders if (path / README).exists()]
+    configs = [(path / "config.pbtxt").read_text(encoding="utf-8") for path in folders]
+    text = repository_readme(
+        [path.read_text(encoding="utf-8") for path in sections],
+        gpu=any("KIND_GPU" in config for config in configs),
+    )
+    with atomic_path(repository / README) as partial:
+        partial.write_text(text, encoding="utf-8")
