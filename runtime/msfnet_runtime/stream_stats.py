@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 
@@ -113,7 +113,8 @@ class StreamStats:
         )
 
     def to_json(self) -> str:
-        """Return all but the single frames as one line of JSON."""
-        values = asdict(self)
+        """Return all but the single frames as one line of JSON, to three decimals."""
+        values = asdict(replace(self, recent=()))
         del values["recent"]
-        return json.dumps(values, allow_nan=False)
+        exact = json.dumps(values, allow_nan=False)
+        return json.dumps(json.loads(exact, parse_float=lambda text: round(float(text), 3)))

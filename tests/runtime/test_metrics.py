@@ -6,6 +6,7 @@ import builtins
 import socket
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -26,6 +27,11 @@ def scrape(address: str) -> dict[str, float]:
         for family in families
         for sample in family.samples
     }
+
+
+def port_of(metrics: StreamMetrics) -> int:
+    """Return the port that is served."""
+    return urlsplit(metrics.address).port or 0
 
 
 def test_two_snapshots_are_counted_once_each() -> None:
@@ -61,13 +67,12 @@ def test_two_snapshots_are_counted_once_each() -> None:
 def test_only_this_machine_is_answered_and_closing_ends_it() -> None:
     """Another of this host's addresses refuses; so does the port afterwards."""
     with StreamMetrics(0) as metrics:
-        port = int(metrics.address.split(":")[2].split("/")[0])
-        with socket.create_connection(("127.0.0.1", port)):
-            pass
-        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port), 1):
-            pass
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
-        pass
+        port = port_of(metrics)
+        socket.create_connection(("127.0.0.1", port)).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), 1)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
 
 
 def test_a_port_in_use_is_one_line() -> None:
@@ -76,7 +81,7 @@ def test_a_port_in_use_is_one_line() -> None:
         StreamMetrics(0) as first,
         pytest.raises(MsfnetError, match=r"127\.0\.0\.1:\d+: .*another port"),
     ):
-        StreamMetrics(int(first.address.split(":")[2].split("/")[0]))
+        StreamMetrics(port_of(first))
 
 
 def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet_runtime import MsfnetError
+from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.stopping import Stop
