@@ -31,7 +31,6 @@ from tests.manifests import write_engine
 from tests.networks import FRAME_SIZE, Exports, Strided
 from tests.specs import deploy_spec, network_spec
 
-
 grpc = pytest.importorskip("grpc")  # tritonclient[grpc] brings it, without types
 
 
