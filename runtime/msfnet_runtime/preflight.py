@@ -94,10 +94,8 @@ def _loads(artifact: EngineArtifact, version: str) -> bool:
     if not artifact.options.get("version_compatible"):
         return False
     built, installed = _numbers(artifact.version), _numbers(version)
-    return built <= installed and (built[:1], installed[:1]) in (
-        (built[:1], built[:1]),
-        ((10,), (11,)),
-    )
+    majors = built[:1], installed[:1]
+    return built <= installed and (majors[0] == majors[1] or majors == ((10,), (11,)))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
