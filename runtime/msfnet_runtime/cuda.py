@@ -1,29 +1,47 @@
-"""Device memory and streams: the only file that names cuda-python or PyCUDA.
+"""One GPU as a small interface: memory, streams, events and graphs, and how to open one.
 
-Both are used on the device's **primary** context, the one PyTorch and ONNX Runtime use too.
+Everything runs on the device's **primary** context, the one PyTorch and ONNX Runtime use too.
 cuda-python is the default; ``MSFNET_CUDA=pycuda`` asks for PyCUDA, which also serves where
 cuda-python is not installed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
 
 
 class Device(Protocol):
-    """One GPU. Pointers are plain integers; every copy is asynchronous on its stream."""
+    """One GPU. Addresses and handles are plain integers; copies are asynchronous.
+
+    What is reserved here lives until :meth:`free` or :meth:`close`. Host memory of a copy must
+    be page-locked and must not be touched before the stream, or an event recorded after the
+    copy, was waited for.
+    """
 
     @property
     def architecture(self) -> str:
         """The compute capability, as ``sm86``."""
+
+    @property
+    def dlpack(self) -> tuple[int, int]:
+        """DLPack's kind and number of the device; an NVIDIA GPU is (2, index)."""
+
+    @property
+    def graph_obstacle(self) -> str:
+        """Why no CUDA graph can be captured here; empty where they can."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Return a context in which other libraries' calls in this thread go to this device."""
+
+    def memory(self) -> tuple[int, int]:
+        """Return the free and the whole device memory, bytes."""
 
     def stream(self) -> int:
         """Create a non-blocking stream; its handle goes into TensorRT."""
@@ -31,11 +49,26 @@ class Device(Protocol):
     def synchronize(self, stream: int) -> None:
         """Wait until all work on the stream is done."""
 
+    def event(self) -> int:
+        """Create an event that measures time."""
+
+    def record(self, event: int, stream: int) -> None:
+        """Set the event behind the work that is now on the stream."""
+
+    def wait(self, stream: int, event: int) -> None:
+        """Let the stream's later work wait until the event, as now recorded, is reached."""
+
+    def synchronize_event(self, event: int) -> None:
+        """Wait until the event is reached."""
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return the milliseconds between two events that were reached."""
+
     def allocate(self, size: int) -> int:
-        """Reserve ``size`` bytes of device memory until :meth:`close`; return their address."""
+        """Reserve ``size`` bytes of device memory; return their address."""
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array, until :meth:`close`."""
+        """Reserve page-locked host memory as an array."""
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array to the device."""
@@ -43,8 +76,26 @@ class Device(Protocol):
     def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
         """Copy device memory into a contiguous host array."""
 
+    def begin_capture(self, stream: int) -> None:
+        """Gather the stream's work into a graph from now on, thread-locally, and do none of it."""
+
+    def end_capture(self, stream: int) -> int:
+        """Return the graph of the work gathered since :meth:`begin_capture`."""
+
+    def graph_nodes(self, graph: int) -> int:
+        """Return how many nodes a graph has."""
+
+    def instantiate(self, graph: int) -> int:
+        """Return a graph made ready to launch."""
+
+    def launch(self, instance: int, stream: int) -> None:
+        """Put an instantiated graph's work on a stream."""
+
+    def free(self, resource: int | NDArray[Any]) -> None:
+        """Give back one stream, event, graph, or piece of memory reserved here."""
+
     def close(self) -> None:
-        """Give back every stream and all memory reserved here."""
+        """Give back all that was reserved here; closing twice is allowed."""
 
 
 def open_device(index: int = 0) -> Device:
@@ -54,164 +105,28 @@ def open_device(index: int = 0) -> Device:
         MsfnetError: no binding is installed, or there is no GPU or no driver.
     """
     wanted = os.environ.get("MSFNET_CUDA", "")
-    if wanted not in ("", "cuda-python", "pycuda"):
-        raise MsfnetError(f"MSFNET_CUDA={wanted} is unknown; set it to cuda-python or pycuda")
     openers: dict[str, Callable[[int], Device]] = {
-        "cuda-python": CudaPythonDevice,
-        "pycuda": PyCudaDevice,
+        "cuda-python": _open_cuda_python,
+        "pycuda": _open_pycuda,
     }
-    missing = ""
-    for name in [wanted] if wanted else list(openers):
+    if wanted and wanted not in openers:
+        raise MsfnetError(f"MSFNET_CUDA={wanted} is unknown; set it to cuda-python or pycuda")
+    for name in [wanted] if wanted else openers:
         try:
             return openers[name](index)
         except ImportError:
-            missing = wanted or "cuda-python"
+            continue
+    missing = wanted or "cuda-python"
     raise MsfnetError(f"{missing} is not installed; run `pip install {missing}`")
 
 
-class CudaPythonDevice:
-    """A device through cuda-python's runtime API (``cuda.bindings.runtime``)."""
+def _open_cuda_python(index: int) -> Device:
+    from msfnet_runtime.cuda_python import CudaPythonDevice
 
-    def __init__(self, index: int) -> None:
-        from cuda.bindings import runtime
-
-        self._cuda = runtime
-        self._reserved: list[tuple[str, int]] = []
-        try:
-            self._call("cudaSetDevice", index)
-            attribute = runtime.cudaDeviceAttr
-            major, minor = (
-                self._call("cudaDeviceGetAttribute", getattr(attribute, name), index)
-                for name in (
-                    "cudaDevAttrComputeCapabilityMajor",
-                    "cudaDevAttrComputeCapabilityMinor",
-                )
-            )
-        except (MsfnetError, RuntimeError) as error:
-            raise MsfnetError(
-                f"no NVIDIA GPU can be used here ({error}); run the .onnx file instead"
-            ) from None
-        self._architecture = f"sm{major}{minor}"
-
-    @property
-    def architecture(self) -> str:
-        """The compute capability, as ``sm86``."""
-        return self._architecture
-
-    def stream(self) -> int:
-        """Create a non-blocking stream."""
-        flags = self._cuda.cudaStreamNonBlocking
-        return self._reserve("cudaStreamCreateWithFlags", flags, release="cudaStreamDestroy")
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all work on the stream is done."""
-        self._call("cudaStreamSynchronize", stream)
-
-    def allocate(self, size: int) -> int:
-        """Reserve device memory."""
-        return self._reserve("cudaMalloc", size, release="cudaFree")
-
-    def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        address = self._reserve("cudaMallocHost", size, release="cudaFreeHost")
-        memory = memoryview((ctypes.c_byte * size).from_address(address))
-        return np.asarray(np.frombuffer(memory, dtype=np.dtype(dtype)).reshape(shape))
-
-    def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy a contiguous host array to the device."""
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
-
-    def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy device memory into a contiguous host array."""
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
-
-    def close(self) -> None:
-        """Give back every stream and all memory reserved here."""
-        while self._reserved:
-            self._call(*self._reserved.pop())
-
-    def _reserve(self, name: str, argument: int, *, release: str) -> int:
-        handle = int(self._call(name, argument))
-        self._reserved.append((release, handle))
-        return handle
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        status, *values = getattr(self._cuda, name)(*arguments)
-        if int(status) != 0:
-            _, text = self._cuda.cudaGetErrorString(status)
-            raise MsfnetError(f"{name}: {text.decode()}")
-        return values[0] if values else None
+    return CudaPythonDevice(index)
 
 
-class PyCudaDevice:
-    """A device through PyCUDA, on the primary context, pushed around every call."""
+def _open_pycuda(index: int) -> Device:
+    from msfnet_runtime.cuda_pycuda import PyCudaDevice
 
-    def __init__(self, index: int) -> None:
-        from pycuda import driver
-
-        self._cuda = driver
-        try:
-            driver.init()
-            device = driver.Device(index)
-        except driver.Error as error:
-            raise MsfnetError(
-                f"no NVIDIA GPU can be used here ({error}); run the .onnx file instead"
-            ) from None
-        major, minor = device.compute_capability()
-        self._architecture = f"sm{major}{minor}"
-        self._context = device.retain_primary_context()
-        self._streams: dict[int, Any] = {}
-        self._memory: list[Any] = []
-
-    @property
-    def architecture(self) -> str:
-        """The compute capability, as ``sm86``."""
-        return self._architecture
-
-    def stream(self) -> int:
-        """Create a non-blocking stream."""
-        created = self._within(lambda: self._cuda.Stream(1))  # 1 is CU_STREAM_NON_BLOCKING
-        self._streams[int(created.handle)] = created
-        return int(created.handle)
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all work on the stream is done."""
-        self._within(self._streams[stream].synchronize)
-
-    def allocate(self, size: int) -> int:
-        """Reserve device memory."""
-        memory = self._within(lambda: self._cuda.mem_alloc(size))
-        self._memory.append(memory)
-        return int(memory)
-
-    def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array."""
-        array = self._within(lambda: self._cuda.pagelocked_empty(shape, np.dtype(dtype)))
-        self._memory.append(array)
-        return np.asarray(array)
-
-    def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy a contiguous host array to the device."""
-        target = self._streams[stream]
-        self._within(lambda: self._cuda.memcpy_htod_async(address, array, target))
-
-    def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy device memory into a contiguous host array."""
-        target = self._streams[stream]
-        self._within(lambda: self._cuda.memcpy_dtoh_async(array, address, target))
-
-    def close(self) -> None:
-        """Give back every stream, all memory reserved here, and the primary context."""
-        self._within(self._streams.clear)
-        self._within(self._memory.clear)
-        self._context.detach()
-
-    def _within(self, call: Any) -> Any:
-        self._context.push()
-        try:
-            return call()
-        finally:
-            self._context.pop()
+    return PyCudaDevice(index)

@@ -1,0 +1,275 @@
+"""A GPU that is none: NumPy memory, streams that run as late as they may, and strict lifetimes."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+
+BYTES_PER_MS = 1e4
+"""How many bytes a copy moves in one simulated millisecond."""
+
+
+@dataclass
+class Work:
+    """One piece of work of a stream."""
+
+    run: Callable[[], object]
+    ms: float = 0.0
+    touches: tuple[int, ...] = ()
+    """Addresses that must be reserved when it runs."""
+    after: tuple[FakeStream, int] | None = None
+    """A stream and how much of its work must be done before."""
+    submitted: float = 0.0
+
+
+@dataclass
+class FakeStream:
+    """Work in order; ``done`` pieces of ``submitted`` are done."""
+
+    queue: deque[Work] = field(default_factory=deque)
+    submitted: int = 0
+    done: int = 0
+    clock: float = 0.0
+    capture: list[Work] | None = None
+
+
+@dataclass
+class FakeEvent:
+    """Where it was last recorded, and when that was reached."""
+
+    at: tuple[FakeStream, int] | None = None
+    reached: float | None = None
+
+
+class FakeDevice:
+    """Implements :class:`msfnet_runtime.cuda.Device` over NumPy.
+
+    Work runs only when it is waited for, so a missing wait gives stale data; a host array that
+    is still to be written holds 0xFF until then. With a seed, streams also run ahead at random.
+
+    Args:
+        seed: of the random run-ahead; None runs nothing before it must.
+        graphs: why there are no graphs; empty for graphs.
+    """
+
+    def __init__(self, seed: int | None = None, graphs: str = "") -> None:
+        self._random = random.Random(seed) if seed is not None else None
+        self.graph_obstacle = graphs
+        self.architecture, self.dlpack = "sm86", (1, 0)  # the memory is really the CPU's
+        self.live: dict[int, Any] = {}
+        self.now = 0.0
+        self.total, self.peak = 1 << 30, 0
+        self.log: list[str] = []
+        self._next = 0x1000
+        self._closed = False
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total bytes."""
+        used = sum(thing.nbytes for thing in self.live.values() if isinstance(thing, np.ndarray))
+        return self.total - used, self.total
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Nothing to switch."""
+        self._must(not self._closed, "the device is closed")
+        yield
+
+    def stream(self) -> int:
+        """Create a stream."""
+        return self._keep(FakeStream())
+
+    def event(self) -> int:
+        """Create an event."""
+        return self._keep(FakeEvent())
+
+    def allocate(self, size: int) -> int:
+        """Reserve memory full of 0xEE."""
+        return self._keep_array(np.full(size, 0xEE, np.uint8))
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """Reserve host memory full of 0xDD."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = self._keep_array(np.full(size, 0xDD, np.uint8))
+        return np.asarray(self.live[address].view(dtype).reshape(shape))
+
+    def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """Copy to the device when the stream gets there."""
+        self.copy(address, array.ctypes.data, array.nbytes, stream)
+
+    def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """Copy from the device; poison the target until then."""
+        self.copy(array.ctypes.data, address, array.nbytes, stream, poison=True)
+
+    def copy(self, target: int, source: int, size: int, stream: int, poison: bool = False) -> None:
+        """Move bytes between addresses that are both reserved here."""
+        self.reserved(target, size)
+        self.reserved(source, size)
+        work = Work(
+            lambda: ctypes.memmove(target, source, size),
+            size / BYTES_PER_MS,
+            (target, source),
+        )
+        self.submit(stream, work)
+        if poison and self._stream(stream).queue:
+            ctypes.memset(target, 0xFF, size)
+
+    def submit(self, stream: int, work: Work) -> None:
+        """Put work on a stream, or into the graph it gathers."""
+        target = self._stream(stream)
+        if target.capture is not None:
+            target.capture.append(work)
+            return
+        work.submitted = self.now
+        target.queue.append(work)
+        target.submitted += 1
+        while self._random and self._random.random() < 0.6:
+            streams = [s for s in self._of(FakeStream) if s.queue]
+            if streams:
+                self._step(self._random.choice(streams))
+
+    def record(self, event: int, stream: int) -> None:
+        """Mark the stream's work so far."""
+        mark, target = self._thing(event, FakeEvent), self._stream(stream)
+
+        def reach() -> None:
+            mark.reached = target.clock
+
+        mark.reached = None
+        mark.at = (target, target.submitted + 1)
+        self.submit(stream, Work(reach))
+
+    def wait(self, stream: int, event: int) -> None:
+        """Hold the stream's later work back."""
+        self._must(self._stream(stream).capture is None, "waits are not part of these graphs")
+        self.submit(stream, Work(lambda: None, after=self._thing(event, FakeEvent).at))
+
+    def synchronize(self, stream: int) -> None:
+        """Do all the stream's work."""
+        target = self._stream(stream)
+        self._must(target.capture is None, "operation not permitted when stream is capturing")
+        self._run(target, target.submitted)
+        self.now = max(self.now, target.clock)
+
+    def synchronize_event(self, event: int) -> None:
+        """Do what lies before the event."""
+        mark = self._thing(event, FakeEvent)
+        if mark.at:
+            self._run(*mark.at)
+            self.now = max(self.now, mark.reached or 0.0)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return simulated milliseconds between two reached events."""
+        times = [self._thing(event, FakeEvent).reached for event in (start, end)]
+        self._must(None not in times, "device not ready")
+        return float(times[1] - times[0])
+
+    def begin_capture(self, stream: int) -> None:
+        """Gather work."""
+        self._must(not self.graph_obstacle, self.graph_obstacle)
+        self._stream(stream).capture = []
+
+    def end_capture(self, stream: int) -> int:
+        """Return what was gathered."""
+        target = self._stream(stream)
+        work, target.capture = target.capture, None
+        self._must(work is not None, "no capture is open")
+        return self._keep(work)
+
+    def graph_nodes(self, graph: int) -> int:
+        """Count the work."""
+        return len(self._thing(graph, list))
+
+    def instantiate(self, graph: int) -> int:
+        """Freeze the work."""
+        return self._keep(tuple(self._thing(graph, list)))
+
+    def launch(self, instance: int, stream: int) -> None:
+        """Put the work on a stream again."""
+        self.log.append("launch")
+        for work in self._thing(instance, tuple):
+            self.submit(stream, Work(work.run, work.ms, work.touches))
+
+    def free(self, resource: int | NDArray[Any]) -> None:
+        """Give something back; what is still to run must not need it."""
+        handle = resource if isinstance(resource, int) else resource.ctypes.data
+        self._must(handle in self.live, f"{handle:#x} is not reserved, or was freed before")
+        waiting = [work for stream in self._of(FakeStream) for work in stream.queue]
+        self._must(not any(handle in work.touches for work in waiting), "freed while in use")
+        thing = self.live.pop(handle)
+        self._must(not getattr(thing, "queue", None), "a stream was destroyed with work on it")
+        if isinstance(thing, np.ndarray):
+            thing[:] = 0xCC
+
+    def close(self) -> None:
+        """Give back all; no capture may be open and no work may be waiting."""
+        if self._closed:
+            return
+        self._closed = True
+        for stream in self._of(FakeStream):
+            self._must(stream.capture is None, "a capture was left open")
+            self._must(not stream.queue, "closed with work that nobody waited for")
+        self.live.clear()
+
+    def reserved(self, address: int, size: int = 1) -> None:
+        """Fail unless memory reserved here covers the range."""
+        fits = any(
+            start <= address and address + size <= start + memory.nbytes
+            for start, memory in self.live.items()
+            if isinstance(memory, np.ndarray)
+        )
+        self._must(fits, f"{size} bytes at {address:#x} are not reserved: an illegal address")
+
+    def _run(self, stream: FakeStream, until: int) -> None:
+        while stream.done < until:
+            self._step(stream)
+
+    def _step(self, stream: FakeStream) -> None:
+        """Do one piece of work, and before it what it waits for."""
+        work = stream.queue[0]
+        if work.after:
+            self._run(*work.after)
+            stream.clock = max(stream.clock, work.after[0].clock)
+        stream.queue.popleft()
+        for address in work.touches:
+            self.reserved(address)
+        stream.clock = max(stream.clock, work.submitted) + work.ms
+        work.run()
+        stream.done += 1
+
+    def _keep(self, thing: Any) -> int:
+        self._must(not self._closed, "the device is closed")
+        self._next += 16
+        self.live[self._next] = thing
+        return self._next
+
+    def _keep_array(self, array: NDArray[np.uint8]) -> int:
+        self._must(self.memory()[0] >= array.nbytes, "out of memory")
+        self.live[array.ctypes.data] = array
+        self.peak = max(self.peak, self.total - self.memory()[0])
+        return int(array.ctypes.data)
+
+    def _of(self, kind: type) -> Iterable[Any]:
+        return [thing for thing in self.live.values() if isinstance(thing, kind)]
+
+    def _stream(self, handle: int) -> FakeStream:
+        found: FakeStream = self._thing(handle, FakeStream)
+        return found
+
+    def _thing(self, handle: int, kind: type) -> Any:
+        self._must(isinstance(self.live.get(handle), kind), f"no {kind.__name__} {handle:#x}")
+        return self.live[handle]
+
+    @staticmethod
+    def _must(fine: object, words: str) -> None:
+        if not fine:
+            raise MsfnetError(f"fake device: {words}; mend the caller")
