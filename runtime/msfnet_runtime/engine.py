@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Engine(Protocol):
-    """One loaded model. Not thread-safe unless an implementation says so."""
+    """One loaded model."""
+
+    @property
+    def thread_safe(self) -> bool:
+        """Whether several threads may infer at once."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -51,6 +55,8 @@ class Engine(Protocol):
 
 class EngineBase(Closing):
     """The lifecycle and the checks that every engine shares; subclasses run the batch."""
+
+    thread_safe = False
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec

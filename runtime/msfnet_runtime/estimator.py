@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +20,22 @@ from msfnet_runtime.engines import open_engine
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
-if TYPE_CHECKING:
-    pass
-
 
 class DepthEstimator(Closing):
     """A loaded model that answers frames of any size with depth in metres.
 
-    The three steps are public, so that a pipeline can overlap them: :meth:`prepare` and
-    :meth:`finish` hold no state and may run in any thread; :meth:`infer` is as thread-safe as
-    the engine.
+    Thread-safe: call it, :meth:`batch` and :meth:`acall` from any threads and event loops. An
+    engine that several threads may run at once (ONNX Runtime) is; any other infers for one
+    caller at a time, while the others prepare and finish. Close it when nobody calls any more.
+
+    The three steps are public, so that a pipeline can overlap them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._turn = nullcontext() if engine.thread_safe else threading.Lock()
+        self._opening = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
 
     @classmethod
     def open(
@@ -50,13 +57,38 @@ class DepthEstimator(Closing):
         """
         return self.finish(self.infer(self.prepare(frame)), frame)
 
+    def batch(self, frames: Sequence[Frame]) -> list[DepthMap]:
+        """Return the depth of several frames, of any sizes, in their order.
+
+        A graph whose batch dimension is dynamic infers them in one call, others one by one.
+
+        Raises:
+            MsfnetError: an image is not (H, W, 3) uint8, or more frames than the engine takes.
+        """
+        if not frames or not isinstance(self.spec.inputs[0].shape[0], str):
+            return [self(frame) for frame in frames]
+        outputs = self.infer(np.concatenate([self.prepare(frame) for frame in frames]))
+        return [self.finish(outputs[n : n + 1], frame) for n, frame in enumerate(frames)]
+
+    async def acall(self, frame: Frame) -> DepthMap:
+        """Return the depth of one frame without holding up the event loop.
+
+        It runs in threads of the estimator's own: as many as there are cores where the engine
+        runs in several at once, else two, so that one prepares while the other infers.
+
+        Raises:
+            MsfnetError: the image is not (H, W, 3) uint8.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads(), self, frame)
+
     def prepare(self, frame: Frame) -> NDArray[Any]:
         """Return the batch the engine takes for this frame."""
         return preprocess.prepare(frame.image, self.spec)
 
     def infer(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Run the engine on a prepared batch."""
-        return self.engine.infer(batch)
+        with self._turn:
+            return self.engine.infer(batch)
 
     def finish(self, output: NDArray[np.float32], frame: Frame) -> DepthMap:
         """Return the engine's answer as a depth map at the frame's size."""
@@ -65,5 +97,17 @@ class DepthEstimator(Closing):
         return DepthMap(values, valid, frame.index, frame.timestamp_s)
 
     def close(self) -> None:
-        """Close the engine."""
+        """Wait for what runs, and close the engine."""
+        with self._opening:
+            if self._executor is not None:
+                self._executor.shutdown()
+                self._executor = None
         self.engine.close()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Return the threads of :meth:`acall`, made when first needed."""
+        with self._opening:
+            if self._executor is None:
+                workers = max(os.cpu_count() or 1, 2) if self.engine.thread_safe else 2
+                self._executor = ThreadPoolExecutor(workers, "msfnet-depth")
+            return self._executor

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_runtime import DepthEstimator, Frame, MsfnetError
+from msfnet_runtime import DepthEstimator, DepthMap, Frame, MsfnetError, TensorSpec
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.preprocess import prepare
 from tests.onnx_models import conv_model, conv_reference
@@ -53,3 +60,126 @@ def test_a_closed_estimator_says_so(photo: NDArray[np.uint8]) -> None:
 
     with pytest.raises(MsfnetError, match="closed"):
         estimator(Frame(photo))
+
+
+def frames(count: int, photo: NDArray[np.uint8]) -> list[Frame]:
+    """Return pictures of different sizes, each brighter than the last."""
+    return [Frame(photo[: 90 - n, : 60 + n] // 2 + 10 * n, n, n / 10) for n in range(count)]
+
+
+def red(batch: NDArray[Any]) -> NDArray[np.float32]:
+    """Answer (N, H, W, 3) with the red channel as depth: (N, 1, H, W)."""
+    return batch[:, None, ..., 0].astype(np.float32)
+
+
+class Counting(FakeEngine):
+    """Answers with the red channel, slowly, and counts how many callers are inside."""
+
+    def __init__(self, *, thread_safe: bool) -> None:
+        super().__init__(deploy_spec(48, 80), self._answer)
+        self.thread_safe = thread_safe
+        self.inside = self.most = 0
+        self._lock = threading.Lock()
+
+    def _answer(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        with self._lock:
+            self.inside -= 1
+        return red(batch)
+
+
+def same(depth: DepthMap, expected: DepthMap) -> None:
+    """Compare two depth maps bit by bit."""
+    np.testing.assert_array_equal(depth.values, expected.values)
+    np.testing.assert_array_equal(depth.valid, expected.valid)
+    assert (depth.index, depth.timestamp_s) == (expected.index, expected.timestamp_s)
+
+
+@pytest.mark.parametrize(("first", "calls"), [("batch", [5]), (1, [1] * 5)])
+def test_a_batch_is_one_call_where_the_graph_allows(
+    first: str | int, calls: list[int], photo: NDArray[np.uint8]
+) -> None:
+    """Its answers are those of single calls, in order, each at its own frame's size."""
+    sizes: list[int] = []
+
+    def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
+        sizes.append(len(batch))
+        return red(batch)
+
+    spec = deploy_spec(48, 80)
+    spec = replace(
+        spec,
+        inputs=(TensorSpec("frame", "uint8", (first, 48, 80, 3)),),
+        outputs=(TensorSpec("depth", "float32", (first, 1, 48, 80)),),
+    )
+    estimator = DepthEstimator(FakeEngine(spec, infer))
+    taken = frames(5, photo)
+
+    answers = estimator.batch(taken)
+
+    assert sizes == calls
+    for depth, frame in zip(answers, taken, strict=True):
+        same(depth, estimator(frame))
+        assert depth.values.shape == frame.image.shape[:2]
+    assert estimator.batch([]) == []
+
+
+def in_threads(estimator: DepthEstimator, taken: list[Frame]) -> list[DepthMap]:
+    """Call it from eight threads at once."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(estimator, taken))
+
+
+def in_a_loop(estimator: DepthEstimator, taken: list[Frame]) -> list[DepthMap]:
+    """Await all at once in an event loop, which must stay awake meanwhile."""
+
+    async def gather() -> list[DepthMap]:
+        beats = asyncio.create_task(_beat())
+        answers = await asyncio.gather(*map(estimator.acall, taken))
+        beats.cancel()
+        assert ticks[0] > 5
+        return answers
+
+    async def _beat() -> None:
+        while True:
+            await asyncio.sleep(0.005)
+            ticks[0] += 1
+
+    ticks = [0]
+    return asyncio.run(gather())
+
+
+@pytest.mark.parametrize("many", [in_threads, in_a_loop])
+@pytest.mark.parametrize("thread_safe", [True, False])
+def test_an_engine_is_shared_as_far_as_it_allows(
+    thread_safe: bool,
+    many: Callable[[DepthEstimator, list[Frame]], list[DepthMap]],
+    photo: NDArray[np.uint8],
+) -> None:
+    """Everybody gets their own frame's depth; one at a time where the engine wants that."""
+    taken = frames(12, photo)
+    with DepthEstimator(Counting(thread_safe=thread_safe)) as estimator:
+        answers = many(estimator, taken)
+        engine = estimator.engine
+
+        assert isinstance(engine, Counting)
+        assert engine.most > 1 if thread_safe else engine.most == 1
+        for depth, frame in zip(answers, taken, strict=True):
+            same(depth, estimator(frame))
+    assert not [t for t in threading.enumerate() if t.name.startswith("msfnet-depth")]
+
+
+def test_onnx_runtime_answers_many_threads_right(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """The real engine says that it is safe; two hundred calls from eight threads agree."""
+    onnx.save(conv_model(network_spec(32, 64)), tmp_path / "model.onnx")
+    taken = frames(10, photo) * 20
+    with DepthEstimator.open(tmp_path / "model.onnx") as estimator:
+        alone = [estimator(frame) for frame in taken[:10]]
+        answers = in_threads(estimator, taken)
+
+    assert estimator.engine.thread_safe
+    for depth, expected in zip(answers, alone * 20, strict=True):
+        same(depth, expected)

@@ -25,9 +25,7 @@ _SILENT = 4
 
 
 class OnnxRuntimeEngine(EngineBase):
-    """One ONNX Runtime session.
-
-    Thread-safe: a session may be run from several threads.
+    """One ONNX Runtime session, which several threads may run at once.
 
     Args:
         path: an ONNX file made by msfnet.
@@ -38,6 +36,8 @@ class OnnxRuntimeEngine(EngineBase):
         MsfnetError: ONNX Runtime is missing, the file cannot be loaded, or the provider asked
             for does not load here (there is no silent fall-back to the CPU).
     """
+
+    thread_safe = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0
