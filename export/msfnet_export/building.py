@@ -75,11 +75,12 @@ class Phases:
         self._open.pop(name, None)
 
     def report(self, progress: Progress) -> None:
-        """Tell of the innermost phase that is not through with its steps."""
-        for name, phase in reversed(list(self._open.items())):
-            if phase.done < phase.steps:
-                progress(phase.done, phase.steps, phase.text(name))
-                return
+        """Tell of the innermost phase that is not through with its steps and has several."""
+        running = [item for item in list(self._open.items()) if item[1].done < item[1].steps]
+        if running:
+            telling = [item for item in running if item[1].steps > 1]
+            name, phase = (telling or running)[-1]
+            progress(phase.done, phase.steps, phase.text(name))
 
     def report_end(self, progress: Progress) -> None:
         """Tell how long the whole took."""

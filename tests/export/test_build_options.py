@@ -214,7 +214,7 @@ def test_verbose_prints_tensorrts_own_messages(
 
 
 def test_progress_tells_phase_steps_time_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The innermost phase that is not through; time left is that of its steps so far."""
+    """The innermost phase of several steps that is not through; time left is that of its steps."""
     now = [100.0]
     monkeypatch.setattr("msfnet_export.building.time.monotonic", lambda: now[0])
     told: list[tuple[int, int, str]] = []
@@ -222,6 +222,7 @@ def test_progress_tells_phase_steps_time_and_what_is_left(monkeypatch: pytest.Mo
 
     phases.start("Build", None, 4)
     phases.start("Time", "Build", 10)
+    phases.start("Once", "Time", 1)
     now[0] = 102.0
     phases.report(lambda *line: told.append(line))
     assert phases.step("Time", 3)
