@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from msfnet_benchmarks.generated import generated_batch, usual_shape
 from msfnet_export.triton_config import (
     DEFAULT_MAX_BATCH,
     FILE_NAMES,
@@ -30,13 +28,8 @@ from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.files import atomic_directory, atomic_path, disk_full
 from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.preflight import check_files
-from msfnet_runtime.preprocess import prepare
-from msfnet_runtime.sources.synthetic import SyntheticSource
 
 README = "README.md"
-
-_INDOORS_M = 20.0
-"""A model whose range ends before is warmed up with a room, else with a street."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,8 @@ def write_triton_model(
             shutil.copyfile(path, version / name)
         if options.warmup:
             (folder / "warmup").mkdir()
-            _warmup_batch(served).tofile(folder / "warmup" / warmup_file(served.spec))
+            batch = generated_batch(served.spec, served.warmup_shape)
+            batch.tofile(folder / "warmup" / warmup_file(served.spec))
     _swap(staged, target)
     _write_readme(Path(repository))
     return TritonModel(target, served.name, served.platform, served.max_batch_size)
@@ -166,31 +160,14 @@ def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
                 f"{options.max_batch_size or limit}; build it with another --profile"
             )
         largest = options.max_batch_size or limit
-    image = spec.inputs[0]
-    sides = iter(spec.size)  # what is open apart from the batch is height and width, in this order
-    first = [1, *(side if isinstance(side, int) else next(sides) for side in image.shape[1:])]
-    if isinstance(image.shape[0], int):
-        first[0] = image.shape[0]
-    if profiles:
-        first[1:] = profiles[0][1][1:]
     return Served(
         name,
         source.platform,
         spec,
         max_batch_size=largest if has_open_batch(spec) else 0,
-        warmup_shape=tuple(first),
+        warmup_shape=usual_shape(spec, profiles),
         profiles=len(profiles),
     )
-
-
-def _warmup_batch(served: Served) -> NDArray[np.generic]:
-    """Return a generated frame as the model takes it, of :attr:`Served.warmup_shape`."""
-    count, *sides = served.warmup_shape
-    height, width = sides[:2] if served.spec.graph == "deploy" else sides[1:]
-    kind = "room" if served.spec.depth_range_m[1] <= _INDOORS_M else "street"
-    frame = next(iter(SyntheticSource(kind, frames=1, size=(height, width))))
-    batch = prepare(frame.image, replace(served.spec, size=(height, width)))
-    return np.repeat(batch, count, axis=0)
 
 
 def _swap(staged: Path, target: Path) -> None:
