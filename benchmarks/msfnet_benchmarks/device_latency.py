@@ -31,8 +31,16 @@ LATENCY, ENQUEUE, END_TO_END = "latency", "enqueue", "end to end"
 class TimedEngine(Protocol):
     """An engine that times its own stages."""
 
-    def timed(self, batch: NDArray[Any]) -> Timings:
-        """Run one batch; return what each stage took."""
+    def timed(
+        self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
+    ) -> Timings:
+        """Run one batch; return what each stage took.
+
+        Args:
+            batch: as for ``infer``.
+            cuda_graph: with or without; None as ``infer`` runs.
+            transfers: False leaves the copies out.
+        """
 
 
 @dataclass(frozen=True)
@@ -93,24 +101,20 @@ def summarise(
 ) -> Latency:
     """Summarise runs that followed one another.
 
-    Without transfers, the copies and what includes them (end to end) are left out; latency is then
-    the GPU's compute time.
+    Without transfers there are no copies, and latency is the GPU's compute time.
 
     Raises:
         MsfnetError: there is no run.
     """
     if not timings:
         raise MsfnetError("nothing was timed; ask for at least one iteration")
-    stages = device_stages(timings, transfers=transfers)
-    if transfers:
-        stages[END_TO_END] = Stage.of(t.total for t in timings)
-    whole = stages[END_TO_END if transfers else LATENCY].mean
+    whole = Stage.of(t.total for t in timings)
     return Latency(
         tool=tool,
         cuda_graph=cuda_graph,
         transfers=transfers,
-        stages=stages,
-        throughput=1e3 / whole if whole > 0 else float("inf"),
+        stages={**device_stages(timings, transfers=transfers), END_TO_END: whole},
+        throughput=1e3 / whole.mean if whole.mean > 0 else float("inf"),
         overlapped=False,
         iterations=len(timings),
     )
@@ -130,16 +134,18 @@ def time_stages(
     engine: TimedEngine,
     batch: NDArray[Any],
     *,
+    cuda_graph: bool = True,
+    transfers: bool = True,
     iterations: int,
     warmup: int = 20,
     progress: Progress = silent,
 ) -> list[Timings]:
     """Time an engine's stages, after runs that are not counted."""
     for _ in range(warmup):
-        engine.timed(batch)
+        engine.timed(batch, cuda_graph=cuda_graph, transfers=transfers)
     timings = []
     for done in range(iterations):
-        timings.append(engine.timed(batch))
+        timings.append(engine.timed(batch, cuda_graph=cuda_graph, transfers=transfers))
         progress(done + 1, iterations, "runs")
     return timings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from msfnet.cli import bench, build, calibrate, data, demo, inspect, stream, train, triton
+from msfnet.cli import bench, build, calibrate, data, demo, inspect, latency, stream, train, triton
 
 app = typer.Typer(
     name="msfnet",
@@ -36,6 +36,7 @@ app.command("build")(build.build)
 app.command("triton")(triton.triton)
 app.command("stream")(stream.stream)
 app.command("bench")(bench.bench)
+app.command("latency")(latency.latency)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
 

@@ -32,6 +32,7 @@ COMMANDS = (
     "triton",
     "stream",
     "bench",
+    "latency",
     "inspect",
     "doctor",
 )

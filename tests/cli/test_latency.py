@@ -1,0 +1,143 @@
+"""``msfnet latency`` as a user types it: an engine of known times, a real ONNX model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from msfnet.__main__ import run
+from msfnet_runtime.engines.fake import FakeEngine
+from msfnet_runtime.timings import Timings
+from tests.benchmarks.test_trtexec import exported, install
+from tests.manifests import write_engine
+from tests.onnx_models import conv_model
+from tests.specs import network_spec
+
+
+class KnownEngine(FakeEngine):
+    """Answers nothing; its n-th run computes for n milliseconds."""
+
+    def __init__(self) -> None:
+        spec = network_spec()
+        super().__init__(spec, lambda batch: np.ones((1, 1, 16, 32), np.float32))
+        self.calls = count(1)
+
+    def timed(
+        self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
+    ) -> Timings:
+        """Return the times of one run."""
+        assert batch.shape == (1, 3, 32, 64)
+        copies = (0.5, 0.25) if transfers else (0.0, 0.0)
+        enqueue = 0.01 if cuda_graph else 0.1
+        compute = float(next(self.calls))
+        return Timings(copies[0], compute, copies[1], enqueue, sum(copies) + compute + 1)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with an engine and a model; opening the engine gives known times."""
+    write_engine(tmp_path)
+    onnx.save(conv_model(network_spec()), tmp_path / "good.onnx")
+    monkeypatch.setattr("msfnet.latency.open_timed", lambda path, cuda_graph: KnownEngine())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def row(printed: str, name: str) -> list[float]:
+    """Return the numbers of the first row of that name."""
+    line = next(line for line in printed.splitlines() if line.startswith(name))
+    return [float(cell) for cell in line.removeprefix(name).split()]
+
+
+def test_an_engine_is_measured_stage_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs 21 to 30, after a warm-up of 20; settings are said."""
+    assert run(shlex.split("latency model.engine --iterations 10")) == 0
+
+    printed = capsys.readouterr().out
+    compute = np.arange(21, 31)
+    expected = [compute.mean(), *np.percentile(compute, (50, 90, 95, 99))]
+    assert row(printed, "GPU compute") == pytest.approx(expected, abs=5e-4)
+    assert row(printed, "latency") == pytest.approx(np.add(expected, 0.75), abs=5e-4)
+    assert row(printed, "enqueue")[0] == 0.01
+    assert "with CUDA graph, with transfers, 10 runs" in printed
+
+
+def test_settings_reach_the_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without copies and graph; the JSON says so, too."""
+    command = "latency model.engine --no-cuda-graph --no-transfers --iterations 3 --json out.json"
+    assert run(shlex.split(command)) == 0
+
+    printed = capsys.readouterr().out
+    (stored,) = json.loads((folder / "out.json").read_text())
+    assert "without CUDA graph, without transfers, 3 runs" in printed
+    assert row(printed, "enqueue")[0] == 0.1
+    assert "H2D" not in stored["stages"]
+    assert stored["stages"]["latency"]["p50"] == 22.0
+    assert (stored["cuda_graph"], stored["transfers"]) == (False, False)
+
+
+def test_trtexecs_figures_stand_beside_ours(
+    folder: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The flavour's tool is run on the same engine; ratios are ours over theirs."""
+    runs = exported(rng, 9)
+    install(folder, monkeypatch, "rtx", runs)
+    assert run(shlex.split("latency model.engine --trtexec --iterations 9 --json out.json")) == 0
+
+    printed = capsys.readouterr().out
+    ours, theirs = json.loads((folder / "out.json").read_text())
+    expected = np.median([run["computeMs"] for run in runs])
+    assert theirs["stages"]["GPU compute"]["p50"] == pytest.approx(expected)
+    assert ours["stages"]["GPU compute"]["p50"] == 25.0
+    assert f"{25 / expected:.2f}" in printed
+    assert "tensorrt_rtx 1.7.1: with CUDA graph, with transfers, 9 runs, 412.5 runs/s" in printed
+
+
+def test_other_models_are_measured_as_a_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is said that the device's stages exist for engines only."""
+    assert run(shlex.split("latency good.onnx --iterations 5")) == 0
+
+    printed = capsys.readouterr().out
+    mean, p50, *_, p99 = row(printed, "end to end")
+    assert 0 < p50 <= p99
+    assert mean > 0
+    assert "of engines only" in printed
+    assert "ONNX Runtime" in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("latency none.engine", "none.engine"),
+        ("latency good.onnx --trtexec", "is no engine"),
+        ("latency good.onnx --no-transfers", "is no engine"),
+        ("latency good.onnx --json good.onnx/out.json", "good.onnx/out.json"),
+        ("latency good.onnx --provider tpu", "tpu"),
+        ("latency model.engine --trtexec", "tensorrt_rtx is not on the PATH"),
+    ],
+)
+def test_bad_input_is_one_line(
+    command: str, words: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, before anything is timed, and nothing is written."""
+    before = sorted(folder.rglob("*"))
+
+    assert run(shlex.split(command)) == 1
+
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+    assert "fault in msfnet" not in printed.err
+    assert sorted(folder.rglob("*")) == before
