@@ -127,9 +127,7 @@ def foreign_array(array: Any, device: tuple[int, int]) -> tuple[int, tuple[int, 
         )
     place = getattr(array, "__dlpack_device__", lambda: device)()
     if tuple(int(part) for part in place) != device:
-        raise MsfnetError(
-            f"the array lies on device {place[1]}, the engine on {device[1]}; move it"
-        )
+        raise MsfnetError(f"the array lies on device {place[1]}, not {device[1]}; move it there")
     shape, dtype = tuple(described["shape"]), np.dtype(described["typestr"])
     strides = described.get("strides")
     if strides is not None and tuple(strides) != _strides(shape, dtype.itemsize):
@@ -196,15 +194,13 @@ def _capsule(
     return create(ctypes.addressof(tensor), b"dltensor", _never_taken)
 
 
-@_DELETER
-def _forget(tensor: Any) -> None:
+def _let_go(tensor: Any) -> None:
     """Let a tensor go: its taker is done with it."""
     _, release = _lent.pop(ctypes.addressof(tensor.contents))
     release()
 
 
-@_CAPSULE_DELETER
-def _never_taken(capsule: int) -> None:
+def _drop_untaken(capsule: int) -> None:
     """Let the tensor of a capsule go that nobody took; a taken one has another name."""
     valid = ctypes.pythonapi.PyCapsule_IsValid
     valid.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
@@ -215,3 +211,7 @@ def _never_taken(capsule: int) -> None:
     pointer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     _, release = _lent.pop(pointer(capsule, b"dltensor"))
     release()
+
+
+_forget = _DELETER(_let_go)
+_never_taken = _CAPSULE_DELETER(_drop_untaken)

@@ -102,21 +102,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
-def check_fixed(artifact: EngineArtifact) -> None:
-    """Check that every dimension is a number: memory is reserved once.
-
-    Raises:
-        MsfnetError: one is not; with the way out.
-    """
-    for tensor in (*artifact.spec.inputs, *artifact.spec.outputs):
-        if not all(isinstance(dimension, int) for dimension in tensor.shape):
-            raise MsfnetError(
-                f"{artifact.path} was built from a dynamic graph ({tensor.name} is "
-                f"{'x'.join(map(str, tensor.shape))}), which msfnet runs as ONNX only; run the "
-                ".onnx file, or export without --dynamic and build again"
-            )
-
-
 def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
     """Check that the engine runs on the GPU at hand (``sm86``).
 

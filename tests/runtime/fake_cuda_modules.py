@@ -204,7 +204,7 @@ class FakePyCuda(ModuleType):
                 call(device.free, self.handle)
                 self.handle = 0
 
-        class Pinned(np.ndarray):  # type: ignore[type-arg]
+        class Pinned(np.ndarray):
             """Page-locked memory, given back with its last view."""
 
             def __del__(self) -> None:

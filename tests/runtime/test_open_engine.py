@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
 from msfnet_runtime import MsfnetError, open_engine
-from tests.manifests import write_engine
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
 
@@ -20,18 +18,6 @@ def test_an_engine_without_its_manifest_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(MsfnetError, match=r"no manifest bare\.engine\.json"):
         open_engine(tmp_path / "bare.engine")
-
-
-def test_an_engine_of_a_dynamic_graph_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    """Before any library or GPU is asked for."""
-    engine_artifact = write_engine(tmp_path)
-    spec = engine_artifact.spec
-    shape = ("batch", 3, "height", "width")
-    open_spec = replace(spec, inputs=(replace(spec.inputs[0], shape=shape),))
-    replace(engine_artifact, spec=open_spec).write()
-
-    with pytest.raises(MsfnetError, match=r"image is batchx3xheightxwidth.*without --dynamic"):
-        open_engine(engine_artifact.path)
 
 
 def test_an_unknown_kind_of_file_is_told_what_is_known(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""One TensorRT execution context: its shapes, its tensors' addresses, its place on a stream."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from msfnet_runtime.cuda import Device
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.spec import ModelSpec, TensorSpec
+
+Shape = tuple[int, ...]
+
+_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+"""NumPy's names of TensorRT's types."""
+
+
+class Range(NamedTuple):
+    """The shapes of one optimisation profile, and its number."""
+
+    profile: int
+    smallest: Shape
+    largest: Shape
+
+    def holds(self, shape: Shape) -> bool:
+        """Tell whether a shape lies within."""
+        return all(
+            low <= size <= high
+            for low, size, high in zip(self.smallest, shape, self.largest, strict=True)
+        )
+
+
+def words(shape: tuple[int | str, ...]) -> str:
+    """Write a shape as 1x3x32x64."""
+    return "x".join(map(str, shape))
+
+
+def check_tensors(engine: Any, spec: ModelSpec) -> None:
+    """Compare what the engine itself says of its tensors with its manifest.
+
+    Args:
+        engine: TensorRT's ICudaEngine.
+        spec: the manifest's.
+
+    Raises:
+        MsfnetError: names, directions, types or shapes differ.
+    """
+    names = {engine.get_tensor_name(number) for number in range(engine.num_io_tensors)}
+    wanted = {tensor.name for tensor in (*spec.inputs, *spec.outputs)}
+    if names != wanted:
+        raise MsfnetError(
+            f"the engine's tensors are {', '.join(sorted(names))}, its manifest says "
+            f"{', '.join(sorted(wanted))}; build it again"
+        )
+    for tensor in spec.inputs:
+        _check_tensor(engine, tensor, "INPUT")
+    for tensor in spec.outputs:
+        _check_tensor(engine, tensor, "OUTPUT")
+
+
+def _check_tensor(engine: Any, tensor: TensorSpec, mode: str) -> None:
+    shape = tuple(int(size) for size in engine.get_tensor_shape(tensor.name))
+    asked = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
+    kind = engine.get_tensor_dtype(tensor.name).name
+    dtype = _TYPES.get(kind, kind)
+    built = (engine.get_tensor_mode(tensor.name).name, dtype, shape)
+    if built != (mode, tensor.dtype, asked):
+        raise MsfnetError(
+            f"the engine's {tensor.name!r} is an {built[0].lower()} {words(shape)} {dtype}, its "
+            f"manifest says {mode.lower()} {words(asked)} {tensor.dtype}; build it again"
+        )
+
+
+def profile_ranges(engine: Any, name: str) -> tuple[Range, ...]:
+    """Return the shapes that each profile of the engine takes for an input."""
+    ranges = []
+    for index in range(engine.num_optimization_profiles):
+        low, _, high = engine.get_tensor_profile_shape(name, index)
+        ranges.append(Range(index, tuple(map(int, low)), tuple(map(int, high))))
+    return tuple(ranges)
+
+
+class Context:
+    """An execution context for one input and one output, on one GPU.
+
+    Args:
+        device: where it runs.
+        engine: TensorRT's ICudaEngine.
+        spec: the engine's tensors.
+
+    Raises:
+        MsfnetError: TensorRT has no room for another context.
+    """
+
+    def __init__(self, device: Device, engine: Any, spec: ModelSpec) -> None:
+        self._device = device
+        self.input, self.output = spec.inputs[0], spec.outputs[0]
+        self._ranges = profile_ranges(engine, self.input.name)
+        self._profile = 0
+        with device.active():
+            self._context = engine.create_execution_context()
+        if self._context is None:
+            raise MsfnetError(
+                "TensorRT could create no execution context; free GPU memory, or use fewer"
+            )
+
+    def set_shape(self, shape: Shape, stream: int) -> Shape:
+        """Choose the input's shape, and the profile that holds it; return the output's.
+
+        Raises:
+            MsfnetError: no profile holds it.
+        """
+        fitting = [r.profile for r in self._ranges if r.holds(shape)]
+        if not fitting:
+            ranges = ", ".join(f"{words(r.smallest)} to {words(r.largest)}" for r in self._ranges)
+            raise MsfnetError(
+                f"{words(shape)} is outside the engine's profiles ({ranges}); give a batch "
+                "within, or build the engine with another --profile"
+            )
+        with self._device.active():
+            if self._profile not in fitting:
+                self._context.set_optimization_profile_async(fitting[0], stream)
+                self._device.synchronize(stream)
+                self._profile = fitting[0]
+            accepted = self._context.set_input_shape(self.input.name, shape)
+            output = tuple(int(size) for size in self._context.get_tensor_shape(self.output.name))
+        if not accepted or min(output) < 1:
+            raise MsfnetError(f"TensorRT refused the shape {words(shape)}; build the engine again")
+        return output
+
+    def bind(self, source: int, target: int) -> None:
+        """Set where the input is read and the output written."""
+        for tensor, address in ((self.input, source), (self.output, target)):
+            if not self._context.set_tensor_address(tensor.name, address):
+                raise MsfnetError(f"TensorRT refused memory for {tensor.name!r}; build it again")
+
+    def enqueue(self, stream: int) -> None:
+        """Put one run on the stream.
+
+        Raises:
+            MsfnetError: TensorRT refused it.
+        """
+        with self._device.active():
+            accepted = self._context.execute_async_v3(stream)
+        if not accepted:
+            raise MsfnetError("TensorRT refused to run the batch; run `msfnet doctor`")
+
+    def capturable(self, stream: int) -> bool:
+        """Tell whether TensorRT for RTX, the flavour that says so, can be captured as it stands."""
+        asked = getattr(self._context, "is_stream_capturable", None)
+        return asked is None or bool(asked(stream))
+
+    def close(self) -> None:
+        """Let TensorRT free what the context holds."""
+        with self._device.active():
+            self._context = None

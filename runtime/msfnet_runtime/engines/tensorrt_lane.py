@@ -1,0 +1,230 @@
+"""A batch's way through the GPU: in, through one execution context, and out, in steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.cuda import Device
+from msfnet_runtime.engines.tensorrt_context import Context, Shape
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.timings import Timings
+
+_GRAPH_TOLERANCE = 1e-3
+"""Largest difference of a graph's answer from the plain run's, of the answer's largest value."""
+
+
+class Streams(NamedTuple):
+    """Copies and compute run beside each other; events join them."""
+
+    copy_in: int
+    compute: int
+    copy_out: int
+
+
+class _Memory:
+    """Host and device memory of one tensor, which grows and never shrinks."""
+
+    def __init__(self, device: Device, dtype: str) -> None:
+        self._device, self._dtype = device, np.dtype(dtype)
+        self._pinned: NDArray[Any] | None = None
+        self.address = 0
+        self.host: NDArray[Any] = np.empty(0, self._dtype)
+
+    def fit(self, shape: Shape) -> None:
+        """Make room for a shape; the old contents are lost."""
+        size = int(np.prod(shape)) * self._dtype.itemsize
+        if self._pinned is None or self._pinned.nbytes < size:
+            self.free()
+            self.address = self._device.allocate(size)
+            self._pinned = self._device.pinned((size,), "uint8")
+        self.host = self._pinned[:size].view(self._dtype).reshape(shape)
+
+    def free(self) -> None:
+        """Give both back."""
+        self.host = np.empty(0, self._dtype)
+        if self._pinned is not None:
+            self._device.free(self._pinned)
+            self._pinned = None
+        if self.address:
+            self._device.free(self.address)
+            self.address = 0
+
+
+class _Stage(NamedTuple):
+    """The events around one stage."""
+
+    start: int
+    end: int
+
+
+class Lane:
+    """One execution context with memory of its own, for one batch at a time.
+
+    After :meth:`submit` come other lanes' turns, then :meth:`result`.
+    """
+
+    def __init__(self, device: Device, context: Context, streams: Streams) -> None:
+        self._device, self._context, self._streams = device, context, streams
+        self._input = _Memory(device, context.input.dtype)
+        self._output = _Memory(device, context.output.dtype)
+        self._in, self._compute, self._out = (
+            _Stage(device.event(), device.event()) for _ in streams
+        )
+        self._shape: Shape = ()
+        self._graph = 0
+        self._started = self._enqueue_ms = 0.0
+
+    def prepare(self, shape: Shape) -> None:
+        """Make context and memory fit a shape; another shape ends the graph of the last.
+
+        Raises:
+            MsfnetError: no profile of the engine holds the shape, or memory is short.
+        """
+        if shape == self._shape:
+            return
+        self._shape = ()
+        self.without_graph()
+        output = self._context.set_shape(shape, self._streams.compute)
+        self._input.fit(shape)
+        self._output.fit(output)
+        self._context.bind(self._input.address, self._output.address)
+        self._shape = shape
+
+    def submit(self, batch: NDArray[Any], *, transfers: bool = True) -> None:
+        """Start a batch of the prepared shape; through the graph where one was captured.
+
+        Args:
+            batch: copied at once.
+            transfers: False computes on what :meth:`upload` left on the device, and leaves the
+                answer there.
+        """
+        self._input.host[...] = batch
+        self._started = time.perf_counter()
+        if transfers:
+            self._copy(self._in, self._streams.copy_in)
+            self._device.wait(self._streams.compute, self._in.end)
+        self._device.record(self._compute.start, self._streams.compute)
+        before = time.perf_counter()
+        self._run()
+        self._enqueue_ms = 1e3 * (time.perf_counter() - before)
+        self._device.record(self._compute.end, self._streams.compute)
+        if transfers:
+            self._device.wait(self._streams.copy_out, self._compute.end)
+            self._copy(self._out, self._streams.copy_out)
+
+    def result(self) -> NDArray[np.float32]:
+        """Wait for the submitted batch and return its answer."""
+        self._device.synchronize_event(self._out.end)
+        return self._output.host.copy()
+
+    def timings(self, *, transfers: bool = True) -> Timings:
+        """Wait for the submitted batch and say what it cost."""
+        self._device.synchronize_event(self._out.end if transfers else self._compute.end)
+        total = 1e3 * (time.perf_counter() - self._started)
+        stages = (self._in, self._compute, self._out)
+        h2d, compute, d2h = (
+            self._device.elapsed_ms(*stage) if transfers or stage is self._compute else 0.0
+            for stage in stages
+        )
+        return Timings(h2d, compute, d2h, self._enqueue_ms, total)
+
+    def upload(self, batch: NDArray[Any]) -> None:
+        """Copy a batch of the prepared shape to the device and wait for it."""
+        self._input.host[...] = batch
+        self._copy(self._in, self._streams.copy_in)
+        self._device.synchronize(self._streams.copy_in)
+
+    def use_graph(self, batch: NDArray[Any]) -> str:
+        """Capture the prepared shape as a CUDA graph, unless it is, and prove it on a batch.
+
+        It is captured on one batch and proven on another, so that an input frozen at the
+        capture shows.
+
+        Returns:
+            Why there is none; the lane then runs without. Empty if there is.
+
+        Raises:
+            MsfnetError: the plain run fails.
+        """
+        if self._graph:
+            return ""
+        self.upload(np.flip(batch))
+        plain = self._answer()
+        self.upload(batch)
+        self._answer()
+        try:
+            self._graph = self._captured()
+            self.upload(np.flip(batch))
+            replayed = self._replayed()
+        except MsfnetError as error:
+            self.without_graph()
+            return str(error)
+        limit = _GRAPH_TOLERANCE * float(np.abs(plain).max(initial=0))
+        if np.allclose(plain, replayed, rtol=0, atol=limit, equal_nan=True):
+            return ""
+        self.without_graph()
+        return "the graph's answer differs from the plain run's"
+
+    def without_graph(self) -> None:
+        """Forget the graph."""
+        if self._graph:
+            self._device.free(self._graph)
+            self._graph = 0
+
+    def close(self) -> None:
+        """Give back context, memory, events and graph."""
+        self.without_graph()
+        self._context.close()
+        for memory in (self._input, self._output):
+            memory.free()
+        for stage in (self._in, self._compute, self._out):
+            self._device.free(stage.start)
+            self._device.free(stage.end)
+
+    def _copy(self, stage: _Stage, stream: int) -> None:
+        self._device.record(stage.start, stream)
+        if stage is self._in:
+            self._device.copy_in(self._input.address, self._input.host, stream)
+        else:
+            self._device.copy_out(self._output.host, self._output.address, stream)
+        self._device.record(stage.end, stream)
+
+    def _run(self) -> None:
+        if self._graph:
+            self._device.launch(self._graph, self._streams.compute)
+        else:
+            self._context.enqueue(self._streams.compute)
+
+    def _answer(self) -> NDArray[Any]:
+        """Run what is on the device and wait for the answer."""
+        self._run()
+        self._device.copy_out(self._output.host, self._output.address, self._streams.compute)
+        self._device.synchronize(self._streams.compute)
+        return self._output.host.copy()
+
+    def _replayed(self) -> NDArray[Any]:
+        """Return the graph's answer, written over NaN: an answer left from before is none."""
+        self._output.host.view(np.uint8)[...] = 0xFF
+        self._device.copy_in(self._output.address, self._output.host, self._streams.compute)
+        return self._answer()
+
+    def _captured(self) -> int:
+        """Return the instantiated graph of one run; the capture is ended whatever happens."""
+        stream = self._streams.compute
+        if not self._context.capturable(stream):
+            raise MsfnetError("TensorRT says that it cannot be captured as it stands")
+        self._device.begin_capture(stream)
+        try:
+            self._context.enqueue(stream)
+        finally:
+            graph = self._device.end_capture(stream)
+        try:
+            if not self._device.graph_nodes(graph):
+                raise MsfnetError("the captured graph is empty")
+            return self._device.instantiate(graph)
+        finally:
+            self._device.free(graph)
