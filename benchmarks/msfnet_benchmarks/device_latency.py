@@ -80,10 +80,16 @@ class Latency:
 
     def settings(self) -> str:
         """Say in a line what was measured; figures without it cannot be compared."""
+        if COMPUTE in self.stages:
+            how = (
+                f"{'with' if self.cuda_graph else 'without'} CUDA graph, "
+                f"{'with' if self.transfers else 'without'} transfers"
+            )
+        else:
+            how = "from batch to answer"
         return (
-            f"{self.tool}: {'with' if self.cuda_graph else 'without'} CUDA graph, "
-            f"{'with' if self.transfers else 'without'} transfers, {self.iterations} runs, "
-            f"{self.throughput:.1f} runs/s {'overlapped' if self.overlapped else 'one by one'}"
+            f"{self.tool}: {how}, {self.iterations} runs, {self.throughput:.1f} runs/s "
+            f"{'overlapped' if self.overlapped else 'one by one'}"
         )
 
     def text(self) -> str:

@@ -191,7 +191,7 @@ def measure_with_trtexec(
     """Run the flavour's trtexec on an engine.
 
     Percentiles are computed from its exported times in the way of :class:`Stage`; trtexec's own
-    take the next lower run instead of interpolating.
+    are those of single runs, not interpolated.
 
     Raises:
         MsfnetError: the tool is missing, fails, or answers in an unknown way.

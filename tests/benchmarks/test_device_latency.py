@@ -133,6 +133,7 @@ def test_other_models_are_timed_from_batch_to_answer() -> None:
     )
 
     assert list(latency.stages) == ["end to end"]
+    assert "fake: from batch to answer, 3 runs" in latency.text()
     assert latency.stages["end to end"].p50 == pytest.approx(4.0)
     assert latency.throughput == pytest.approx(250)
 
