@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.engines.tensorrt import TensorRTEngine
 from tests.runtime.fake_cuda import FakeDevice, Work
 
 Shape = tuple[int, ...]
@@ -185,3 +186,24 @@ def _floats(address: int, shape: Shape) -> NDArray[np.float32]:
     size = 4 * int(np.prod(shape))
     memory = memoryview((ctypes.c_byte * size).from_address(address))
     return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+DYNAMIC: dict[str, Any] = {
+    "tensors": (
+        ("image", TensorIOMode.INPUT, DataType.FLOAT, (-1, 3, -1, -1)),
+        ("prediction", TensorIOMode.OUTPUT, DataType.FLOAT, (-1, 1, -1, -1)),
+    ),
+    "profiles": (
+        ((1, 3, 8, 8), (1, 3, 16, 16), (2, 3, 32, 32)),
+        ((1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 96)),
+    ),
+}
+"""Arguments of an engine with two profiles."""
+
+Open = Callable[..., tuple[TensorRTEngine, FakeTensorRT]]
+"""What the fixture ``opened`` gives: changes to engine, library and device."""
+
+
+def batches(rng: np.random.Generator, count: int, *shape: int) -> list[NDArray[np.float32]]:
+    """Return batches that all differ."""
+    return [rng.normal(size=shape or (1, 3, 32, 64)).astype(np.float32) for _ in range(count)]

@@ -1,0 +1,108 @@
+"""Arrays in GPU memory go in and out of an engine without a copy, and live as long as needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.device_array import DeviceArray
+from tests.runtime.fake_cuda import FakeDevice
+from tests.runtime.fake_tensorrt import Open, batches, depth_like
+
+
+class Foreign:
+    """An array of another library: on the fake device, filled on a stream of its own."""
+
+    def __init__(self, device: FakeDevice, values: NDArray[Any]) -> None:
+        self.host = device.pinned(values.shape, values.dtype.name)
+        self.host[...] = values
+        self.address, self.stream = device.allocate(values.nbytes), device.stream()
+        device.copy_in(self.address, self.host, self.stream)
+        self.__cuda_array_interface__ = {
+            "shape": values.shape,
+            "typestr": values.dtype.str,
+            "data": (self.address, True),
+            "strides": None,
+            "stream": self.stream,
+            "version": 3,
+        }
+
+
+def test_device_arrays_go_in_and_come_out_without_a_copy(
+    opened: Open, rng: np.random.Generator
+) -> None:
+    """The producer's stream is waited for; NumPy and PyTorch read the answer where it lies."""
+    engine, library = opened()
+    batch, other = batches(rng, 2)
+    with engine.infer_device(Foreign(library.device, batch)) as answer:
+        viewed, tensor = np.from_dlpack(answer), torch.utils.dlpack.from_dlpack(answer)
+        assert viewed.ctypes.data == tensor.data_ptr() == answer.address
+        described = answer.__cuda_array_interface__
+    engine.infer_device(Foreign(library.device, other)).close()
+
+    np.testing.assert_array_equal(viewed, depth_like(batch))
+    np.testing.assert_array_equal(tensor.numpy(), depth_like(batch))
+    assert described["version"] == 3
+    assert (described["shape"], described["typestr"]) == ((1, 1, 16, 32), "<f4")
+    with pytest.raises(MsfnetError, match="closed"):
+        _ = answer.address
+
+
+def test_an_answer_on_the_callers_stream_comes_when_that_is_done(
+    opened: Open, rng: np.random.Generator
+) -> None:
+    """Until then it names its stream and is not handed over as finished; it can be fed again."""
+    engine, library = opened()
+    (batch,) = batches(rng, 1)
+    device = library.device
+    stream, runs = device.stream(), library.runs
+    answer = engine.infer_device(Foreign(device, batch), stream)
+    assert library.runs == runs
+    assert answer.__cuda_array_interface__["stream"] == stream
+    with pytest.raises(MsfnetError, match="still being filled"):
+        np.from_dlpack(answer)
+
+    host = device.pinned((1, 1, 16, 32), "float32")
+    device.copy_out(host, answer.address, stream)
+    device.synchronize(stream)
+
+    np.testing.assert_array_equal(host, depth_like(batch))
+    answer.close()
+
+
+def test_answers_outlive_the_engine(opened: Open, rng: np.random.Generator) -> None:
+    """The device is given back with the last of them."""
+    engine, library = opened()
+    (batch,) = batches(rng, 1)
+    viewed = np.from_dlpack(engine.infer_device(Foreign(library.device, batch)))
+
+    engine.close()
+
+    np.testing.assert_array_equal(viewed, depth_like(batch))
+    assert library.device.live
+    del viewed
+    assert not library.device.live
+
+
+def test_what_is_no_fitting_device_array_is_refused(opened: Open, rng: np.random.Generator) -> None:
+    """NumPy arrays, other shapes, strides, other devices."""
+    engine, library = opened()
+    (batch,) = batches(rng, 1)
+    narrow, strided = Foreign(library.device, batch[..., 1:]), Foreign(library.device, batch)
+    with pytest.raises(MsfnetError, match="ndarray is no array in GPU memory"):
+        engine.infer_device(batch)
+    with pytest.raises(MsfnetError, match="not 1x3x32x63"):
+        engine.infer_device(narrow)
+    strided.__cuda_array_interface__["strides"] = (24576, 8192, 4, 128)
+    with pytest.raises(MsfnetError, match="not contiguous"):
+        engine.infer_device(strided)
+    elsewhere = DeviceArray(1, (1, 3, 32, 64), "float32", device=(2, 5), release=lambda: None)
+    with pytest.raises(MsfnetError, match="lies on device 5, not 0"):
+        engine.infer_device(elsewhere)
+    for foreign in (narrow, strided):
+        library.device.synchronize(foreign.stream)

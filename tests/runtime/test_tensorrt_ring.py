@@ -1,0 +1,97 @@
+"""Batches in flight on a GPU made of NumPy: order, overlap, backpressure, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_runtime import MsfnetError
+from tests.runtime.fake_tensorrt import DYNAMIC, Open, batches, depth_like
+
+
+@pytest.mark.parametrize("seed", [None, *range(12)])
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_a_stream_of_batches_keeps_order_however_the_gpu_schedules(
+    opened: Open, rng: np.random.Generator, seed: int | None, in_flight: int, cuda_graphs: bool
+) -> None:
+    """Streams that lag or run ahead at random find every missing wait; the caller reuses memory."""
+    engine, _ = opened(seed=seed, cuda_graphs=cuda_graphs)
+    given = batches(rng, 7)
+    reused = np.empty_like(given[0])
+
+    def refill() -> Iterator[NDArray[np.float32]]:
+        for batch in given:
+            reused[...] = batch
+            yield reused
+
+    answers = list(engine.infer_stream(refill(), in_flight=in_flight))
+
+    assert len(answers) == len(given)
+    for answer, batch in zip(answers, given, strict=True):
+        np.testing.assert_array_equal(answer, depth_like(batch))
+
+
+def test_copies_hide_behind_compute(opened: Open, rng: np.random.Generator) -> None:
+    """Simulated: copying in takes 2.5 ms, compute 3; overlapped only the slower counts."""
+    spent = {}
+    for in_flight in (1, 2):
+        engine, library = opened(cuda_graphs=False)
+        for _ in engine.infer_stream(batches(rng, 20), in_flight=in_flight):
+            pass
+        spent[in_flight] = library.device.now
+
+    assert spent[1] == pytest.approx(20 * (2.4576 + 3 + 0.2048))
+    assert spent[2] < 20 * 3 * 1.1
+
+
+def test_no_batch_is_asked_for_before_there_is_room(opened: Open, rng: np.random.Generator) -> None:
+    """Backpressure: a reader is never further ahead than the ring is long."""
+    engine, _ = opened()
+    asked = []
+    given = batches(rng, 6)
+
+    def source() -> Iterator[NDArray[np.float32]]:
+        for number, batch in enumerate(given):
+            asked.append(number)
+            yield batch
+
+    for taken, _ in enumerate(engine.infer_stream(source(), in_flight=2)):
+        assert len(asked) <= taken + 3
+
+
+def test_a_ring_says_what_it_cannot_do(opened: Open, rng: np.random.Generator) -> None:
+    """Full, empty, taken twice, closed; and an abandoned one leaves the engine as it was."""
+    engine, _ = opened()
+    batch, other = batches(rng, 2)
+    with engine.ring(1) as ring:
+        with pytest.raises(MsfnetError, match="in use"):
+            engine.ring()
+        with pytest.raises(MsfnetError, match="no batch is in flight"):
+            ring.result()
+        with pytest.raises(MsfnetError, match="not 1x3x32x65"):
+            ring.submit(np.ones((1, 3, 32, 65), np.float32))
+        ring.submit(batch)
+        assert (ring.full, ring.waiting) == (True, 1)
+        with pytest.raises(MsfnetError, match="full"):
+            ring.submit(batch)
+    with pytest.raises(MsfnetError, match="ring is closed"):
+        ring.submit(batch)
+    abandoned = engine.infer_stream([batch, other, batch])
+    next(abandoned)
+    abandoned.close()
+
+    np.testing.assert_array_equal(engine.infer(other), depth_like(other))
+    assert len(list(engine.infer_stream([batch]))) == 1
+
+
+def test_a_stream_may_change_its_shape(opened: Open, rng: np.random.Generator) -> None:
+    """Lanes are refitted while others are in flight."""
+    engine, _ = opened(seed=3, **DYNAMIC)
+    given = [b for n in (8, 16, 32, 12) for b in batches(rng, 3, 1, 3, n, n)]
+
+    for answer, batch in zip(engine.infer_stream(given), given, strict=True):
+        np.testing.assert_array_equal(answer, depth_like(batch))
