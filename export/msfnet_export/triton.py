@@ -21,7 +21,7 @@ from msfnet_export.triton_config import (
     has_open_batch,
     warmup_file,
 )
-from msfnet_export.triton_readme import model_section, repository_readme
+from msfnet_export.triton_readme import TITLE, model_section, repository_readme
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import EXTERNAL_DATA
 from msfnet_runtime.engines import ENGINE_SUFFIXES
@@ -79,7 +79,8 @@ def write_triton_model(
 
     Raises:
         MsfnetError: a model the server cannot load, options it cannot follow, a model of that
-            name without ``force``, or a folder that cannot be written.
+            name without ``force``, something else in its place, or a folder that cannot be
+            written.
     """
     options = options or TritonOptions()
     file = existing_file(model, "model")
@@ -89,8 +90,7 @@ def write_triton_model(
     check_batch(served, options)
     text = config_text(served, options)
     target = Path(repository) / served.name
-    if target.exists() and not force:
-        raise MsfnetError(f"{target} exists already; pass --force to replace it, or --name another")
+    _check_target(target, force)
     staged = target.with_name(f".{served.name}.new")
     shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
     with disk_full(target), atomic_directory(staged) as folder:
@@ -168,6 +168,17 @@ def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
         warmup_shape=usual_shape(spec, profiles),
         profiles=len(profiles),
     )
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Keep what is no model, a model without ``force``, and a README of somebody else's."""
+    if target.exists() and not (target / "config.pbtxt").is_file():
+        raise MsfnetError(f"{target} is there and is no model; --name another")
+    if target.exists() and not force:
+        raise MsfnetError(f"{target} exists already; pass --force to replace it, or --name another")
+    readme = target.with_name(README)
+    if readme.exists() and not readme.read_bytes().startswith(TITLE.encode()):
+        raise MsfnetError(f"{readme} was not written by msfnet; give the models their own folder")
 
 
 def _swap(staged: Path, target: Path) -> None:

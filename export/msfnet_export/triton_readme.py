@@ -11,9 +11,11 @@ from msfnet_runtime.preprocess import frame_size
 _RELEASE = "26.10"
 """The release of the server that is named where a model asks for no other."""
 
-_HEADER = """\
-# Model repository for Triton Inference Server
+TITLE = "# Model repository for Triton Inference Server\n"
+"""By this line msfnet knows its own."""
 
+_HEADER = """\
+{title}
 Written by `msfnet triton`, which writes this file again whenever a model is added.
 
 ## Start the server
@@ -114,7 +116,7 @@ def repository_readme(sections: Sequence[str], *, gpu: bool) -> str:
         sections: of its models, as :func:`model_section` writes them.
         gpu: one of them runs on a GPU.
     """
-    header = _HEADER.format(release=_RELEASE, gpus=" --gpus all" if gpu else "")
+    header = _HEADER.format(title=TITLE, release=_RELEASE, gpus=" --gpus all" if gpu else "")
     return "\n".join([header, *sections])
 
 

@@ -247,6 +247,24 @@ def test_other_models_stay_when_one_is_added_or_replaced(exports: Exports, tmp_p
     assert headings == ["Start the server", "one", "two"]
 
 
+def test_what_is_no_model_is_never_replaced(exports: Exports, tmp_path: Path) -> None:
+    """A folder of something else, a file, a project's README; not even by force."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/code.py").write_text("precious")
+    (tmp_path / "notes").write_text("precious")
+    for name in ("src", "notes"):
+        with pytest.raises(MsfnetError, match="is no model"):
+            write_triton_model(
+                exports.plain.artifact.path, tmp_path, options=TritonOptions(name), force=True
+            )
+    (tmp_path / "README.md").write_text("# My project\n")
+    with pytest.raises(MsfnetError, match="own folder"):
+        write_triton_model(exports.plain.artifact.path, tmp_path, force=True)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "notes", "src"]
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
 def test_a_failed_write_leaves_the_old_model(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
