@@ -14,11 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet.__main__ import run
+from msfnet.latency import open_timed
+from msfnet_runtime.engines import tensorrt
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.timings import Timings
 from tests.benchmarks.test_trtexec import exported, install
 from tests.manifests import write_engine
 from tests.onnx_models import conv_model
+from tests.runtime.fake_cuda import FakeDevice
+from tests.runtime.fake_tensorrt import FakeTensorRT
 from tests.specs import network_spec
 
 
@@ -102,6 +106,25 @@ def test_trtexecs_figures_stand_beside_ours(
     assert ours["stages"]["GPU compute"]["p50"] == 25.0
     assert f"{25 / expected:.2f}" in printed
     assert "tensorrt_rtx 1.7.1: with CUDA graph, with transfers, 9 runs, 412.5 runs/s" in printed
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_the_engine_itself_is_timed(
+    cuda_graph: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU of NumPy, which computes for 3 ms and gives back all it lent."""
+    library = FakeTensorRT(FakeDevice())
+    monkeypatch.setattr("msfnet.latency.open_timed", open_timed)
+    monkeypatch.setattr(tensorrt, "load_tensorrt", lambda _: library)
+    monkeypatch.setattr(tensorrt, "open_device", lambda: library.device)
+    flag = "--cuda-graph" if cuda_graph else "--no-cuda-graph"
+    assert run(["latency", "model.engine", "--iterations", "4", flag]) == 0
+
+    printed = capsys.readouterr().out
+    assert row(printed, "GPU compute") == [3.0] * 5
+    assert row(printed, "H2D")[0] > row(printed, "D2H")[0] > 0
+    assert f"{'with' if cuda_graph else 'without'} CUDA graph, with transfers" in printed
+    assert library.device.live == {}
 
 
 def test_other_models_are_measured_as_a_whole(capsys: pytest.CaptureFixture[str]) -> None:
