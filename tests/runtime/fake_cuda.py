@@ -67,8 +67,9 @@ class FakeDevice:
         self.graph_obstacle = graphs
         self.architecture, self.dlpack = "sm86", (1, 0)  # the memory is really the CPU's
         self.live: dict[int, Any] = {}
+        self._freed: list[NDArray[Any]] = []
         self.now = 0.0
-        self.total, self.peak = 1 << 30, 0
+        self.total = 1 << 30
         self.log: list[str] = []
         self._next = 0x1000
         self._closed = False
@@ -207,8 +208,7 @@ class FakeDevice:
         self._must(not any(handle in work.touches for work in waiting), "freed while in use")
         thing = self.live.pop(handle)
         self._must(not getattr(thing, "queue", None), "a stream was destroyed with work on it")
-        if isinstance(thing, np.ndarray):
-            thing[:] = 0xCC
+        self._bury(thing)
 
     def close(self) -> None:
         """Give back all; no capture may be open and no work may be waiting."""
@@ -218,6 +218,8 @@ class FakeDevice:
         for stream in self._of(FakeStream):
             self._must(stream.capture is None, "a capture was left open")
             self._must(not stream.queue, "closed with work that nobody waited for")
+        for thing in self.live.values():
+            self._bury(thing)
         self.live.clear()
 
     def reserved(self, address: int, size: int = 1) -> None:
@@ -246,6 +248,12 @@ class FakeDevice:
         work.run()
         stream.done += 1
 
+    def _bury(self, thing: Any) -> None:
+        """Fill freed memory with 0xCC and keep NumPy from using it again."""
+        if isinstance(thing, np.ndarray):
+            thing[:] = 0xCC
+            self._freed.append(thing)
+
     def _keep(self, thing: Any) -> int:
         self._must(not self._closed, "the device is closed")
         self._next += 16
@@ -255,7 +263,6 @@ class FakeDevice:
     def _keep_array(self, array: NDArray[np.uint8]) -> int:
         self._must(self.memory()[0] >= array.nbytes, "out of memory")
         self.live[array.ctypes.data] = array
-        self.peak = max(self.peak, self.total - self.memory()[0])
         return int(array.ctypes.data)
 
     def _of(self, kind: type) -> Iterable[Any]:
