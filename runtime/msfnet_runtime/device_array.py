@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,15 +106,25 @@ class DeviceArray(Closing):
             self._release()
 
 
-def foreign_array(array: Any, device: tuple[int, int]) -> tuple[int, tuple[int, ...], str, Any]:
+class ForeignArray(NamedTuple):
+    """Where another library's device array lies."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str
+    """NumPy's name of the type."""
+    stream: int | None
+    """The stream whose work fills it; None if it is filled, or :attr:`unmarked`."""
+    unmarked: bool
+    """Whether it does not say which stream fills it, as arrays of older protocols do not."""
+
+
+def foreign_array(array: Any, device: tuple[int, int]) -> ForeignArray:
     """Read where another library's device array lies.
 
     Args:
         array: anything with ``__cuda_array_interface__``; the caller keeps it alive.
         device: DLPack's kind and number of the device it must lie on, checked where it tells.
-
-    Returns:
-        Address, shape, NumPy's name of the type, and the stream to wait for or None.
 
     Raises:
         MsfnetError: no device array, of another device, or not contiguous.
@@ -132,7 +142,24 @@ def foreign_array(array: Any, device: tuple[int, int]) -> tuple[int, tuple[int, 
     strides = described.get("strides")
     if strides is not None and tuple(strides) != _strides(shape, dtype.itemsize):
         raise MsfnetError("the device array is not contiguous; make it so first")
-    return int(described["data"][0]), shape, dtype.name, described.get("stream")
+    unmarked = "stream" not in described and described.get("version", 0) < 3
+    address, stream = int(described["data"][0]), described.get("stream")
+    return ForeignArray(address, shape, dtype.name, stream, unmarked)
+
+
+def join_unmarked(array: Any, stream: int) -> None:
+    """Let a stream wait for an array that does not say which stream fills it: DLPack does.
+
+    Raises:
+        MsfnetError: its library has no DLPack, or refuses.
+    """
+    try:
+        array.__dlpack__(stream=stream)  # the wait is all that is wanted: nobody takes the capsule
+    except (AttributeError, BufferError, RuntimeError) as error:
+        raise MsfnetError(
+            f"{type(array).__name__} cannot be waited for ({error}); give an array with version 3 "
+            "of __cuda_array_interface__, or with DLPack"
+        ) from None
 
 
 def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

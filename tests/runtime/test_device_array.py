@@ -53,6 +53,39 @@ def test_device_arrays_go_in_and_come_out_without_a_copy(
         _ = answer.address
 
 
+class Older(Foreign):
+    """As PyTorch's: version 2 says nothing of streams, DLPack lets the taker's stream wait."""
+
+    def __init__(self, device: FakeDevice, values: NDArray[Any]) -> None:
+        super().__init__(device, values)
+        del self.__cuda_array_interface__["stream"]
+        self.__cuda_array_interface__["version"] = 2
+        self.device, self.event = device, device.event()
+
+    def __dlpack__(self, stream: int) -> None:
+        """Order the streams."""
+        self.device.record(self.event, self.stream)
+        self.device.wait(stream, self.event)
+
+
+def test_an_array_that_names_no_stream_is_waited_for_through_dlpack(
+    opened: Open, rng: np.random.Generator
+) -> None:
+    """Without DLPack nothing could be waited for, which is an error and no guess."""
+    engine, library = opened()
+    (batch,) = batches(rng, 1)
+
+    with engine.infer_device(Older(library.device, batch)) as answer:
+        np.testing.assert_array_equal(np.from_dlpack(answer), depth_like(batch))
+
+    mute = Foreign(library.device, batch)
+    library.device.synchronize(mute.stream)
+    del mute.__cuda_array_interface__["stream"]
+    mute.__cuda_array_interface__["version"] = 2
+    with pytest.raises(MsfnetError, match="Foreign cannot be waited for"):
+        engine.infer_device(mute)
+
+
 def test_an_answer_on_the_callers_stream_comes_when_that_is_done(
     opened: Open, rng: np.random.Generator
 ) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.artifacts import EngineArtifact, Flavour
 from msfnet_runtime.cuda import open_device
-from msfnet_runtime.device_array import DeviceArray, foreign_array
+from msfnet_runtime.device_array import DeviceArray, foreign_array, join_unmarked
 from msfnet_runtime.engine import EngineBase, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
 from msfnet_runtime.engines.tensorrt_lane import Lane, Streams
@@ -128,17 +128,19 @@ class TensorRTEngine(EngineBase):
         """
         self._must_be_open()
         device = self._device
-        address, shape, dtype, producer = foreign_array(array, device.dlpack)
-        check_batch(np.broadcast_to(np.empty((), dtype), shape), self._spec)
+        given = foreign_array(array, device.dlpack)
+        check_batch(np.broadcast_to(np.empty((), given.dtype), given.shape), self._spec)
         context, last = self._contexts_for_arrays()
         on = self._streams.compute if stream is None else stream
         device.wait(on, last)
-        output = context.set_shape(shape, on)
-        if producer is not None and producer != on:
-            device.record(last, producer)
+        output = context.set_shape(given.shape, on)
+        if given.unmarked:
+            join_unmarked(array, on)
+        elif given.stream not in (None, on):
+            device.record(last, given.stream)
             device.wait(on, last)
         result = self._reserve(output, stream)
-        context.bind(address, result.address)
+        context.bind(given.address, result.address)
         context.enqueue(on)
         device.record(last, on)
         if stream is None:
