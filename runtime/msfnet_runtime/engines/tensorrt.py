@@ -62,6 +62,8 @@ class TensorRTEngine(EngineBase):
         trt = load_tensorrt(artifact.flavour)
         preflight(artifact, str(trt.__version__))
         self._device = open_device()
+        self._runtime: Any = None
+        self._engine: Any = None
         self._lanes: list[Lane] = []
         self._ringing = False
         self._device_context: tuple[Context, int] | None = None
@@ -74,6 +76,7 @@ class TensorRTEngine(EngineBase):
             self._streams = Streams(*(self._device.stream() for _ in Streams._fields))
             self._lane(0)
         except BaseException:
+            self._drop_library()
             self._device.close()
             raise
         self._label = f"{artifact.flavour} {artifact.version} {self._device.architecture}"
@@ -250,7 +253,13 @@ class TensorRTEngine(EngineBase):
             if self._device_context:
                 self._device_context[0].close()
         finally:
-            with self._device.active():
-                del self._engine, self._runtime
+            self._drop_library()
             if not self._lent:
                 self._device.close()
+
+    def _drop_library(self) -> None:
+        """Let TensorRT free its own while the device is still open."""
+        self._lanes.clear()
+        self._device_context = None
+        with self._device.active():
+            self._engine = self._runtime = None
