@@ -6,17 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime import DepthEstimator, DepthMap, Frame, MsfnetError
+from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.source import SourceHealth
 from msfnet_runtime.sources import open_source
 from msfnet_runtime.stream_stats import StreamStats
-from tests.runtime.streams import Frames, Kept, estimator
+from tests.runtime.streams import SIZE, Frames, Kept, estimator
 from tests.specs import deploy_spec
 
 
@@ -92,6 +95,40 @@ def test_a_live_source_gives_its_newest_frame() -> None:
     age = report.age
     assert 50 <= age.p50_ms < 500, "queued frames would be over a second old"
     assert age.p50_ms <= age.p90_ms <= age.p99_ms <= report.written_age.p99_ms
+
+
+def test_the_frame_taken_is_the_newest_when_the_model_becomes_free() -> None:
+    """Preparing ahead never means an older frame: what was captured meanwhile is waited for."""
+    source = Frames(120, live=True, seconds=0.005)
+    newest, taken = [0], []
+
+    def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
+        taken.append(int(batch[0, 0, 0, 0]) - 10)
+        time.sleep(0.04)
+        newest.append(source.read - 1)
+        return batch[..., 0][None].astype(np.float32)
+
+    class SlowToPrepare(DepthEstimator):
+        def prepare(self, frame: Frame) -> NDArray[Any]:
+            time.sleep(0.015)
+            return super().prepare(frame)
+
+    run_pipeline(source, SlowToPrepare(FakeEngine(deploy_spec(*SIZE), infer)), [Kept()])
+
+    behind = np.array(newest[:-1]) - taken
+    assert len(taken) > 5
+    assert np.max(behind) <= 1, "one may arrive between the two looks"
+
+
+def test_a_slow_sink_does_not_age_the_depth_of_a_live_source() -> None:
+    """The model waits for room before it takes a frame, not after."""
+    source = Frames(80, live=True, seconds=0.01)
+
+    report = run_pipeline(source, estimator(seconds=0.005), [Kept(seconds=0.05)])
+
+    assert report.age.p50_ms < 40
+    assert report.written_age.p50_ms < 220, "three in flight, each written for 50 ms"
+    assert report.frames + report.dropped == 80
 
 
 def test_a_fast_model_drops_nothing_of_a_live_source() -> None:
