@@ -4,6 +4,7 @@ Needs numpy and OpenCV; an engine library is an extra. Never torch, timm or onnx
 """
 
 from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact
+from msfnet_runtime.device_array import DeviceArray
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.errors import MsfnetError
@@ -15,6 +16,7 @@ __all__ = [
     "CameraIntrinsics",
     "DepthEstimator",
     "DepthMap",
+    "DeviceArray",
     "Engine",
     "EngineArtifact",
     "Frame",

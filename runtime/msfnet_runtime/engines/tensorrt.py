@@ -199,6 +199,9 @@ class TensorRTEngine(EngineBase):
     def _deserialise(self, trt: Any, artifact: EngineArtifact) -> None:
         with self._device.active():
             self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+            if artifact.options.get("version_compatible"):
+                # Such an engine brings the code that runs it; its hash was checked above.
+                self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
         if self._engine is None:
             raise MsfnetError(
