@@ -1,0 +1,90 @@
+"""Frames and depth on a live page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.stream_stats import StreamStats
+from msfnet_runtime.types import DepthMap, Frame
+from msfnet_runtime.web.feed import Feed
+from msfnet_runtime.web.guard import check_token
+from msfnet_runtime.web.message import hello_text
+from msfnet_runtime.web.server import Server, check_libraries, listen, make_app
+
+
+class WebSink(SinkBase):
+    """Shows the newest frame, its depth and the stream's statistics to browsers.
+
+    Writing only leaves the frame; it is encoded when a viewer asks, once for all, so that no
+    viewer slows the stream. Let the pipeline call :meth:`observe`. The server runs while the
+    context is open.
+
+    Args:
+        spec: the model's spec; its depth range sets the colours and the unit.
+        host: the address to listen on; any but a loopback address takes a token.
+        port: a TCP port; 0 takes a free one.
+        token: what viewers must know; at least 16 letters, digits or any of ``. _ ~ -``.
+        max_width: the widest depth that is sent, pixels; wider ones are thinned by a whole step.
+        patience_s: how long a viewer may take to read or to answer before it is dropped.
+
+    Raises:
+        MsfnetError: a library or the token is missing; on entering, where the port cannot be had.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: str | None = None,
+        *,
+        max_width: int = 1280,
+        patience_s: float = 10.0,
+    ) -> None:
+        check_libraries()
+        check_token(host, token)
+        self._spec, self._host, self._port, self._token = spec, host, port, token
+        self._patience_s = patience_s
+        self._feed = Feed(spec, max_width)
+
+    @property
+    def feed(self) -> Feed:
+        """What the viewers are shown, and how many there are."""
+        return self._feed
+
+    @property
+    def address(self) -> str:
+        """The page's address, with the token; on all interfaces, as this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        named = f"[{host}]" if ":" in host else host
+        return f"http://{named}:{self._port}/" + (f"?token={self._token}" if self._token else "")
+
+    def write(self, frame: Frame, depth: DepthMap) -> None:
+        """Leave the newest frame for whoever looks."""
+        self._feed.put(frame, depth)
+
+    def observe(self, stats: StreamStats) -> None:
+        """Take a snapshot; an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`."""
+        self._feed.observe(stats)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        listening = listen(self._host, self._port)
+        self._port = listening.getsockname()[1]
+        app = make_app(
+            self._feed,
+            hello_text(self._spec),
+            self._host,
+            self._port,
+            self._token,
+            self._patience_s,
+        )
+        server = Server(app, listening)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop()
