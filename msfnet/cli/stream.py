@@ -43,7 +43,7 @@ def stream(
     ] = Log.TEXT,
     metrics: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
+        typer.Option(min=1, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
     ] = None,
     provider: Annotated[
         str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
@@ -72,7 +72,7 @@ def stream(
             provider=provider,
             threads=threads,
             metrics=metrics,
-            observers=[print_json] if json else [],
+            observers=[_print_json] if json else [],
             stop=stop,
             progress=report,
         )
@@ -81,6 +81,6 @@ def stream(
         raise typer.Exit(128 + stop.signal)
 
 
-def print_json(stats: StreamStats) -> None:
+def _print_json(stats: StreamStats) -> None:
     """Print a snapshot on standard error."""
     print(stats.to_json(), file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -67,8 +68,8 @@ def run_pipeline(
         sinks: where frame and depth go.
         max_frames: stop after so many; None takes all.
         max_fps: take no more frames than so many per second.
-        observers: called with a snapshot every interval, in a thread of their own, and with a
-            last one at the end.
+        observers: called with a snapshot every interval, in a thread of their own, and at the end
+            with the whole run's.
         interval_s: seconds between snapshots.
         stop: asked many times a second; True ends the stream as if the source had ended.
 
@@ -123,20 +124,19 @@ class _Run:
         self._max_frames, self._period_s = max_frames, period_s
         self._total = min((n for n in (self._source.length, max_frames) if n), default=0)
 
-        def tell() -> None:
-            stats = self._stats(self._meter.interval())
+        def tell(stats: StreamStats) -> None:
             for observer in observers:
                 observer(stats)
 
         def watch() -> None:
             while not self._ended.wait(interval_s):
-                tell()
+                tell(self._stats(self._meter.interval()))
 
         self._run([watch] if observers else [])
         if self._errors:
             raise self._errors[0]
         whole = self._stats(self._meter.whole())
-        tell()
+        tell(replace(whole, recent=self._meter.interval().recent))
         if not whole.frames:
             raise MsfnetError(
                 "stopped before the first frame was written; there is nothing to keep"

@@ -58,7 +58,8 @@ class QueueDepths:
 class StreamStats:
     """A snapshot of a stream. Counts are totals; fps, ages and stages are the interval's.
 
-    The interval is the time since the last snapshot; in what a pipeline returns, the whole run.
+    The interval is the time since the last snapshot; in the last, and in what a pipeline returns,
+    the whole run.
     """
 
     frames: int
@@ -86,7 +87,7 @@ class StreamStats:
     live: bool
     """Whether the source is live."""
     recent: tuple[FrameTimes, ...] = ()
-    """The frames of the interval, oldest first; empty in what a pipeline returns."""
+    """The frames since the last snapshot, oldest first; empty in what a pipeline returns."""
 
     def line(self) -> str:
         """Return a snapshot as one short line, the count of frames left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def test_observers_see_a_running_stream_and_its_end() -> None:
     assert [times.frame for stats in seen for times in stats.recent] == list(range(30))
     assert {(stats.total, stats.live, stats.engine) for stats in seen} == {(30, False, "fake")}
     assert 20 < seen[2].fps < 60, "frames are 20 ms apart"
-    assert all(times.age_ms <= times.written_age_ms for times in seen[-1].recent)
+    assert all(times.age_ms <= times.written_age_ms for stats in seen for times in stats.recent)
+    assert replace(seen[-1], recent=()) == report, "the last is of the whole run"
 
 
 def test_a_slow_observer_slows_nothing() -> None:
