@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ def stream_to(
     provider: str = "cpu",
     threads: int = 0,
     metrics: int | None = None,
+    web: str | None = None,
+    web_token: str | None = None,
+    announce: Callable[[str], object] = print,
     observers: Sequence[Observer] = (),
     stop: Stop | None = None,
     progress: Progress = silent,
@@ -43,6 +46,9 @@ def stream_to(
         provider: ONNX Runtime's provider.
         threads: CPU threads; 0 leaves the choice to the library.
         metrics: port for Prometheus on the loopback address.
+        web: HOST:PORT of a live page; any but a loopback address takes a token.
+        web_token: what the live page's viewers must know.
+        announce: called with the live page's address, once it is served.
         observers: called with a snapshot every second.
         stop: set by Ctrl-C or SIGTERM, which then end the stream as if its source had ended;
             without it they abort.
@@ -57,9 +63,13 @@ def stream_to(
     from msfnet_runtime.sinks import open_sink
     from msfnet_runtime.sinks.window import WindowSink
     from msfnet_runtime.sources import open_source
+    from msfnet_runtime.web import WebSink
+    from msfnet_runtime.web.server import parse_address
 
-    if out is None and not show:
-        raise MsfnetError("nowhere to stream to; pass --out depth.mp4, --out FOLDER or --show")
+    if out is None and not show and web is None:
+        raise MsfnetError(
+            "nowhere to stream to; pass --out depth.mp4, --out FOLDER, --show or --web"
+        )
 
     def tell(stats: StreamStats) -> None:
         progress(stats.frames, stats.total, stats.line())
@@ -72,13 +82,16 @@ def stream_to(
             stack.enter_context(stop.on_signals())
         sinks = [open_sink(out, engine.spec, fps=frames.fps)] if out else []
         windows = [WindowSink(engine.spec)] if show else []
-        opened = [stack.enter_context(sink) for sink in (*sinks, *windows)]
+        pages = [WebSink(engine.spec, *parse_address(web), web_token)] if web else []
+        opened = [stack.enter_context(sink) for sink in (*sinks, *windows, *pages)]
+        for page in pages:
+            announce(page.address)
         return run_pipeline(
             frames,
             DepthEstimator(engine),
             opened,
             max_frames=max_frames,
             max_fps=max_fps,
-            observers=(tell, *served, *observers),
+            observers=(tell, *served, *(page.observe for page in pages), *observers),
             stop=stop or never,
         )

@@ -1,7 +1,7 @@
 // The point cloud: every depth is a vertex, put into space by the graphics processor.
 
 const MOST_POINTS = 400_000;
-const HOME = { yaw: 0.25, pitch: -0.12, zoom: 1, x: 0, y: 0 };
+const HOME = { yaw: 0.2, pitch: 0.2, zoom: 1, x: 0, y: 0 };
 const KEY_TURN = 0.06;
 const KEY_ZOOM = 1.12;
 
@@ -154,7 +154,9 @@ export class Cloud {
     shift[1] += y * target;
     shift[2] += distance;
     const aspect = this.canvas.width / this.canvas.height;
-    const wide = Math.max(header.width / (2 * header.fx), (aspect * header.height) / (2 * header.fy));
+    // Between showing all of the picture's width and all of its height.
+    const [across, down] = [header.width / (2 * header.fx), header.height / (2 * header.fy)];
+    const wide = Math.sqrt(across * down * aspect);
     const near = target / 500;
     const far = target * 500;
     const [a, b] = [(far + near) / (far - near), (-2 * far * near) / (far - near)];
@@ -173,7 +175,7 @@ export class Cloud {
       if (!event.buttons) return;
       const [dx, dy] = [event.movementX / canvas.clientWidth, event.movementY / canvas.clientWidth];
       if (event.shiftKey || event.buttons === 2) this.#move(dx, dy);
-      else this.#turn(dx * 3, -dy * 3);
+      else this.#turn(-dx * 3, dy * 3);
     });
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -191,10 +193,10 @@ export class Cloud {
 
   #key(event) {
     const act = {
-      ArrowLeft: () => this.#turn(-KEY_TURN, 0),
-      ArrowRight: () => this.#turn(KEY_TURN, 0),
-      ArrowUp: () => this.#turn(0, KEY_TURN),
-      ArrowDown: () => this.#turn(0, -KEY_TURN),
+      ArrowLeft: () => this.#turn(KEY_TURN, 0),
+      ArrowRight: () => this.#turn(-KEY_TURN, 0),
+      ArrowUp: () => this.#turn(0, -KEY_TURN),
+      ArrowDown: () => this.#turn(0, KEY_TURN),
       "+": () => this.#zoom(KEY_ZOOM),
       "-": () => this.#zoom(1 / KEY_ZOOM),
       0: () => this.canvas.dispatchEvent(new Event("home")),
