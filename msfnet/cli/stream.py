@@ -45,6 +45,19 @@ def stream(
         int | None,
         typer.Option(min=1, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
     ] = None,
+    web: Annotated[bool, typer.Option("--web", help="Serve a live page for browsers.")] = False,
+    web_address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Of the live page; any but a loopback address takes a token."
+        ),
+    ] = "127.0.0.1:8000",
+    web_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MSFNET_WEB_TOKEN", show_default=False, help="What the page's viewers must know."
+        ),
+    ] = None,
     provider: Annotated[
         str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
     ] = "cpu",
@@ -72,6 +85,9 @@ def stream(
             provider=provider,
             threads=threads,
             metrics=metrics,
+            web=web_address if web else None,
+            web_token=web_token,
+            announce=_announce,
             observers=[_print_json] if json else [],
             stop=stop,
             progress=report,
@@ -84,3 +100,8 @@ def stream(
 def _print_json(stats: StreamStats) -> None:
     """Print a snapshot on standard error."""
     print(stats.to_json(), file=sys.stderr, flush=True)
+
+
+def _announce(address: str) -> None:
+    """Print where the live page is, on standard error."""
+    print(f"live page: {address}", file=sys.stderr, flush=True)
