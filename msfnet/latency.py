@@ -38,7 +38,7 @@ class LatencyRequest:
     trtexec: bool = False
     """Let NVIDIA's tool measure the same engine."""
     provider: str = "cpu"
-    """ONNX Runtime's."""
+    """What runs an ONNX file."""
     json_path: Path | None = None
 
 

@@ -72,7 +72,7 @@ def bench_models(
         protocol: score by it as well.
         frames: how many frames are timed and scored.
         rounds: how often each is timed.
-        provider: ONNX Runtime's provider.
+        provider: as :func:`~msfnet_runtime.open_engine` takes it.
         threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
         page: HTML report to write, with its JSON beside it and each model's depth of one frame.
         progress: called after every timed call and every scored frame.

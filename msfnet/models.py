@@ -17,7 +17,7 @@ def open_model(path: str | os.PathLike[str], *, provider: str = "cpu", threads: 
 
     Args:
         path: checkpoint (run by PyTorch), ``.onnx`` (ONNX Runtime) or ``.engine`` (TensorRT).
-        provider: ONNX Runtime's provider.
+        provider: as :func:`~msfnet_runtime.open_engine` takes it.
         threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
 
     Raises:

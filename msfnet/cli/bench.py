@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.options import ProviderOption
 from msfnet.console import progress, say
 
 
@@ -55,9 +56,7 @@ def evaluate(
         Path | None,
         typer.Option("--sheet", help="Write a PNG of the best, median and worst frame."),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
-    ] = "cpu",
+    provider: ProviderOption = "cpu",
 ) -> None:
     """Score any artefact under a named protocol; the same code for PyTorch, ONNX and engines.
 
@@ -102,9 +101,7 @@ def bench(
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames that are timed and scored.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
-    provider: Annotated[
-        str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
-    ] = "cpu",
+    provider: ProviderOption = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.

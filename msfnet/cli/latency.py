@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.options import ProviderOption
 from msfnet.console import progress, say
 
 
@@ -18,9 +19,7 @@ def latency(
     cuda_graph: Annotated[bool, typer.Option(help="Replay the work as one CUDA graph.")] = True,
     transfers: Annotated[bool, typer.Option(help="Count the copies in and out.")] = True,
     iterations: Annotated[int, typer.Option(min=1, help="Runs that are timed.")] = 200,
-    provider: Annotated[
-        str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
-    ] = "cpu",
+    provider: ProviderOption = "cpu",
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured.")
     ] = None,

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProviderOption = Annotated[
+    str,
+    typer.Option(
+        "--provider",
+        help="What runs ONNX files: cpu, cuda or tensorrt (ONNX Runtime's), or openvino; with "
+        "options as cuda:device_id=1.",
+    ),
+]
 
 
 def refuse_existing(out: Path, force: bool) -> None:

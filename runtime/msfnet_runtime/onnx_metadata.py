@@ -36,6 +36,18 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
     return ModelSpec.from_json(metadata[METADATA_KEY])
 
 
+def read_single_spec(path: str | os.PathLike[str]) -> ModelSpec:
+    """Read the spec of a file that an engine is to run.
+
+    Raises:
+        MsfnetError: as :func:`read_onnx_spec`, or it has several inputs or outputs.
+    """
+    spec = read_onnx_spec(path)
+    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
+        raise MsfnetError("a depth model has one input and one output; export the model again")
+    return spec
+
+
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return ``path`` when it is a file.
 

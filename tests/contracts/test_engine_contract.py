@@ -21,16 +21,14 @@ def fake_engine(folder: Path) -> Engine:
     return FakeEngine(network_spec(), conv_reference)
 
 
-def onnx_engine(folder: Path) -> Engine:
-    """Return ONNX Runtime on the CPU."""
-    onnx.save(conv_model(network_spec()), folder / "model.onnx")
-    return open_engine(folder / "model.onnx")
+def onnx_engine(provider: str) -> Callable[[Path], Engine]:
+    """Return a maker of engines that run an ONNX file by a provider."""
 
+    def make(folder: Path) -> Engine:
+        onnx.save(conv_model(network_spec()), folder / "model.onnx")
+        return open_engine(folder / "model.onnx", provider=provider)
 
-def onnx_cuda_engine(folder: Path) -> Engine:
-    """Return ONNX Runtime on an NVIDIA GPU."""
-    onnx.save(conv_model(network_spec()), folder / "model.onnx")
-    return open_engine(folder / "model.onnx", provider="cuda")
+    return make
 
 
 def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
@@ -58,8 +56,10 @@ def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
 
 MAKERS: dict[str, Callable[[Path], Engine]] = {
     "fake": fake_engine,
-    "onnxruntime-cpu": onnx_engine,
-    "onnxruntime-cuda": onnx_cuda_engine,
+    "onnxruntime-cpu": onnx_engine("cpu"),
+    "onnxruntime-cuda": onnx_engine("cuda"),
+    "onnxruntime-tensorrt": onnx_engine("tensorrt"),
+    "openvino": onnx_engine("openvino"),
     "tensorrt": tensorrt_engine("tensorrt"),
     "tensorrt-rtx": tensorrt_engine("tensorrt-rtx"),
 }
@@ -71,7 +71,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     try:
         made = MAKERS[request.param](tmp_path)
     except MsfnetError as error:
-        if request.param in ("fake", "onnxruntime-cpu"):
+        if request.param in ("fake", "onnxruntime-cpu", "openvino"):
             raise
         pytest.skip(f"{request.param}: {error}")
     with made:

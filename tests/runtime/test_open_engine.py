@@ -32,7 +32,7 @@ def test_an_unknown_or_absent_provider_is_refused(tmp_path: Path) -> None:
     """A typo lists the choices."""
     onnx.save(conv_model(network_spec()), tmp_path / "model.onnx")
 
-    with pytest.raises(MsfnetError, match="choose one of cpu, cuda, tensorrt"):
+    with pytest.raises(MsfnetError, match="choose one of cpu, cuda, tensorrt, openvino"):
         open_engine(tmp_path / "model.onnx", provider="gpu")
 
 

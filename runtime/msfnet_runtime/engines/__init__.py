@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from msfnet_runtime.engine import Engine
+from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.onnx_metadata import existing_file
 
@@ -13,18 +14,25 @@ ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 def open_engine(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0) -> Engine:
-    """Open an ONNX file (ONNX Runtime) or an engine (TensorRT, either flavour).
+    """Open an ONNX file (ONNX Runtime or OpenVINO) or an engine (TensorRT, either flavour).
 
     Args:
         path: ``.onnx``, or ``.engine``, ``.plan`` or ``.trt`` with its manifest.
-        provider: ONNX Runtime's provider: ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: ONNX Runtime's CPU threads; 0 leaves the choice to it.
+        provider: what runs an ONNX file: ``cpu``, ``cuda`` or ``tensorrt`` (ONNX Runtime's), or
+            ``openvino``; with options as ``cuda:device_id=1``
+            (:class:`~msfnet_runtime.engines.providers.Provider`).
+        threads: CPU threads for an ONNX file; 0 leaves the choice to the library.
 
     Raises:
         MsfnetError: missing or unreadable file, unknown kind, or a library or GPU it needs
             is absent.
     """
     file = existing_file(path, "model")
+    chosen = Provider.parse(provider)
+    if file.suffix == ".onnx" and chosen.name == "openvino":
+        from msfnet_runtime.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(file, threads=threads)
     if file.suffix == ".onnx":
         from msfnet_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
