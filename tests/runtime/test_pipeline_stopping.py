@@ -50,8 +50,8 @@ ERROR = RuntimeError("broken")
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("where", ["source", "engine", "sink", "observer"])
-def test_an_error_anywhere_stops_everything(where: str, live: bool, tmp_path: Path) -> None:
-    """The error itself is raised, queues full or empty, and no partial file stays."""
+def test_an_error_anywhere_stops_everything(where: str, live: bool) -> None:
+    """The error itself is raised, queues full or empty."""
     fails = {"fails": 2, "error": ERROR} if not live else {"fails": 0, "error": ERROR}
     source = Frames(300, live=live, **(fails if where == "source" else {}))  # type: ignore[arg-type]
     model = estimator(**(fails if where == "engine" else {}))  # type: ignore[arg-type]
@@ -63,12 +63,10 @@ def test_an_error_anywhere_stops_everything(where: str, live: bool, tmp_path: Pa
         if where == "observer":
             raise ERROR
 
-    sinks = [open_sink(tmp_path / name, deploy_spec()) for name in ("depth", "depth.mp4")]
-    with pytest.raises(RuntimeError) as caught, sinks[0], sinks[1]:
-        run_pipeline(source, model, [*sinks, broken], observers=[observe], interval_s=0.05)
+    with pytest.raises(RuntimeError) as caught:
+        run_pipeline(source, model, [Kept(), broken], observers=[observe], interval_s=0.05)
 
     assert caught.value is ERROR
-    assert list(tmp_path.iterdir()) == []
 
 
 class _AlwaysBroken(Kept):
@@ -86,24 +84,22 @@ def _interrupt(after_s: float) -> None:
 
 @pytest.mark.parametrize("stage", ["infer", "write"])
 @pytest.mark.parametrize("live", [False, True])
-def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool, tmp_path: Path) -> None:
-    """It is raised as in any Python program, and leaves no part of a file."""
+def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool) -> None:
+    """It is raised as in any Python program."""
     key = threading.Thread(target=_interrupt, args=(0.2,))
     slow = {"infer": 0.0, "write": 0.0} | {stage: 0.05}
     key.start()
 
-    sink = open_sink(tmp_path / "depth", deploy_spec())
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), sink:
+    with pytest.raises(KeyboardInterrupt):
         run_pipeline(
             Frames(200, live=live, seconds=0.02 * live),
             estimator(seconds=slow["infer"]),
-            [sink, Kept(seconds=slow["write"])],
+            [Kept(seconds=slow["write"])],
         )
     key.join()
 
     assert time.monotonic() - started < 3, "two hundred frames would take ten seconds"
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
