@@ -4,55 +4,93 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.types import DepthMap, Frame
+
+Layout = Literal["side-by-side", "overlay", "depth"]
+
+COLOUR_MAPS: dict[str, int | None] = {
+    "turbo": cv2.COLORMAP_TURBO,
+    "magma": cv2.COLORMAP_MAGMA,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+    "grey": None,
+}
+"""Names of colour maps and OpenCV's numbers for them; ``grey`` needs none."""
+
+_OVERLAY = 0.55
+"""How much of an overlay is depth."""
 
 _MIN_WIDTH_FOR_SCALE = 160
 """Narrower pictures carry no scale, pixels: its figures would hide them."""
 
 
 def colour_depth(
-    values: NDArray[np.float32], valid: NDArray[np.bool_], range_m: tuple[float, float]
+    values: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    range_m: tuple[float, float],
+    colours: str = "turbo",
 ) -> NDArray[np.uint8]:
     """Colour a depth map: near is red, far is blue, invalid is black.
 
     The scale is fixed by ``range_m``, so that colours compare between frames and videos: 256
-    steps of OpenCV's Turbo map, even in the logarithm of the depth. Depth beyond the range takes
-    the colour of its end.
+    steps of a colour map, even in the logarithm of the depth. Depth beyond the range takes the
+    colour of its end.
 
     Args:
         values: (H, W) float32, metres.
         valid: (H, W) bool.
         range_m: the smallest and largest depth of the scale, metres.
+        colours: a name of :data:`COLOUR_MAPS`.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     low, high = range_m
-    inside = np.clip(np.where(valid, values, high), low, high)
-    steps = np.log(inside / low) * (255 / math.log(high / low))
-    coloured = _turbo()[np.rint(steps).astype(np.uint8)]
-    coloured[~valid] = 0
-    return coloured
+    steps_per_e = 255 / math.log(high / low)
+    logarithms = cv2.log(np.maximum(np.asarray(values, np.float32), low))
+    steps = cv2.convertScaleAbs(logarithms, alpha=steps_per_e, beta=-steps_per_e * math.log(low))
+    coloured = cv2.applyColorMap(steps, colour_table(colours)[:, None])
+    return np.asarray(cv2.bitwise_and(coloured, coloured, mask=valid.astype(np.uint8)), np.uint8)
 
 
-def side_by_side(frame: Frame, depth: DepthMap, range_m: tuple[float, float]) -> NDArray[np.uint8]:
-    """Return (H, 2 W, 3) uint8 RGB: the frame, and its coloured depth with the scale in metres."""
-    coloured = colour_depth(depth.values, depth.valid, range_m)
-    draw_scale(coloured, range_m)
-    return np.concatenate([frame.image, coloured], axis=1)
+def panels(
+    frame: Frame,
+    depth: DepthMap,
+    range_m: tuple[float, float],
+    layout: Layout = "side-by-side",
+    colours: str = "turbo",
+) -> list[NDArray[np.uint8]]:
+    """Return what stands side by side in a picture, each (H, W, 3) uint8 RGB.
+
+    ``side-by-side`` is the frame and its coloured depth, ``overlay`` the depth's colours over
+    the frame, which stays as it is where depth is invalid, ``depth`` the colours alone. The
+    last panel bears the scale in metres.
+    """
+    coloured = colour_depth(depth.values, depth.valid, range_m, colours)
+    if layout == "overlay":
+        mixed = cv2.addWeighted(frame.image, 1 - _OVERLAY, coloured, _OVERLAY, 0)
+        invalid = (~depth.valid).astype(np.uint8)
+        coloured = np.asarray(cv2.copyTo(frame.image, invalid, mixed), np.uint8)
+    draw_scale(coloured, range_m, colours)
+    return [frame.image, coloured] if layout == "side-by-side" else [coloured]
 
 
-def draw_scale(picture: NDArray[np.uint8], range_m: tuple[float, float]) -> None:
+def draw_scale(
+    picture: NDArray[np.uint8], range_m: tuple[float, float], colours: str = "turbo"
+) -> None:
     """Draw the colours of the range with their metres into a picture's bottom, in place.
 
     Args:
         picture: (H, W, 3) uint8 RGB; left as it is when narrower than 160 pixels.
         range_m: the scale's ends, metres.
+        colours: a name of :data:`COLOUR_MAPS`.
     """
     height, width = picture.shape[:2]
     if width < _MIN_WIDTH_FOR_SCALE or height < _MIN_WIDTH_FOR_SCALE // 2:
@@ -62,7 +100,8 @@ def draw_scale(picture: NDArray[np.uint8], range_m: tuple[float, float]) -> None
     length, top = width // 2, height - 2 * bar
     picture[top - round(30 * size) : height, : length + 3 * left] //= 4
     depths = np.geomspace(*range_m, length).astype(np.float32)[None]
-    picture[top : top + bar, left : left + length] = colour_depth(depths, depths > 0, range_m)
+    ramp = colour_depth(depths, depths > 0, range_m, colours)
+    picture[top : top + bar, left : left + length] = ramp
     low, high = range_m
     for metres in scale_marks(range_m):
         column = left + round(math.log(metres / low) / math.log(high / low) * (length - 1))
@@ -84,8 +123,15 @@ def scale_marks(range_m: tuple[float, float]) -> list[float]:
 
 
 @functools.cache
-def _turbo() -> NDArray[np.uint8]:
-    """Return Turbo from red to blue as (256, 3) uint8 RGB."""
+def colour_table(name: str) -> NDArray[np.uint8]:
+    """Return a colour map as (256, 3) uint8 RGB, the nearest depth first.
+
+    Raises:
+        MsfnetError: there is no such map.
+    """
+    if name not in COLOUR_MAPS:
+        raise MsfnetError(f"{name!r} is no colour map; choose one of {', '.join(COLOUR_MAPS)}")
     ramp = np.arange(255, -1, -1, dtype=np.uint8)[:, None]
-    bgr = np.asarray(cv2.applyColorMap(ramp, cv2.COLORMAP_TURBO), np.uint8)
-    return np.ascontiguousarray(bgr[:, 0, ::-1])
+    kind = COLOUR_MAPS[name]
+    bgr = np.repeat(ramp[..., None], 3, axis=2) if kind is None else cv2.applyColorMap(ramp, kind)
+    return np.ascontiguousarray(np.asarray(bgr, np.uint8)[:, 0, ::-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,48 @@ def _reserve(target: Path) -> Path:
     return partial
 
 
+def reserve_growing(target: Path) -> Path:
+    """Make the file beside ``target`` in which a long recording grows until it is finished.
+
+    It is visible and plays as it is, so that what a killed process leaves is found: for
+    ``depth.mp4`` it is ``depth.partial.mp4``, or ``depth.partial-2.mp4`` where that one was left
+    by an earlier run. Nothing that exists is overwritten.
+
+    Raises:
+        MsfnetError: the folder cannot be made or written, or ``target`` is a folder.
+    """
+    if target.is_dir():
+        raise MsfnetError(f"{target} is a folder; name a file to write")
+    for number in itertools.count(1):
+        mark = "partial" if number == 1 else f"partial-{number}"
+        partial = target.with_name(f"{target.stem}.{mark}{target.suffix}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch(exist_ok=False)
+        except FileExistsError:
+            if partial.parent.is_dir():
+                continue
+            raise MsfnetError(
+                f"cannot write {target}: {target.parent} is no folder; choose another path"
+            ) from None
+        except OSError as error:
+            raise MsfnetError(
+                f"cannot write {target}: {error.strerror}; choose another path"
+            ) from None
+        return partial
+    raise AssertionError("itertools.count never ends")
+
+
+def refuse_filled(target: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        MsfnetError: ``target`` exists and is not an empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise MsfnetError(f"{target} exists already; remove it or choose another path")
+
+
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary sibling folder of ``path``; rename it to ``path`` on success.
@@ -81,8 +124,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         MsfnetError: ``path`` exists and is not an empty folder, or its parent cannot be written.
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise MsfnetError(f"{target} exists already; remove it or choose another path")
+    refuse_filled(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Sink(Protocol):
     """Takes what a pipeline makes. Use it once, inside its context.
 
-    Leaving the context without an error finishes the output; leaving it with one, Ctrl-C
-    included, removes whatever was written.
+    Leaving the context finishes the output, after an error elsewhere too: what was written is
+    never lost. Where nothing was written yet, nothing is left behind. An output that fails itself,
+    as on a full disk, keeps what came before, and its error says where.
     """
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
@@ -35,7 +36,7 @@ class Sink(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Finish or remove the output."""
+        """Finish the output, or remove it where nothing was written."""
 
 
 class SinkBase:
@@ -53,7 +54,7 @@ class SinkBase:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Finish the output, or remove it where there was an error."""
+        """Finish the output, or remove it where nothing was written."""
         return self._life.__exit__(kind, error, trace)
 
     def poll(self) -> bool:

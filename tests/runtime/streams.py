@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import DepthEstimator, DepthMap, Frame
 from msfnet_runtime.engines.fake import FakeEngine
-from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sink import Sink, SinkBase
 from msfnet_runtime.source import SourceBase
 from tests.specs import deploy_spec
 
@@ -33,6 +33,13 @@ def ramp(size: tuple[int, int], low: float = 0.5, high: float = 80.0) -> DepthMa
     valid = np.ones(size, bool)
     valid[: size[0] // 4, : size[1] // 4] = False
     return DepthMap(values, valid)
+
+
+def write_all(sink: Sink, frames: list[Frame], depth: DepthMap | None = None) -> None:
+    """Write frames, each with the same depth or a ramp of its size."""
+    with sink:
+        for each in frames:
+            sink.write(each, depth or ramp(each.image.shape[:2]))
 
 
 def write_video(

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from msfnet_runtime.colour import colour_depth, draw_scale, scale_marks, side_by_side
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.colour import colour_depth, colour_table, draw_scale, panels, scale_marks
 from tests.runtime.streams import frame, ramp
 
 
@@ -65,13 +66,30 @@ def test_the_scale_is_drawn_at_the_bottom_of_wide_pictures_only() -> None:
     assert np.argmax(red - blue) < np.argmax(blue - red)
 
 
-def test_both_halves_stand_side_by_side() -> None:
-    """What the window shows: frame left, colours right."""
+@pytest.mark.parametrize("name", ["turbo", "magma", "viridis", "cividis", "grey"])
+def test_every_map_is_opencvs_nearest_first(name: str) -> None:
+    """Near takes the map's bright end; a map nobody has lists those there are."""
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    number = getattr(cv2, f"COLORMAP_{name.upper()}", None)
+    expected = ramp.repeat(3, 1) if number is None else cv2.applyColorMap(ramp, number)[:, 0, ::-1]
+
+    np.testing.assert_array_equal(colour_table(name), expected[::-1])
+    with pytest.raises(MsfnetError, match="no colour map; choose one of turbo"):
+        colour_table("jet")
+
+
+def test_panels_of_each_layout() -> None:
+    """Frame beside colours; a blend that leaves invalid pixels as they are; colours alone."""
     each, depth = frame(3, (60, 100)), ramp((60, 100))
+    colours = colour_depth(depth.values, depth.valid, (0.5, 80.0))
 
-    picture = side_by_side(each, depth, (0.5, 80.0))
+    both = panels(each, depth, (0.5, 80.0))
+    (mixed,) = panels(each, depth, (0.5, 80.0), "overlay")
+    (alone,) = panels(each, depth, (0.5, 80.0), "depth")
 
-    np.testing.assert_array_equal(picture[:, :100], each.image)
-    np.testing.assert_array_equal(
-        picture[:, 100:], colour_depth(depth.values, depth.valid, (0.5, 80.0))
-    )
+    np.testing.assert_array_equal(both[0], each.image)
+    np.testing.assert_array_equal(both[1], colours)
+    np.testing.assert_array_equal(alone, colours)
+    np.testing.assert_array_equal(mixed[~depth.valid], each.image[~depth.valid])
+    blend = 0.45 * each.image + 0.55 * colours
+    assert np.abs(mixed - blend)[depth.valid].max() <= 0.51

@@ -1,9 +1,9 @@
-"""Frames beside their coloured depth as H.264 video, written by PyAV."""
+"""Frames and their coloured depth as H.264 video, written by PyAV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,33 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.colour import colour_depth, draw_scale
+from msfnet_runtime.colour import colour_table, panels
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sinks.growing import GrowingFile
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
 if TYPE_CHECKING:
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+_FRAGMENTED = {"movflags": "hybrid_fragmented", "frag_duration": "500000"}
+"""Half a second is written at a time and plays at once; closing makes it an ordinary MP4."""
+
+_CONTAINERS = {
+    ".mp4": ("mp4", _FRAGMENTED),
+    ".mov": ("mov", _FRAGMENTED),
+    ".mkv": ("matroska", {"cluster_time_limit": "500"}),
+    ".avi": ("avi", {}),
+}
+"""FFmpeg's name and options of each suffix's container."""
+
+VIDEO_SUFFIXES = tuple(_CONTAINERS)
+
+_ENCODER = {"preset": "superfast", "tune": "zerolatency", "crf": "20"}
+"""Fast, and without frames held back: what was written is encoded, and never reordered."""
 
 _CLOCK = 90_000
 """Ticks per second of the video's clock: MPEG's."""
@@ -34,75 +50,115 @@ class VideoSink(SinkBase):
     The first frame sets the size; later frames of another size are resized to it. Odd sides are
     padded by one repeated row or column, since 4:2:0 video has even sides.
 
+    The video grows as ``NAME.partial.SUFFIX`` and takes its name when it is closed. Until then
+    it plays as it is up to the last second, whatever ends the process.
+
     Args:
         path: the video.
         spec: the model's spec; its depth range is the colour scale.
+        options: layout, colours and range.
         fps: frame rate where timestamps do not increase, and of .avi, which has one rate.
 
     Raises:
         MsfnetError: PyAV is absent; on entering, where the file cannot be written.
     """
 
-    def __init__(self, path: Path, spec: ModelSpec, fps: float = 30.0) -> None:
+    def __init__(
+        self, path: Path, spec: ModelSpec, options: SinkOptions, fps: float = 30.0
+    ) -> None:
         try:
             import av
         except ImportError:
             raise MsfnetError(
                 "writing video needs PyAV; pip install 'msfnet[video]', or name a folder for PNG"
             ) from None
+        colour_table(options.colours)
         self._av = av
         self._path = path
-        self._range = spec.depth_range_m
+        self._range = options.scale_m(spec)
+        self._options = options
         self._fps = fps
         self._stream: VideoStream | None = None
         self._seconds = self._source_seconds = 0.0
         self._ticks = -1
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Encode one frame beside its depth.
+        """Encode one frame with its depth.
 
         Raises:
-            MsfnetError: the disk is full, or the like.
+            MsfnetError: the disk is full, or the like; it says where the frames before are.
         """
-        if self._stream is None:
-            self._stream = self._add_stream(frame)
-        ticks = self._next_ticks(frame)
-        picture = self._av.VideoFrame.from_ndarray(self._picture(frame, depth), format="rgb24")
-        picture.time_base = self._time_base
-        picture.pts = ticks
-        picture.duration = max(1, round(1 / self._fps / self._time_base))
-        self._container.mux(self._stream.encode(picture))
+        parts = panels(frame, depth, self._range, self._options.layout, self._options.colours)
+        try:
+            if self._stream is None:
+                self._stream = self._add_stream(frame, len(parts))
+            rgb = cv2.hconcat([self._fit(part) for part in parts])
+            planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
+            picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            picture.time_base = self._time_base
+            picture.pts = self._next_ticks(frame)
+            picture.duration = max(1, round(1 / self._fps / self._time_base))
+            self._mux(self._stream.encode(picture))
+        except (OSError, self._av.FFmpegError) as error:
+            raise self._broken(error) from None
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
+        self._file = GrowingFile(self._path)
+        kind, options = _CONTAINERS[self._path.suffix.lower()]
+        self._container = self._av.open(
+            self._file, "w", format=kind, options=options | {"flush_packets": "1"}
+        )
         try:
-            with (
-                atomic_path(self._path) as partial,
-                self._av.open(str(partial), "w") as self._container,
-            ):
-                yield
-                if self._stream is None:
-                    raise MsfnetError(f"no frame was written to {self._path}; check the source")
-                self._container.mux(self._stream.encode(None))
-        except self._av.FFmpegError as error:
-            raise MsfnetError(
-                f"cannot write {self._path}: {error.strerror}; check the space on the disk"
-            ) from None
+            yield
+            if self._stream is None:
+                raise MsfnetError(f"no frame was written to {self._path}; check the source")
+        finally:
+            self._close()
 
-    def _add_stream(self, frame: Frame) -> VideoStream:
-        """Make the stream once the size is known; the height and half the width are even."""
+    def _close(self) -> None:
+        """Finish the video, unless it holds nothing or is broken already."""
+        if self._stream is None or self._file.broken:
+            with suppress(OSError, self._av.FFmpegError):
+                self._container.close()
+            self._file.give_up()
+            return
+        try:
+            self._mux(self._stream.encode(None))
+            self._container.close()
+            self._file.finish()
+        except (OSError, self._av.FFmpegError) as error:
+            self._file.give_up()
+            raise self._broken(error) from None
+
+    def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
+        self._container.mux(packets)
+        self._file.mark()
+
+    def _broken(self, error: Exception) -> MsfnetError:
+        """Return the line that says what happened and where the video is."""
+        self._file.broken = True
+        why = getattr(error, "strerror", None) or error
+        kept = "" if self._file.empty else f"; the video so far is {self._file.partial}, playable"
+        return MsfnetError(
+            f"cannot write {self._path}: {why}{kept}; make room or choose another path"
+        )
+
+    def _add_stream(self, frame: Frame, count: int) -> VideoStream:
+        """Make the stream once the size is known; both sides of each panel are even."""
         height, width = frame.image.shape[:2]
         self._size = (height, width)
         rate = Fraction(self._fps).limit_denominator(1001)
         constant = self._path.suffix.lower() == ".avi"
         self._time_base = 1 / rate if constant else Fraction(1, _CLOCK)
-        # avi has no presentation times, so frames must be stored in the order they are shown.
-        options = {"preset": "veryfast", "crf": "18"} | ({"bf": "0"} if constant else {})
-        stream = self._container.add_stream("libx264", rate=rate, options=options)
-        stream.width = 2 * (width + width % 2)
+        key = {"g": str(max(1, round(2 * self._fps)))}
+        stream = self._container.add_stream("libx264", rate=rate, options=_ENCODER | key)
+        stream.width = count * (width + width % 2)
         stream.height = height + height % 2
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
+        self._container.start_encoding()
+        self._file.begin()
         self._source_seconds = frame.timestamp_s - 1 / self._fps
         self._seconds = -1 / self._fps
         return stream
@@ -115,15 +171,12 @@ class VideoSink(SinkBase):
         self._ticks = max(self._ticks + 1, round(self._seconds / self._time_base))
         return self._ticks
 
-    def _picture(self, frame: Frame, depth: DepthMap) -> NDArray[np.uint8]:
-        """Return both halves at the stream's size, (H, W, 3) uint8 RGB."""
-        coloured = self._half(colour_depth(depth.values, depth.valid, self._range))
-        draw_scale(coloured, self._range)
-        return np.concatenate([self._half(frame.image), coloured], axis=1)
-
-    def _half(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring an image to the first frame's size, then to even sides."""
+    def _fit(self, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring a panel to the first frame's size, then to even sides."""
         height, width = self._size
-        if image.shape[:2] != self._size:
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-        return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if panel.shape[:2] != self._size:
+            panel = np.asarray(cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA))
+        if height % 2 or width % 2:
+            border = (0, height % 2, 0, width % 2)
+            panel = np.asarray(cv2.copyMakeBorder(panel, *border, cv2.BORDER_REPLICATE), np.uint8)
+        return panel

@@ -11,18 +11,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.colour import side_by_side
+from msfnet_runtime.colour import panels
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
 _TITLE = "msfnet: q or Esc ends"
 _END_KEYS = (ord("q"), 27)
+_DEFAULTS = SinkOptions()
 
 
 class WindowSink(SinkBase):
-    """Shows the newest frame beside its depth; q, Esc or closing the window ends the stream.
+    """Shows the newest frame with its depth; q, Esc or closing the window ends the stream.
 
     The picture is made in the writing thread and shown by :meth:`poll` in the thread that runs
     the pipeline, since window systems want one thread, on some systems the main one.
@@ -31,14 +33,16 @@ class WindowSink(SinkBase):
         MsfnetError: this OpenCV opens no windows, or there is no display.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, options: SinkOptions = _DEFAULTS) -> None:
         check_windows()
-        self._range = spec.depth_range_m
+        self._range = options.scale_m(spec)
+        self._options = options
         self._picture: NDArray[np.uint8] | None = None
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Make the picture that the next poll shows."""
-        self._picture = side_by_side(frame, depth, self._range)
+        look = (self._range, self._options.layout, self._options.colours)
+        self._picture = np.concatenate(panels(frame, depth, *look), axis=1)
 
     def poll(self) -> bool:
         """Show the newest picture; False once the user has ended the stream."""

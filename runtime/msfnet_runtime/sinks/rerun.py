@@ -1,0 +1,123 @@
+"""Frames, depth and camera for the Rerun viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import reserve_growing
+from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sinks.images import counts_per_metre, encode_depth
+from msfnet_runtime.sinks.options import SinkOptions
+from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
+
+RECORDING_SUFFIX = ".rrd"
+
+_JPEG_QUALITY = 90
+
+
+class RerunSink(SinkBase):
+    """The camera as a pinhole with its picture and its depth, on the timelines frame and time.
+
+    Depth is 16-bit counts with Rerun's ``meter``, so that the viewer shows metres and, where
+    the camera is known, the points in space.
+
+    Args:
+        target: a ``.rrd`` file, which grows as ``NAME.partial.rrd``; ``HOST:PORT`` of a viewer
+            that runs; or nothing, which starts one.
+        spec: the model's spec; its depth range sets the unit and the colours.
+        options: unit, and the camera where the source knows none.
+
+    Raises:
+        MsfnetError: Rerun is absent; on entering, where the file cannot be written or no viewer
+            starts.
+    """
+
+    def __init__(self, target: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
+        try:
+            import rerun
+        except ImportError:
+            raise MsfnetError(
+                "writing for Rerun needs its SDK; pip install 'msfnet[rerun]', or name a video"
+            ) from None
+        self._rerun = rerun
+        self._target = target
+        self._options = options
+        self._range = options.scale_m(spec)
+        self._counts = counts_per_metre(spec, options.unit)
+        self._camera: CameraIntrinsics | None = None
+        self._written = 0
+
+    def write(self, frame: Frame, depth: DepthMap) -> None:
+        """Log one frame."""
+        rerun, stream = self._rerun, self._recording
+        stream.set_time("frame", sequence=depth.index)
+        stream.set_time("time", duration=depth.timestamp_s)
+        if (frame.intrinsics or self._options.lens) is not None:
+            self._log_camera(self._options.camera(frame))
+        picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+        stream.log(
+            "camera/image", rerun.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
+        )
+        ends = [metres * self._counts for metres in self._range]
+        counts = encode_depth(depth, self._counts)
+        stream.log(
+            "camera/depth",
+            rerun.DepthImage(counts, meter=float(self._counts), colormap="turbo", depth_range=ends),
+        )
+        self._written += 1
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        self._recording = self._rerun.RecordingStream("msfnet")
+        if isinstance(self._target, Path):
+            with self._file(self._target):
+                yield
+            return
+        try:
+            if self._target:
+                self._recording.connect_grpc(f"rerun+http://{self._target}/proxy")
+            else:
+                self._recording.spawn()
+        except (RuntimeError, OSError, ValueError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise MsfnetError(f"no Rerun viewer: {line}; name a .rrd file instead") from None
+        try:
+            yield
+        finally:
+            self._recording.disconnect()
+
+    @contextmanager
+    def _file(self, target: Path) -> Iterator[None]:
+        """Record into a file that takes its name at the end."""
+        partial = reserve_growing(target)
+        self._recording.save(partial)
+        try:
+            yield
+        finally:
+            self._recording.disconnect()
+            if self._written:
+                partial.replace(target)
+            else:
+                partial.unlink()
+
+    def _log_camera(self, camera: CameraIntrinsics) -> None:
+        """Log the camera where it is another than before; it holds for all later frames."""
+        if camera == self._camera:
+            return
+        self._camera = camera
+        matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+        pinhole = self._rerun.Pinhole(
+            image_from_camera=matrix,
+            camera_xyz=self._rerun.ViewCoordinates.RDF,
+            width=camera.width,
+            height=camera.height,
+        )
+        self._recording.log("camera", pinhole)
