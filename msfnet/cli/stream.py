@@ -45,13 +45,16 @@ def stream(
         int | None,
         typer.Option(min=1, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
     ] = None,
-    web: Annotated[bool, typer.Option("--web", help="Serve a live page for browsers.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Serve a live page on 127.0.0.1:8000.")
+    ] = False,
     web_address: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Of the live page; any but a loopback address takes a token."
+            metavar="HOST:PORT",
+            help="Serve it there instead; any but a loopback address takes a token.",
         ),
-    ] = "127.0.0.1:8000",
+    ] = None,
     web_token: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +88,7 @@ def stream(
             provider=provider,
             threads=threads,
             metrics=metrics,
-            web=web_address if web else None,
+            web=web_address or ("127.0.0.1:8000" if web else None),
             web_token=web_token,
             announce=_announce,
             observers=[_print_json] if json else [],

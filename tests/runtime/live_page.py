@@ -1,0 +1,83 @@
+"""What the tests of the live page share: frames, a viewer, and an independent decoder."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from websockets.sync.client import ClientConnection, connect
+
+from msfnet_runtime import CameraIntrinsics, DepthMap, Frame
+from msfnet_runtime.web import WebSink
+
+TOKEN = "a-token_of.the~tests"
+
+
+class Decoded(NamedTuple):
+    """One frame's message, taken apart."""
+
+    header: dict[str, Any]
+    image: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+
+
+def decode(message: bytes) -> Decoded:
+    """Take a message apart as its format says, with NumPy and OpenCV."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    start, end = 4 + length, 4 + length + header["image_bytes"]
+    bgr = cv2.imdecode(np.frombuffer(message[start:end], np.uint8), cv2.IMREAD_COLOR)
+    planes = np.frombuffer(zlib.decompress(message[end:]), np.uint8).astype(np.int64)
+    low, high = planes.reshape(2, header["height"], header["width"])
+    counts = np.cumsum(low + 256 * high, axis=1) % 65536
+    return Decoded(header, np.asarray(bgr[..., ::-1], np.uint8), counts)
+
+
+def pair(
+    index: int,
+    size: tuple[int, int] = (48, 80),
+    *,
+    intrinsics: CameraIntrinsics | None = None,
+    low: float = 0.6,
+    high: float = 9.0,
+) -> tuple[Frame, DepthMap]:
+    """Return a frame and its depth, both different at every index; the depth's corner invalid."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
+    waves = 128 + 100 * np.sin((columns + 3 * index) / 9) * np.cos((rows - index) / 7)
+    image = np.stack([waves, waves[::-1], np.full(size, 40 + index % 100)], -1).astype(np.uint8)
+    span = (columns + rows + 5 * index) % (sum(size)) / sum(size)
+    values = (low * (high / low) ** span).astype(np.float32)
+    valid = (rows >= 5) | (columns >= 5)
+    moment = index / 10
+    return Frame(image, index, moment, intrinsics), DepthMap(values, valid, index, moment)
+
+
+def viewer(sink: WebSink, **options: Any) -> ClientConnection:
+    """Open a WebSocket to a page as no browser does: without an origin, if none is given."""
+    scheme, rest = sink.address.split("?", maxsplit=1)[0].split(":", maxsplit=1)
+    assert scheme == "http"
+    query = options.pop("query", "")
+    return connect(f"ws:{rest}ws{query}", max_size=None, **options)
+
+
+def next_frame(socket: ClientConnection) -> Decoded:
+    """Ask for a frame and return it; texts in between are passed over."""
+    socket.send("next")
+    while isinstance(message := socket.recv(timeout=10), str):
+        pass
+    return decode(message)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until a condition holds; fail when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

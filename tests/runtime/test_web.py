@@ -1,0 +1,397 @@
+"""The live page's server: newest frame only, exact depth, strangers refused, nobody waited for."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from msfnet_runtime import CameraIntrinsics, MsfnetError
+from msfnet_runtime.pipeline import run_pipeline
+from msfnet_runtime.sink import Sink
+from msfnet_runtime.web import WebSink
+from msfnet_runtime.web.server import parse_address
+from tests.runtime.live_page import TOKEN, decode, next_frame, pair, viewer, wait_until
+from tests.runtime.streams import Frames, estimator, psnr
+from tests.runtime.test_stream_stats import STATS
+from tests.specs import deploy_spec
+
+INDOORS = deploy_spec(depth_range_m=(0.4, 10.0))
+OUTDOORS = deploy_spec(depth_range_m=(0.5, 80.0))
+
+
+@pytest.fixture
+def sink() -> Iterator[WebSink]:
+    """Return a page that is served on a free port."""
+    with WebSink(INDOORS, port=0) as page:
+        yield page
+
+
+def test_a_message_holds_the_depth_to_its_last_count(sink: WebSink) -> None:
+    """Indoors a count is a millimetre; invalid is 0; the picture is that of the frame."""
+    frame, depth = pair(7)
+    sink.write(frame, depth)
+
+    with viewer(sink) as socket:
+        header, image, counts = next_frame(socket)
+
+    expected = np.where(depth.valid, np.rint(depth.values.astype(np.float64) * 1000), 0)
+    np.testing.assert_array_equal(counts, expected)
+    assert (header["counts_per_metre"], header["step"], header["index"]) == (1000, 1, 7)
+    assert psnr(image, frame.image) > 30
+
+
+def test_far_depth_takes_larger_counts() -> None:
+    """80 m do not fit 16 bits of millimetres: a metre is 256 counts, too far is 65535."""
+    frame, depth = pair(0, low=0.5, high=300.0)
+    with WebSink(OUTDOORS, port=0) as sink, viewer(sink) as socket:
+        sink.write(frame, depth)
+        header, _, counts = next_frame(socket)
+
+    exact = np.rint(depth.values.astype(np.float64) * 256)
+    np.testing.assert_array_equal(counts, np.where(depth.valid, np.minimum(exact, 65535), 0))
+    assert counts.max() == 65535
+    assert header["counts_per_metre"] == 256
+
+
+def test_a_wide_frame_is_thinned_and_no_depth_is_made_up() -> None:
+    """Every third row and column, and the camera with them: 3-D points stay where they are."""
+    camera = CameraIntrinsics(90.0, 95.0, 100.2, 40.7, 203, 85)
+    frame, depth = pair(2, (85, 203), intrinsics=camera)
+    with WebSink(INDOORS, port=0, max_width=70) as sink, viewer(sink) as socket:
+        sink.write(frame, depth)
+        header, image, counts = next_frame(socket)
+
+    kept = np.where(depth.valid, np.rint(depth.values.astype(np.float64) * 1000), 0)[::3, ::3]
+    np.testing.assert_array_equal(counts, kept)
+    assert image.shape == (29, 68, 3)
+    column, row = 31, 17
+    ray = ((column - header["cx"]) / header["fx"], (row - header["cy"]) / header["fy"])
+    assert ray == pytest.approx(((3 * column - 100.2) / 90.0, (3 * row - 40.7) / 95.0))
+    assert header["assumed_fov_deg"] is None
+
+
+def test_an_unknown_camera_is_assumed_and_said(sink: WebSink) -> None:
+    """60 degrees wide, its axis through the centre."""
+    sink.write(*pair(1))
+    with viewer(sink) as socket:
+        header = next_frame(socket).header
+
+    assert header["assumed_fov_deg"] == 60
+    edges = [(column - header["cx"]) / header["fx"] for column in (-0.5, 79.5)]
+    assert np.degrees(np.arctan(edges)) == pytest.approx([-30, 30])
+    assert (header["cy"], header["fy"]) == (pytest.approx(23.5), pytest.approx(header["fx"]))
+
+
+def test_the_colours_are_opencvs_from_near_to_far(sink: WebSink) -> None:
+    """The hello brings the range of the model and 256 colours of every map."""
+    with viewer(sink) as socket:
+        hello = json.loads(socket.recv(timeout=10))
+
+    assert hello["type"] == "hello"
+    assert hello["range_m"] == [0.4, 10.0]
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    for name, number in (("turbo", cv2.COLORMAP_TURBO), ("magma", cv2.COLORMAP_MAGMA)):
+        table = np.frombuffer(base64.b64decode(hello["colours"][name]), np.uint8).reshape(256, 3)
+        np.testing.assert_array_equal(table[::-1, ::-1], cv2.applyColorMap(ramp, number)[0])
+    grey = np.frombuffer(base64.b64decode(hello["colours"]["grey"]), np.uint8).reshape(256, 3)
+    np.testing.assert_array_equal(grey[::-1, 0], np.arange(256))
+
+
+def test_a_viewer_gets_the_newest_frame_only_and_none_twice(sink: WebSink) -> None:
+    """Fifty frames between two wishes: the second is the last of them; then it waits for one."""
+    with viewer(sink) as socket:
+        sink.write(*pair(0))
+        assert next_frame(socket).header["index"] == 0
+        for index in range(1, 51):
+            sink.write(*pair(index))
+        assert next_frame(socket).header["index"] == 50
+        socket.send("next")
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=0.3)
+        sink.write(*pair(51))
+        assert decode(bytes(socket.recv(timeout=10))).header["index"] == 51
+        assert sink.feed.encoded == 3
+
+
+def test_a_paused_viewer_gets_statistics_but_no_frame(sink: WebSink) -> None:
+    """Until it asks again."""
+    with viewer(sink) as socket:
+        socket.recv(timeout=10)
+        socket.send("next")
+        socket.send("pause")
+        socket.send("pause")
+        wait_until(lambda: sink.feed.viewers == 1)
+        sink.observe(STATS)
+        assert json.loads(socket.recv(timeout=10))["type"] == "stats"
+        sink.write(*pair(0))
+        sink.observe(STATS)
+        assert json.loads(socket.recv(timeout=10))["type"] == "stats"
+        assert next_frame(socket).header["index"] == 0
+
+
+def test_a_new_viewer_gets_what_was_then_what_is(sink: WebSink) -> None:
+    """The snapshots so far come at once, later ones one by one, with the pipeline's numbers."""
+    for frames in range(1, 4):
+        sink.observe(replace(STATS, frames=frames))
+    with viewer(sink) as socket:
+        socket.recv(timeout=10)
+        first = json.loads(socket.recv(timeout=10))["snapshots"]
+        sink.observe(replace(STATS, frames=9))
+        second = json.loads(socket.recv(timeout=10))["snapshots"]
+
+    assert [snapshot["frames"] for snapshot in first] == [1, 2, 3]
+    assert second == [json.loads(replace(STATS, frames=9).to_json())]
+
+
+def test_several_viewers_share_one_encoding(sink: WebSink) -> None:
+    """Four viewers of one frame cost one encoding; without viewers nothing is encoded."""
+    for index in range(20):
+        sink.write(*pair(index))
+    assert sink.feed.encoded == 0
+
+    viewers = [viewer(sink) for _ in range(4)]
+    indices = [next_frame(each).header["index"] for each in viewers]
+    for each in viewers:
+        each.close()
+
+    assert indices == [19] * 4
+    assert sink.feed.encoded == 1
+    wait_until(lambda: sink.feed.viewers == 0)
+
+
+def test_a_viewer_that_stops_reading_holds_nobody_up_and_is_dropped() -> None:
+    """Frames larger than the socket's buffers: it gets one, the other viewer all it asks for."""
+    noise = np.random.default_rng(3)
+    frame, depth = pair(0, (900, 1200))
+    image = noise.integers(0, 256, (900, 1200, 3), np.uint8)
+    values = noise.uniform(0.5, 9, (900, 1200)).astype(np.float32)
+    with WebSink(INDOORS, port=0, patience_s=1.0) as sink:
+        stalled = stalled_viewer(sink)
+        wait_until(lambda: sink.feed.viewers == 1)
+        with viewer(sink) as socket:
+            wait_until(lambda: sink.feed.viewers == 2)
+            for index in range(6):
+                for _ in range(100):
+                    sink.write(
+                        replace(frame, index=index, image=image), replace(depth, values=values)
+                    )
+                assert next_frame(socket).header["index"] == index
+            socket.send("pause")
+            wait_until(lambda: sink.feed.viewers == 1)
+            sink.write(*pair(6))
+            assert next_frame(socket).header["index"] == 6
+        assert sink.feed.number == 601
+        assert sink.feed.encoded <= 8
+        stalled.close()
+
+
+def stalled_viewer(sink: WebSink) -> socket.socket:
+    """Open a viewer that asks for a frame and never reads a byte."""
+    port = urlsplit(sink.address).port or 0
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", port))
+    raw.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    raw.sendall(b"\x81\x84" + bytes(4) + b"next")
+    return raw
+
+
+def test_a_viewer_that_does_not_answer_is_dropped() -> None:
+    """It reads, but says neither next nor pause; one that said pause may be silent."""
+    with WebSink(INDOORS, port=0, patience_s=0.3) as sink:
+        sink.write(*pair(0))
+        with viewer(sink) as silent, viewer(sink) as paused:
+            next_frame(paused)
+            paused.send("pause")
+            next_frame(silent)
+            with pytest.raises(ConnectionClosed, match="too slow"):
+                silent.recv(timeout=10)
+            sink.write(*pair(1))
+            assert next_frame(paused).header["index"] == 1
+
+
+def test_an_unknown_word_ends_the_connection(sink: WebSink) -> None:
+    """And leaves the others alone."""
+    with viewer(sink) as rude, viewer(sink) as other:
+        rude.recv(timeout=10)
+        rude.send("everything")
+        with pytest.raises(ConnectionClosed, match="next or pause"):
+            rude.recv(timeout=10)
+        sink.write(*pair(0))
+        assert next_frame(other).header["index"] == 0
+
+
+def test_the_page_names_no_other_host(sink: WebSink) -> None:
+    """All files come from here, under a policy that allows nothing else."""
+    page = httpx.get(sink.address)
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    assert page.headers["x-content-type-options"] == "nosniff"
+    names = set(re.findall(r'(?:src|href)="([^"]+)"', page.text))
+    assert names == {"page.js", "page.css", "icon.svg"}
+    scripts = {name: httpx.get(sink.address + name) for name in names}
+    imported = set(re.findall(r'from "\./([^"]+)"', scripts["page.js"].text))
+    scripts |= {name: httpx.get(sink.address + name) for name in imported}
+    assert len(imported) == 5
+    for name, answer in scripts.items():
+        assert answer.status_code == 200
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), name
+        assert name.endswith(".js") == ("javascript" in answer.headers["content-type"])
+
+
+def test_a_token_is_asked_for_everywhere() -> None:
+    """Page, scripts and WebSocket; it comes in the address once, then as a cookie."""
+    with WebSink(INDOORS, port=0, token=TOKEN) as sink:
+        base, query = sink.address.split("?")
+        assert query == f"token={TOKEN}"
+        for path in ("", "page.js", "nothing", f"?token={TOKEN[:-1]}", f"?token={TOKEN}x"):
+            assert httpx.get(base + path).status_code == 401
+        for wrong in ("", f"?token={TOKEN[1:]}"):
+            with pytest.raises(InvalidStatus, match="403"):
+                viewer(sink, query=wrong)
+
+        answer = httpx.get(sink.address)
+        cookie = answer.headers["set-cookie"]
+        assert answer.status_code == 200
+        assert {"HttpOnly", "SameSite=Strict"} <= set(cookie.split("; "))
+        headers = {"cookie": cookie.split(";", maxsplit=1)[0]}
+        assert httpx.get(base + "page.js", headers=headers).status_code == 200
+        viewer(sink, additional_headers=headers).close()
+        viewer(sink, query=f"?{query}").close()
+
+
+def test_another_site_may_not_open_a_websocket(sink: WebSink) -> None:
+    """A page of this server may."""
+    own = sink.address.rstrip("/")
+    viewer(sink, origin=own).close()
+    for foreign in (
+        "http://evil.example",
+        own.replace("127.0.0.1", "localhost"),
+        own + "0",
+        "null",
+    ):
+        with pytest.raises(InvalidStatus, match="403"):
+            viewer(sink, origin=foreign)
+
+
+def test_a_name_that_was_rebound_to_this_machine_is_refused(sink: WebSink) -> None:
+    """Only the loopback's own names are answered, whatever the port says."""
+    for host in ("127.0.0.1:9", "localhost:8000", "[::1]:80"):
+        assert httpx.get(sink.address, headers={"host": host}).status_code == 200
+    for host in ("evil.example", "192.168.1.2", "127.0.0.1.evil.example", "localhost.evil", "["):
+        assert httpx.get(sink.address, headers={"host": host}).status_code in {400, 421}
+    address = ("127.0.0.1", urlsplit(sink.address).port or 0)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect("ws://evil.example/ws", sock=socket.create_connection(address))
+
+
+def test_on_a_network_addresses_and_own_names_are_answered() -> None:
+    """With the token; a rebound name is not, even with it."""
+    with WebSink(INDOORS, "0.0.0.0", 0, TOKEN) as sink:
+        for host, status in (
+            ("192.168.1.2:8000", 200),
+            (socket.gethostname(), 200),
+            ("evil.example", 421),
+        ):
+            assert httpx.get(sink.address, headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "robot.local", ""])
+def test_a_network_takes_a_token(host: str) -> None:
+    """Said in one line, with the command that makes one."""
+    with pytest.raises(MsfnetError, match=r"--web-token .*secrets\.token_urlsafe"):
+        WebSink(INDOORS, host, 0)
+
+
+@pytest.mark.parametrize("token", ["", "short", "a token with blanks", "semicolon;semicolon"])
+def test_a_token_cannot_be_guessed_or_break_a_cookie(token: str) -> None:
+    """At least 16 characters, of a harmless kind."""
+    with pytest.raises(MsfnetError, match="at least 16"):
+        WebSink(INDOORS, "127.0.0.1", 0, token)
+
+
+def test_a_port_in_use_is_one_line_and_a_closed_page_frees_it(sink: WebSink) -> None:
+    """Before the first frame; afterwards the same port serves again."""
+    port = urlsplit(sink.address).port or 0
+    with (
+        pytest.raises(MsfnetError, match=rf"127\.0\.0\.1:{port}: .*another address"),
+        WebSink(INDOORS, port=port),
+    ):
+        pass
+    with WebSink(INDOORS, port=0) as other:
+        freed = urlsplit(other.address).port or 0
+    with WebSink(INDOORS, port=freed) as again:
+        assert httpx.get(again.address).status_code == 200
+
+
+def test_closing_sends_viewers_away_and_leaves_no_thread() -> None:
+    """Even while one is being shown frames; after an error too."""
+    before = set(threading.enumerate())
+    with pytest.raises(KeyError), WebSink(INDOORS, port=0) as sink:
+        socket = viewer(sink)
+        sink.write(*pair(0))
+        next_frame(socket)
+        raise KeyError
+    with pytest.raises(ConnectionClosed):
+        socket.recv(timeout=10)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(sink.address)
+    socket.close()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_pipeline_shows_its_depth_and_its_numbers() -> None:
+    """A sink as any other, and an observer."""
+    spec = deploy_spec()
+    with WebSink(spec, port=0) as sink:
+        assert isinstance(sink, Sink)
+        run_pipeline(Frames(12), estimator(), [sink], observers=[sink.observe])
+        with viewer(sink) as socket:
+            socket.recv(timeout=10)
+            stats = json.loads(socket.recv(timeout=10))["snapshots"][-1]
+            header, _, counts = next_frame(socket)
+
+    assert (stats["frames"], stats["engine"]) == (12, "fake")
+    assert header["index"] == 11
+    assert counts[0, 0] == (10 + 11) * header["counts_per_metre"]
+
+
+def test_missing_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs them."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name == "uvicorn":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[web\]'"):
+        WebSink(INDOORS)
+
+
+def test_addresses_are_read_exactly() -> None:
+    """A host and a port; an IPv6 address in brackets."""
+    assert parse_address("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert parse_address("[::1]:8000") == ("::1", 8000)
+    for text in ("8000", "host", ":1", "host:", "host:70000", "host:-1", "host:8 0"):
+        with pytest.raises(MsfnetError, match="HOST:PORT"):
+            parse_address(text)
