@@ -1,19 +1,16 @@
-"""What a model file holds, and what this machine can do with it."""
+"""What a model file holds."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
-import platform
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from msfnet.models import CHECKPOINT_SUFFIXES
-from msfnet_benchmarks.tables import format_table
+from msfnet_benchmarks.tables import format_pairs, format_table
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import ShapeRange
 from msfnet_runtime.blocks import NOTE as BLOCKS_NOTE
@@ -36,7 +33,7 @@ class Description:
     def text(self) -> str:
         """Return the facts, and a table of the blocks."""
         table = [_blocks_table(self.blocks)] if self.blocks else []
-        return "\n\n".join([_table(list(self.rows)), *table])
+        return "\n\n".join([format_pairs(self.rows), *table])
 
     def to_json(self) -> str:
         """Return facts, spec and blocks as one JSON object."""
@@ -115,75 +112,6 @@ def _blocks_table(blocks: Sequence[Block]) -> str:
     return format_table(header, rows)
 
 
-def describe_machine() -> str:
-    """Return what is installed here, which providers and GPUs really answer, and what follows."""
-    rows = [
-        ("python", f"{platform.python_version()} on {sys.platform}-{platform.machine()}"),
-        *((name, _version(name)) for name in _LIBRARIES),
-        ("ONNX Runtime providers", ", ".join(_providers()) or "none"),
-        ("GPU", _gpu()),
-        ("builds engines for", ", ".join(_buildable()) or "nothing: install tensorrt-rtx"),
-    ]
-    return _table(rows)
-
-
-_LIBRARIES = (
-    "msfnet",
-    "numpy",
-    "opencv-python-headless",
-    "opencv-python",
-    "av",
-    "torch",
-    "timm",
-    "lightning",
-    "onnx",
-    "onnxscript",
-    "onnxsim",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx",
-    "cuda-python",
-    "cuda-bindings",
-    "pycuda",
-)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "-"
-
-
-def _providers() -> list[str]:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return []
-    import onnxruntime
-
-    return [str(name) for name in onnxruntime.get_available_providers()]
-
-
-def _gpu() -> str:
-    from msfnet_runtime.cuda import open_device
-
-    try:
-        device = open_device()
-    except MsfnetError as error:
-        return f"none ({str(error).partition(';')[0]})"
-    device.close()
-    return device.architecture
-
-
-def _buildable() -> Iterator[str]:
-    if importlib.util.find_spec("tensorrt_rtx"):
-        from msfnet_export.build_engine import known_architectures
-
-        yield f"tensorrt-rtx: {', '.join(known_architectures())}"
-    if importlib.util.find_spec("tensorrt"):
-        yield "tensorrt: the GPU at hand"
-
-
 def _file_rows(file: Path, kind: str, size: int) -> list[tuple[str, str]]:
     return [(kind, str(file)), ("size on disk", f"{size / 1e6:.2f} MB")]
 
@@ -242,8 +170,3 @@ def _check_graph(file: Path) -> None:
         from msfnet_calibration.onnx_files import load_model
 
         load_model(file)
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -12,6 +12,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(_line(line, widths) for line in lines)
 
 
+def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
+    """Return names and values, a line each, the values aligned."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
 def range_name(low_m: float, high_m: float | None) -> str:
     """Return a range of depth in words; None has no end."""
     return f"over {low_m:g} m" if high_m is None else f"{low_m:g}-{high_m:g} m"

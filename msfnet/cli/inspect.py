@@ -29,11 +29,14 @@ def inspect(
     say(description.to_json() if json else description.text())
 
 
-def doctor() -> None:
-    """Show what this machine can train, export, build and run.
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what this machine can train, export, build and run; providers are tried, not listed.
 
     Example: msfnet doctor
     """
-    from msfnet.inspection import describe_machine
+    from msfnet.machine import describe_machine
 
-    say(describe_machine())
+    machine = describe_machine()
+    say(machine.to_json() if json else machine.text())

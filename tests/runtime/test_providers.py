@@ -127,7 +127,7 @@ def rooms(real_data: Path) -> list[Frame]:
 def test_openvino_answers_as_onnx_runtime_does(
     tmp_path: Path, exports: Exports, rooms: list[Frame], precision: str
 ) -> None:
-    """On real rooms; with its own INT8 transformations the median differs by over 1 %."""
+    """On real rooms, in every precision."""
     model = exports.deploy.artifact.path
     if precision == "fp16":
         model = convert_fp16(model, tmp_path / "fp16.onnx", frames=rooms[:2]).path
