@@ -33,7 +33,7 @@ def decode(message: bytes) -> Decoded:
     (length,) = struct.unpack_from("<I", message)
     header = json.loads(message[4 : 4 + length])
     start, end = 4 + length, 4 + length + header["image_bytes"]
-    bgr = cv2.imdecode(np.frombuffer(message[start:end], np.uint8), cv2.IMREAD_COLOR)
+    bgr = np.asarray(cv2.imdecode(np.frombuffer(message[start:end], np.uint8), cv2.IMREAD_COLOR))
     planes = np.frombuffer(zlib.decompress(message[end:]), np.uint8).astype(np.int64)
     low, high = planes.reshape(2, header["height"], header["width"])
     counts = np.cumsum(low + 256 * high, axis=1) % 65536
@@ -59,12 +59,12 @@ def pair(
     return Frame(image, index, moment, intrinsics), DepthMap(values, valid, index, moment)
 
 
-def viewer(sink: WebSink, **options: Any) -> ClientConnection:
+def viewer(sink: WebSink, *, query: str = "", **options: Any) -> ClientConnection:
     """Open a WebSocket to a page as no browser does: without an origin, if none is given."""
     scheme, rest = sink.address.split("?", maxsplit=1)[0].split(":", maxsplit=1)
     assert scheme == "http"
-    query = options.pop("query", "")
-    return connect(f"ws:{rest}ws{query}", max_size=None, **options)
+    socket: ClientConnection = connect(f"ws:{rest}ws{query}", max_size=None, **options)
+    return socket
 
 
 def next_frame(socket: ClientConnection) -> Decoded:

@@ -131,7 +131,9 @@ export class Cloud {
     gl.uniform1i(places.stride, stride);
     gl.uniform4f(places.camera, header.fx, header.fy, header.cx, header.cy);
     gl.uniform1f(places.perMetre, header.counts_per_metre);
-    gl.uniform1f(places.pointSize, this.pointSize * ratio);
+    // Points of a small frame are larger, so that they still make surfaces.
+    const sparse = Math.max(1, (stride * canvas.clientHeight) / (2 * height));
+    gl.uniform1f(places.pointSize, this.pointSize * ratio * sparse);
     gl.uniformMatrix4fv(places.view, false, this.#matrix(header));
     gl.drawArrays(gl.POINTS, 0, Math.ceil(width / stride) * Math.ceil(height / stride));
   }

@@ -1,0 +1,352 @@
+"""The live page in a real browser: it shows, obeys, reads out, pauses, and comes back."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
+
+from msfnet_runtime import DepthMap
+from msfnet_runtime.colour import colour_depth
+from msfnet_runtime.web import WebSink
+from tests.runtime.live_page import TOKEN, pair
+from tests.runtime.test_stream_stats import STATS
+from tests.specs import deploy_spec
+
+SPEC = deploy_spec(depth_range_m=(0.4, 10.0))
+
+Pixels = NDArray[np.uint8]
+
+
+class Shown(NamedTuple):
+    """A page in the browser and what fed it."""
+
+    sink: WebSink
+    page: Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the system's Chromium, drawing in software."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no chromium on the path; install it to test the live page")
+    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[[WebSink], Page]]:
+    """Return what opens a page that reaches its server only; complaints fail the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    complaints: list[str] = []
+
+    def opened(sink: WebSink) -> Page:
+        netloc = urlsplit(sink.address).netloc
+
+        def reach_server_only(route: Route, request: Request) -> None:
+            url = request.url
+            if urlsplit(url).netloc == netloc:
+                route.continue_()
+            else:
+                complaints.append(f"asked for {url}")
+                route.abort()
+
+        page = context.new_page()
+        context.route("**/*", reach_server_only)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(sink.address)
+        expect(page.locator("#state")).to_have_text("Live")
+        return page
+
+    yield opened
+    context.close()
+    expected = "WebSocket connection to"
+    assert [text for text in complaints if expected not in text] == []
+
+
+@pytest.fixture
+def shown(new_page: Callable[[WebSink], Page]) -> Iterator[Shown]:
+    """Show frame 0 and wait until it is there."""
+    with WebSink(SPEC, port=0) as sink:
+        sink.write(*pair(0))
+        page = new_page(sink)
+        expect(page.locator("#frame")).to_contain_text("frame 0,")
+        yield Shown(sink, page)
+
+
+@pytest.fixture
+def moving(shown: Shown) -> Iterator[Shown]:
+    """Write about thirty frames a second."""
+    ended = threading.Event()
+
+    def write() -> None:
+        for index in count(1):
+            if ended.wait(0.03):
+                return
+            shown.sink.write(*pair(index))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    yield shown
+    ended.set()
+    thread.join()
+
+
+def canvas(page: Page, name: str) -> Pixels:
+    """Return a canvas' own pixels, (H, W, 3) uint8 RGB; transparent ones are black."""
+    address = page.evaluate("id => document.getElementById(id).toDataURL('image/png')", name)
+    data = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
+    bgra = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)
+    return bgra[..., 2::-1] * (bgra[..., 3:] > 0)
+
+
+def seen(locator: Locator) -> Pixels:
+    """Return what the screen shows of an element, (H, W, 3) uint8."""
+    data = np.frombuffer(locator.screenshot(), np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+def shown_index(page: Page) -> int:
+    """Return the index of the frame that the page says it shows."""
+    found = re.match(r"frame (\d+),", page.locator("#frame").inner_text())
+    assert found
+    return int(found[1])
+
+
+def point(page: Page, column: int, row: int, size: tuple[int, int] = (48, 80)) -> None:
+    """Point at the middle of a pixel of the depth."""
+    box = page.locator("#depth").bounding_box()
+    assert box
+    page.mouse.move(
+        box["x"] + (column + 0.5) / size[1] * box["width"],
+        box["y"] + (row + 0.5) / size[0] * box["height"],
+    )
+
+
+def millimetres(depth: DepthMap, column: int, row: int) -> str:
+    """Return a depth as it must be read out: exact to the millimetre."""
+    return f"{round(float(depth.values[row, column]) * 1000) / 1000:.3f} m"
+
+
+def test_the_picture_and_the_depth_are_those_of_the_frame(shown: Shown) -> None:
+    """The colours are those that videos have: OpenCV's Turbo over the model's range."""
+    frame, depth = pair(0)
+    expected = colour_depth(depth.values, depth.valid, SPEC.depth_range_m)
+
+    coloured = canvas(shown.page, "depth").astype(int)
+    picture = canvas(shown.page, "rgb").astype(int)
+
+    # Rounding to millimetres may move a depth across the border of two colours.
+    assert np.abs(coloured - expected).max() <= 12
+    assert np.mean(coloured == expected) > 0.97
+    assert np.abs(picture - frame.image).mean() < 6
+
+
+def test_frames_move_and_numbers_follow(moving: Shown) -> None:
+    """Later frames replace earlier ones on both canvases; the statistics are the stream's."""
+    sink, page = moving
+    before, first = canvas(page, "rgb"), shown_index(page)
+    depth_before, ages_before = canvas(page, "depth"), canvas(page, "ages")
+    sink.observe(STATS)
+
+    page.wait_for_function(
+        "first => Number(document.getElementById('frame').textContent.match(/\\d+/)[0]) > first",
+        arg=first + 5,
+    )
+
+    assert np.abs(canvas(page, "rgb").astype(int) - before).max() > 20
+    assert np.abs(canvas(page, "depth").astype(int) - depth_before).max() > 20
+    expect(page.locator("#engine")).to_have_text(STATS.engine)
+    expect(page.locator("#dropped")).to_have_text(str(STATS.dropped))
+    expect(page.locator("#age")).to_have_text(f"{STATS.age.p99_ms:.0f}")
+    assert (canvas(page, "ages") != ages_before).any()
+
+
+def test_the_read_out_is_the_depth_under_the_pointer(shown: Shown) -> None:
+    """To the millimetre, at corners and in the middle; the mark stays when the frame changes."""
+    sink, page = shown
+    depth = pair(0)[1]
+    for column, row in ((79, 0), (79, 47), (0, 47), (33, 21), (5, 4)):
+        point(page, column, row)
+        text = f"{millimetres(depth, column, row)} at column {column}, row {row}"
+        expect(page.locator("#readout")).to_have_text(text)
+    point(page, 2, 3)
+    expect(page.locator("#readout")).to_have_text("no depth at column 2, row 3")
+
+    point(page, 60, 30)
+    frame, later = pair(9)
+    sink.write(frame, later)
+    text = f"{millimetres(later, 60, 30)} at column 60, row 30"
+    expect(page.locator("#readout")).to_have_text(text)
+
+
+def test_a_thinned_frame_is_read_out_by_its_own_pixels(new_page: Callable[[WebSink], Page]) -> None:
+    """Every third pixel is sent; column, row and depth are those of the frame."""
+    with WebSink(SPEC, port=0, max_width=80) as sink:
+        _, depth = pair(4, (144, 240))
+        sink.write(*pair(4, (144, 240)))
+        page = new_page(sink)
+        expect(page.locator("#frame")).to_contain_text("frame 4,")
+        point(page, 41, 17)
+        text = f"{millimetres(depth, 123, 51)} at column 123, row 51"
+        expect(page.locator("#readout")).to_have_text(text)
+
+
+def test_the_keyboard_moves_the_mark(shown: Shown) -> None:
+    """Arrows by one pixel, with shift by ten; Escape takes it away."""
+    page, depth = shown.page, pair(0)[1]
+    page.locator("#depth").focus()
+    for key in ("ArrowRight", "ArrowDown", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    column, row = 40 + 1 - 10, 24 + 1
+    text = f"{millimetres(depth, column, row)} at column {column}, row {row}"
+    expect(page.locator("#readout")).to_have_text(text)
+    page.keyboard.press("Escape")
+    expect(page.locator("#readout")).to_have_text("")
+
+
+def test_colours_and_range_act(shown: Shown) -> None:
+    """Grey and linear between 2 m and 6 m: the level is the depth's own share of the range."""
+    page, depth = shown.page, pair(0)[1]
+    page.select_option("#colours", "grey")
+    page.select_option("#scale", "linear")
+    page.fill("#near", "2")
+    page.fill("#far", "6")
+
+    share = (np.clip(depth.values, 2, 6) - 2) / 4
+    expected = np.where(depth.valid, 255 - 255 * share, 0)
+    assert np.abs(canvas(page, "depth")[..., 0] - expected).max() <= 1
+
+    page.fill("#far", "1")
+    assert page.locator("#far").evaluate("input => !input.checkValidity()")
+    assert np.abs(canvas(page, "depth")[..., 0] - expected).max() <= 1
+
+
+def test_an_automatic_range_covers_the_frame(shown: Shown) -> None:
+    """All but the outer 2 % of the depths; the model's range comes back on a click."""
+    page, depth = shown.page, pair(0)[1]
+    page.check("#auto")
+    near, far = (float(page.input_value(field)) for field in ("#near", "#far"))
+    assert [near, far] == pytest.approx(np.percentile(depth.values[depth.valid], [2, 98]), rel=0.05)
+
+    page.click("#full")
+    assert not page.is_checked("#auto")
+    assert [page.input_value("#near"), page.input_value("#far")] == ["0.4", "10"]
+
+
+def test_pause_stops_this_viewer_only(moving: Shown, new_page: Callable[[WebSink], Page]) -> None:
+    """No frame passes while paused, by the button or by the space bar; another page goes on."""
+    sink, page = moving
+    other = new_page(sink)
+    page.click("#pause")
+    expect(page.locator("#state")).to_have_text("Paused")
+    page.wait_for_timeout(200)
+    stopped, going = shown_index(page), shown_index(other)
+    page.wait_for_timeout(600)
+    assert shown_index(page) == stopped
+    assert shown_index(other) > going
+
+    page.locator("#depth").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#state")).to_have_text("Live")
+    page.wait_for_function(
+        "n => Number(document.getElementById('frame').textContent.match(/\\d+/)[0]) > n",
+        arg=stopped,
+    )
+
+
+def test_the_point_cloud_shows_the_scene_and_turns(shown: Shown) -> None:
+    """Hundreds of colours of the picture; dragging, keys and reset change the view and undo it."""
+    page = shown.page
+    expect(page.locator("#camera")).to_have_text("camera unknown: 60° wide assumed")
+    cloud = page.locator("#cloud")
+    cloud.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    home = seen(cloud)
+    assert len(np.unique(home.reshape(-1, 3), axis=0)) > 200
+
+    box = cloud.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 130, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    turned = seen(cloud)
+    assert np.mean((turned != home).any(-1)) > 0.05
+
+    page.click("#home")
+    page.wait_for_timeout(200)
+    assert np.mean((seen(cloud) != home).any(-1)) < 0.01
+
+    page.select_option("#paint", "depth")
+    page.wait_for_timeout(200)
+    assert np.mean((seen(cloud) != home).any(-1)) > 0.05
+    page.uncheck("#show-cloud")
+    expect(cloud).to_be_hidden()
+
+
+def test_it_comes_back_after_the_server_restarts(new_page: Callable[[WebSink], Page]) -> None:
+    """By itself, on the same port and with the same token, without a reload."""
+    with WebSink(SPEC, port=0, token=TOKEN) as sink:
+        port = urlsplit(sink.address).port or 0
+        sink.write(*pair(0))
+        page = new_page(sink)
+        assert TOKEN not in page.url
+        page.evaluate("window.notReloaded = true")
+    expect(page.locator("#state")).to_contain_text(re.compile("No connection|Connecting"))
+
+    with WebSink(SPEC, port=port, token=TOKEN) as sink:
+        sink.write(*pair(33))
+        expect(page.locator("#state")).to_have_text("Live", timeout=15_000)
+        expect(page.locator("#frame")).to_contain_text("frame 33,")
+        assert page.evaluate("window.notReloaded")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (800, "light"), (1600, "dark")])
+def test_it_fits_every_width(shown: Shown, width: int, scheme: str) -> None:
+    """Nothing is wider than the window; dark where the system is dark."""
+    page = shown.page
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    level = np.mean([int(part) for part in re.findall(r"\d+", back)])
+    assert (level < 64) == (scheme == "dark")
+
+
+def test_every_control_has_a_name_and_is_reached_by_the_keyboard(shown: Shown) -> None:
+    """The tab key visits them all, in the order of the page."""
+    page = shown.page
+    for role, name in (
+        ("button", "Pause"),
+        ("combobox", "Colours"),
+        ("spinbutton", "Nearest (m)"),
+        ("spinbutton", "Farthest (m)"),
+        ("checkbox", "Automatic range"),
+    ):
+        expect(page.get_by_role(role, name=name)).to_have_count(1)  # type: ignore[arg-type]
+    visited = []
+    for _ in range(13):
+        page.keyboard.press("Tab")
+        visited.append(page.evaluate("document.activeElement.id"))
+    assert visited == [
+        *("pause", "colours", "scale", "near", "far", "auto", "full", "show-cloud"),
+        *("depth", "cloud", "paint", "point", "home"),
+    ]
