@@ -39,6 +39,7 @@ def test_every_part_is_measured(tmp_path: Path) -> None:
     assert report.live.dropped > 5
     assert 1000 * LIVE_LATENCY_S <= report.latency_ms < 3000 * LIVE_LATENCY_S
     assert report.live.age.p50_ms > report.latency_ms
+    assert report.latency_p99_ms >= report.latency_ms
     assert min(report.engine_fps, report.plain_fps) > 0
 
 
@@ -51,11 +52,12 @@ def test_ratios_and_limit_follow_from_what_was_measured() -> None:
         large=replace(STATS, fps=30.0),
         live=replace(STATS, age=Ages(80.0, 90.0, 94.0)),
         latency_ms=60.0,
+        latency_p99_ms=71.0,
     )
 
     assert (report.of_engine, report.over_plain) == (0.975, 1.5)
     assert report.age_limit_ms == pytest.approx(156.67, abs=0.01)
-    for part in ("0.97", "1.50", "94 / 157 ms", "0.60"):
+    for part in ("0.97", "1.50", "94 / 157 ms", "0.60", "99% 71 ms"):
         assert part in report.text()
 
 
