@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -124,7 +125,7 @@ def test_a_viewer_gets_the_newest_frame_only_and_none_twice(sink: WebSink) -> No
         with pytest.raises(TimeoutError):
             socket.recv(timeout=0.3)
         sink.write(*pair(51))
-        assert decode(bytes(socket.recv(timeout=10))).header["index"] == 51
+        assert decode(np.asarray(socket.recv(timeout=10)).tobytes()).header["index"] == 51
         assert sink.feed.encoded == 3
 
 
@@ -180,7 +181,7 @@ def test_a_viewer_that_stops_reading_holds_nobody_up_and_is_dropped() -> None:
     frame, depth = pair(0, (900, 1200))
     image = noise.integers(0, 256, (900, 1200, 3), np.uint8)
     values = noise.uniform(0.5, 9, (900, 1200)).astype(np.float32)
-    with WebSink(INDOORS, port=0, patience_s=1.0) as sink:
+    with WebSink(INDOORS, port=0, patience_s=2.0) as sink:
         stalled = stalled_viewer(sink)
         wait_until(lambda: sink.feed.viewers == 1)
         with viewer(sink) as socket:
@@ -200,8 +201,23 @@ def test_a_viewer_that_stops_reading_holds_nobody_up_and_is_dropped() -> None:
         stalled.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors as Linux does")
+def test_what_a_dropped_viewer_never_reads_is_thrown_away() -> None:
+    """Its descriptor is given back, although it never closes."""
+    noise = np.random.default_rng(3).uniform(0.5, 9, (1500, 1200)).astype(np.float32)
+    frame, depth = pair(0, (1500, 1200))
+    with WebSink(INDOORS, port=0, patience_s=0.5) as sink:
+        sink.write(frame, replace(depth, values=noise))
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        stalled = stalled_viewer(sink)
+        wait_until(lambda: sink.feed.encoded == 1)
+        wait_until(lambda: sink.feed.viewers == 0)
+        wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) == before + 1)
+        stalled.close()
+
+
 def stalled_viewer(sink: WebSink) -> socket.socket:
-    """Open a viewer that asks for a frame and never reads a byte."""
+    """Open a viewer that asks for a frame and reads no byte of it."""
     port = urlsplit(sink.address).port or 0
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -211,6 +227,9 @@ def stalled_viewer(sink: WebSink) -> socket.socket:
         "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
         "Sec-WebSocket-Version: 13\r\n\r\n".encode()
     )
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += raw.recv(1)
     raw.sendall(b"\x81\x84" + bytes(4) + b"next")
     return raw
 

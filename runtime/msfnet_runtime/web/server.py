@@ -85,19 +85,26 @@ def make_app(
     return Guard(Starlette(routes=routes, lifespan=opened), host, port, token)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, patience_s: float) -> socket.socket:
     """Return a socket that listens on an address; port 0 takes a free one.
+
+    Its connections break once the other side has not read for twice ``patience_s``, on Linux.
 
     Raises:
         MsfnetError: the port is in use or not permitted, or there is no such address.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listening = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise MsfnetError(
             f"cannot serve the live page on {host}:{port}: {error.strerror}; choose another address"
         ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections inherit it: what a dropped viewer never reads is thrown away by Linux.
+        lost_ms = round(2000 * patience_s)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, lost_ms)
+    return listening
 
 
 def parse_address(text: str) -> tuple[str, int]:

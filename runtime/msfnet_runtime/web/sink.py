@@ -72,7 +72,7 @@ class WebSink(SinkBase):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        listening = listen(self._host, self._port)
+        listening = listen(self._host, self._port, self._patience_s)
         self._port = listening.getsockname()[1]
         app = make_app(
             self._feed,
