@@ -66,7 +66,7 @@ class FolderSink(SinkBase, ABC):
                 partial.write_bytes(content)
             self._append(line)
         except MsfnetError as error:
-            kept = f"; {self._written} frames before it are kept" if self._written else ""
+            kept = f"; the frames before it are kept: {self._written}" if self._written else ""
             raise MsfnetError(f"{error}{kept}") from None
         self._written += 1
 

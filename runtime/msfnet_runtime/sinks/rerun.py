@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 RECORDING_SUFFIX = ".rrd"
 
 _JPEG_QUALITY = 90
+
+_ROOM_BYTES = 16_000_000
+"""What must stay free on a disk, for what Rerun has not written yet and the recording's index."""
 
 
 class RerunSink(SinkBase):
@@ -40,6 +45,7 @@ class RerunSink(SinkBase):
     """
 
     def __init__(self, target: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
+        os.environ.setdefault("RUST_LOG", "off")  # it would print beside our own one line
         try:
             import rerun
         except ImportError:
@@ -52,10 +58,21 @@ class RerunSink(SinkBase):
         self._range = options.scale_m(spec)
         self._counts = counts_per_metre(spec, options.unit)
         self._camera: CameraIntrinsics | None = None
+        self._partial: Path | None = None
         self._written = 0
+        self._full = False
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Log one frame."""
+        """Log one frame.
+
+        Raises:
+            MsfnetError: the disk is all but full; it says where the frames before are.
+        """
+        self._check_room(frame)
+        self._log(frame, depth)
+        self._written += 1
+
+    def _log(self, frame: Frame, depth: DepthMap) -> None:
         rerun, stream = self._rerun, self._recording
         stream.set_time("frame", sequence=depth.index)
         stream.set_time("time", duration=depth.timestamp_s)
@@ -72,13 +89,29 @@ class RerunSink(SinkBase):
             "camera/depth",
             rerun.DepthImage(counts, meter=float(self._counts), colormap="turbo", depth_range=ends),
         )
-        self._written += 1
+
+    def _check_room(self, frame: Frame) -> None:
+        """Refuse a frame that may not fit: Rerun's file writer waits without end on a full disk.
+
+        Raises:
+            MsfnetError: there is no room.
+        """
+        if self._partial is None:
+            return
+        if shutil.disk_usage(self._partial.parent).free > _ROOM_BYTES + 2 * frame.image.nbytes:
+            return
+        self._full = True
+        kept = f"; the recording so far is {self._partial}" if self._written else ""
+        raise MsfnetError(
+            f"cannot write {self._target}: the disk is all but full{kept}; make room or choose "
+            "another path"
+        )
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
         self._recording = self._rerun.RecordingStream("msfnet")
         if isinstance(self._target, Path):
-            with self._file(self._target):
+            with self._recorded(self._target):
                 yield
             return
         try:
@@ -87,26 +120,27 @@ class RerunSink(SinkBase):
             else:
                 self._recording.spawn()
         except (RuntimeError, OSError, ValueError) as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MsfnetError(f"no Rerun viewer: {line}; name a .rrd file instead") from None
+            raise MsfnetError(
+                f"no Rerun viewer: {str(error).partition(chr(10))[0]}; name a .rrd file instead"
+            ) from None
         try:
             yield
         finally:
             self._recording.disconnect()
 
     @contextmanager
-    def _file(self, target: Path) -> Iterator[None]:
+    def _recorded(self, target: Path) -> Iterator[None]:
         """Record into a file that takes its name at the end."""
-        partial = reserve_growing(target)
+        self._partial = partial = reserve_growing(target)
         self._recording.save(partial)
         try:
             yield
         finally:
             self._recording.disconnect()
-            if self._written:
-                partial.replace(target)
-            else:
+            if not self._written:
                 partial.unlink()
+            elif not self._full:
+                partial.replace(target)
 
     def _log_camera(self, camera: CameraIntrinsics) -> None:
         """Log the camera where it is another than before; it holds for all later frames."""
