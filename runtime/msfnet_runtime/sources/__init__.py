@@ -2,68 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
-from msfnet_runtime.sources.camera import CameraSource, StreamSource
-from msfnet_runtime.sources.images import ImageFolder
+from msfnet_runtime.sources.camera import CameraSource, GStreamerSource, StreamSource
+from msfnet_runtime.sources.images import ImageFiles, ImageFolder
+from msfnet_runtime.sources.iterable import IterableSource
 from msfnet_runtime.sources.kitti import KittiDrive, find_drives
 from msfnet_runtime.sources.nyu import NyuList, find_lists
+from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
+from msfnet_runtime.sources.orientation import RotatedSource
 from msfnet_runtime.sources.video import VideoSource
+from msfnet_runtime.types import Frame
+
+__all__ = ["IterableSource", "SourceOptions", "open_source"]
 
 
-def open_source(text: str) -> Source:
+def open_source(
+    what: str | Iterable[Frame | NDArray[np.uint8]], options: SourceOptions = DEFAULTS
+) -> Source:
     """Open a source by what the user wrote.
 
     Args:
-        text: camera index (``0``), address (``rtsp://…``), ``synthetic:…``, a video file, an NYU
-            list (``.csv``), or a folder: KITTI drive, date or root, NYU data set, or images.
+        what: camera index (``0``) or device (``/dev/video0``), address (``rtsp://…``, ``http://…``),
+            GStreamer pipeline (``… ! appsink``), ``synthetic:…``, a video file, a pattern
+            (``frames/*.png``), an NYU list (``.csv``), a folder: KITTI drive, date or root, NYU
+            data set, or images; or an iterable of frames or RGB images.
+        options: see :class:`SourceOptions`.
 
     Raises:
         MsfnetError: missing, unreadable, or nothing that holds frames.
     """
-    if text.isdecimal():
-        return CameraSource(int(text))
+    source = _open(what, options) if isinstance(what, str) else IterableSource(what)
+    return RotatedSource(source, options.rotate) if options.rotate else source
+
+
+def _open(text: str, options: SourceOptions) -> Source:
     if text.startswith("synthetic:"):
         from msfnet_runtime.sources.synthetic import open_synthetic
 
         return open_synthetic(text)
     if text.startswith("file://"):
-        return _open_path(Path(unquote(urlsplit(text).path)))
-    if "://" in text:
-        return StreamSource(text)
-    return _open_path(Path(text))
+        return _open_path(Path(unquote(urlsplit(text).path)), options)
+    live = _open_live(text, options)
+    if live is not None:
+        return live
+    if set(text) & set("*?[") and not Path(text).exists():
+        return ImageFiles.matching(text, skip_bad=options.skip_bad)
+    return _open_path(Path(text), options)
 
 
-def _open_path(path: Path) -> Source:
+def _open_live(text: str, options: SourceOptions) -> Source | None:
+    """Open a camera, a pipeline or an address; None for anything else."""
+    if text.isdecimal() or text.startswith("/dev/video"):
+        return CameraSource(int(text) if text.isdecimal() else text, options)
+    if " ! " in text:
+        return GStreamerSource(text, options)
+    return StreamSource(text, options) if "://" in text else None
+
+
+def _open_path(path: Path, options: SourceOptions) -> Source:
     """Open a file or folder by what it holds."""
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, options.skip_bad)
     if not path.exists():
         raise MsfnetError(
             f"{path} does not exist; give a camera index, URL, video, folder or synthetic:street"
         )
     if path.suffix.lower() == ".csv":
-        return NyuList(path)
+        return NyuList(path, skip_bad=options.skip_bad)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise MsfnetError(
             f"{path} is an image, not a video; give its folder to stream images "
             f"({path.absolute().parent})"
         )
-    return VideoSource(path)
+    return VideoSource(path, skip_bad=options.skip_bad)
 
 
-def _open_folder(path: Path) -> Source:
+def _open_folder(path: Path, skip_bad: bool) -> Source:
     """Open a data set's folder as what it is, any other as plain images."""
     if _holds(find_drives, path):
-        return KittiDrive(path)
+        return KittiDrive(path, skip_bad=skip_bad)
     if _holds(find_lists, path):
-        return NyuList(path)
-    return ImageFolder(path)
+        return NyuList(path, skip_bad=skip_bad)
+    return ImageFolder(path, skip_bad=skip_bad)
 
 
 def _holds(find: Callable[[Path], object], path: Path) -> bool:

@@ -1,22 +1,34 @@
-"""Cameras of this machine and network streams: live sources, read through OpenCV."""
+"""Cameras of this machine, network streams and GStreamer pipelines: live, read through OpenCV."""
 
 from __future__ import annotations
 
 import math
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
+from msfnet_runtime.channel import Channel
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
-from msfnet_runtime.source import SourceBase
+from msfnet_runtime.source import SourceBase, SourceHealth
+from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
+from msfnet_runtime.sources.skipping import LOGGER
 from msfnet_runtime.types import Frame
 
 TIMEOUT_MS = 10_000
-"""How long a network stream may stay silent before it counts as ended."""
+"""How long a network stream may stay silent before it counts as lost."""
+
+FIRST_WAIT_S = 0.5
+"""Before a lost source is tried again; doubled each time, up to :data:`LONGEST_WAIT_S`."""
+
+LONGEST_WAIT_S = 10.0
+
+_CLOSE_S = 1.0
+"""How long closing waits for a read that is under way; what is left ends by itself."""
 
 
 def frame_rate(capture: cv2.VideoCapture, fallback: float) -> float:
@@ -26,51 +38,122 @@ def frame_rate(capture: cv2.VideoCapture, fallback: float) -> float:
 
 
 class LiveSource(SourceBase):
-    """Frames as they arrive, stamped on arrival; the end of the stream ends the frames.
+    """Frames as they arrive, stamped on arrival.
 
-    A lost camera ends the stream too, rather than failing: what was recorded until then stays.
+    A thread of its own reads, so that a camera that hangs does not hold whoever stops the
+    stream. A source that is lost is opened again and again, with growing waits, until it is back
+    or the stream is stopped; one that announces its length (a recording on a server) ends.
+
+    Args:
+        connect: opens the source.
+        name: for messages.
+        reconnect: False ends the frames when the source is lost; what was recorded stays.
+
+    Raises:
+        MsfnetError: it cannot be opened the first time.
     """
 
     live = True
 
-    def __init__(self, capture: cv2.VideoCapture) -> None:
-        self._capture = capture
-        self.fps = frame_rate(capture, SourceBase.fps)
+    def __init__(
+        self, connect: Callable[[], cv2.VideoCapture], name: str, *, reconnect: bool = True
+    ) -> None:
+        self._connect = connect
+        self._name = name
+        self._capture = connect()
+        self.fps = frame_rate(self._capture, SourceBase.fps)
+        self._reconnect = reconnect and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+        self._losses = 0
+        self._ended = threading.Event()
+        self._frames: Channel[Frame] = Channel(1)
+        self._reader = threading.Thread(target=self._read, name="msfnet-camera", daemon=True)
+
+    @property
+    def health(self) -> SourceHealth:
+        """How often the source was lost and came back."""
+        return SourceHealth(losses=self._losses)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps are seconds since the first."""
-        index, start = 0, 0.0
-        while True:
-            read, image = self._capture.read()
-            if not read or image is None:
-                return
-            now = time.monotonic()
-            start = start or now
-            yield Frame(np.ascontiguousarray(image[..., ::-1], np.uint8), index, now - start)
-            index += 1
+        self._reader.start()
+        while (frame := self._frames.get()) is not None:
+            yield frame
+
+    def stop(self) -> None:
+        """End the frames at once, also where the source is waited for."""
+        self._ended.set()
+        self._frames.cancel()
 
     def close(self) -> None:
         """Give the camera back."""
+        self.stop()
+        if self._reader.ident is None:
+            self._capture.release()
+        else:
+            self._reader.join(_CLOSE_S)
+
+    def _read(self) -> None:
+        """Read until the end; the capture belongs to this thread."""
+        index, start = 0, 0.0
+        while not self._ended.is_set():
+            read, image = self._capture.read()
+            now = time.monotonic()
+            if not read or image is None:
+                if self._ended.is_set() or not (self._reconnect and self._came_back()):
+                    break
+                continue
+            start = start or now
+            frame = Frame(np.ascontiguousarray(image[..., ::-1], np.uint8), index, now - start)
+            if not self._frames.put(frame):
+                break
+            index += 1
         self._capture.release()
+        self._frames.finish()
+
+    def _came_back(self) -> bool:
+        """Open the source again, with growing waits; False when the stream is stopped."""
+        LOGGER.warning("%s is lost; waiting for it", self._name)
+        self._capture.release()
+        wait = FIRST_WAIT_S
+        while not self._ended.wait(wait):
+            wait = min(2 * wait, LONGEST_WAIT_S)
+            try:
+                self._capture = self._connect()
+            except MsfnetError:
+                continue
+            self._losses += 1
+            LOGGER.warning("%s is back", self._name)
+            return True
+        return False
 
 
 class CameraSource(LiveSource):
-    """A camera by its index.
+    """A camera by its index, or by its device file (``/dev/video0``).
 
     Raises:
         MsfnetError: it cannot be opened.
     """
 
-    def __init__(self, index: int) -> None:
-        quiet()
-        capture = cv2.VideoCapture(index)
-        if not capture.isOpened():
-            raise MsfnetError(
-                f"camera {index} cannot be opened; check that it is plugged in, that no other "
-                "program holds it and that you may read it, or try another index"
-            )
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an older frame is worth nothing
-        super().__init__(capture)
+    def __init__(self, device: int | str, options: SourceOptions = DEFAULTS) -> None:
+        name = f"camera {device}"
+
+        def connect() -> cv2.VideoCapture:
+            quiet()
+            capture = cv2.VideoCapture(device)
+            if not capture.isOpened():
+                raise MsfnetError(
+                    f"{name} cannot be opened; check that it is plugged in, that no other "
+                    "program holds it and that you may read it, or try another index"
+                )
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an older frame is worth nothing
+            if options.camera_size is not None:
+                capture.set(cv2.CAP_PROP_FRAME_HEIGHT, options.camera_size[0])
+                capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.camera_size[1])
+            if options.camera_fps is not None:
+                capture.set(cv2.CAP_PROP_FPS, options.camera_fps)
+            return capture
+
+        super().__init__(connect, name, reconnect=options.reconnect)
 
 
 class StreamSource(LiveSource):
@@ -80,19 +163,56 @@ class StreamSource(LiveSource):
         MsfnetError: it does not answer within :data:`TIMEOUT_MS`, or holds no video.
     """
 
-    def __init__(self, url: str) -> None:
-        quiet()
-        timeouts = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS),
-        ]
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
-        if not capture.isOpened():
+    def __init__(self, url: str, options: SourceOptions = DEFAULTS) -> None:
+        name = without_password(url)
+
+        def connect() -> cv2.VideoCapture:
+            quiet()
+            timeouts = [
+                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS),
+                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS),
+            ]
+            capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
+            if not capture.isOpened():
+                raise MsfnetError(
+                    f"{name} cannot be opened; check the address, and that the camera or server "
+                    "is on and reachable from here"
+                )
+            return capture
+
+        super().__init__(connect, name, reconnect=options.reconnect)
+
+
+class GStreamerSource(LiveSource):
+    """A GStreamer pipeline that ends in ``appsink``, where OpenCV was built with GStreamer.
+
+    Raises:
+        MsfnetError: it was not, or the pipeline does not start.
+    """
+
+    def __init__(self, pipeline: str, options: SourceOptions = DEFAULTS) -> None:
+        if not has_gstreamer():
             raise MsfnetError(
-                f"{without_password(url)} cannot be opened; check the address, and that the "
-                "camera or server is on and reachable from here"
+                "this OpenCV has no GStreamer, as those from pip; build OpenCV with it (NVIDIA's "
+                "for Jetson has it), or give an address such as rtsp://…"
             )
-        super().__init__(capture)
+
+        def connect() -> cv2.VideoCapture:
+            quiet()
+            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            if not capture.isOpened():
+                raise MsfnetError(
+                    f"the pipeline `{pipeline}` does not start; try it with gst-launch-1.0, and "
+                    "let it end in `videoconvert ! video/x-raw,format=BGR ! appsink`"
+                )
+            return capture
+
+        super().__init__(connect, "the GStreamer pipeline", reconnect=options.reconnect)
+
+
+def has_gstreamer() -> bool:
+    """Tell whether OpenCV was built with GStreamer."""
+    return bool(re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))
 
 
 def without_password(url: str) -> str:

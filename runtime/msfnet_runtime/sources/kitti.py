@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.images import read_image
-from msfnet_runtime.source import SourceBase
+from msfnet_runtime.sources.skipping import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 FRAME_RATE = 10.0
@@ -120,7 +119,7 @@ def read_timestamps(drive: Path) -> list[float]:
     return [(moment - moments[0]).total_seconds() for moment in moments]
 
 
-class KittiDrive(SourceBase):
+class KittiDrive(FileSource):
     """The left colour frames of one drive, or of all drives of a date, in order.
 
     They are named after their files; those of several drives ``DRIVE/FRAME``.
@@ -128,7 +127,8 @@ class KittiDrive(SourceBase):
 
     fps = FRAME_RATE
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
+        super().__init__(skip_bad=skip_bad)
         self._files = [(drive, file) for drive in find_drives(path) for file in frame_files(drive)]
         self.length = len(self._files)
         self._intrinsics = {
@@ -138,8 +138,8 @@ class KittiDrive(SourceBase):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; the index counts over all drives."""
-        for index, (drive, file) in enumerate(self._files):
+        for index, drive, file, image in self._images(self._files):
             number, times = int(file.stem), self._timestamps[drive]
             seconds = times[number] if number < len(times) else number / FRAME_RATE
             name = f"{drive.name}/{file.stem}" if len(self._timestamps) > 1 else file.stem
-            yield Frame(read_image(file), index, seconds, self._intrinsics[drive], name)
+            yield Frame(image, index, seconds, self._intrinsics[drive], name)

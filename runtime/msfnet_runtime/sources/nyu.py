@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.images import read_image
-from msfnet_runtime.source import SourceBase
+from msfnet_runtime.sources.skipping import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 INTRINSICS = CameraIntrinsics(518.8579, 519.4696, 325.5824, 253.7362, 640, 480)
@@ -57,13 +56,14 @@ def read_list(file: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-class NyuList(SourceBase):
+class NyuList(FileSource):
     """The images of one list, in the list's order, named ``ROOM/IMAGE``."""
 
     fps = FRAME_RATE
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
         """Open a CSV list, or a data set's test, validation or training list, the first found."""
+        super().__init__(skip_bad=skip_bad)
         if path.is_dir():
             lists = find_lists(path)
             path = next(lists[s] for s in ("test", "val", "train", *lists) if s in lists)
@@ -72,6 +72,6 @@ class NyuList(SourceBase):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
-        for index, file in enumerate(self._files):
+        for index, _, file, image in self._images((None, file) for file in self._files):
             name = f"{file.parent.name}/{file.stem}"
-            yield Frame(read_image(file), index, index / FRAME_RATE, name=name)
+            yield Frame(image, index, index / FRAME_RATE, name=name)

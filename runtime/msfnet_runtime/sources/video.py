@@ -10,30 +10,48 @@ import numpy as np
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
-from msfnet_runtime.source import SourceBase
+from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.camera import frame_rate
+from msfnet_runtime.sources.skipping import LOGGER
 from msfnet_runtime.types import Frame
+
+_COUNTED = (".mp4", ".mov", ".m4v")
+"""Containers that list their frames; others estimate how many there are."""
 
 
 class VideoSource(SourceBase):
     """The frames of a video file, turned upright as the file says.
 
+    Args:
+        path: the file.
+        skip_bad: play what can be decoded of a file that is cut short, and count what an mp4 or
+            mov announces beyond it; a damaged frame that FFmpeg patches counts as decoded.
+
     Raises:
         MsfnetError: empty, cut short, or no video at all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
         quiet()
         self._path = path
-        check_whole(path)
+        self._skip_bad = skip_bad
+        self._missing = 0
+        if not skip_bad:
+            check_whole(path)
         # An absolute path, since FFmpeg reads `a:b.mp4` as protocol `a`.
         self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
+            check_whole(path)
             raise MsfnetError(f"{path} is not a readable video; convert it to H.264 .mp4")
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = frames if frames > 0 else None
         self.fps = frame_rate(self._capture, SourceBase.fps)
+
+    @property
+    def health(self) -> SourceHealth:
+        """How many announced frames could not be decoded, known at the end."""
+        return SourceHealth(skipped=self._missing)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps are the file's own, index / fps where it has none."""
@@ -49,6 +67,10 @@ class VideoSource(SourceBase):
             index += 1
         if index == 0:
             raise MsfnetError(f"no frame of {self._path} can be decoded; convert it to H.264 .mp4")
+        if self._skip_bad and self._path.suffix.lower() in _COUNTED:
+            self._missing = max((self.length or 0) - index, 0)
+        if self._missing:
+            LOGGER.warning("%s: %d frames cannot be decoded", self._path, self._missing)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,320 @@
+"""Live sources come back when they were lost, and end at once when asked to."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfnet_runtime import CameraIntrinsics, Frame, MsfnetError
+from msfnet_runtime.engines.fake import FakeEngine
+from msfnet_runtime.estimator import DepthEstimator
+from msfnet_runtime.images import write_image
+from msfnet_runtime.pipeline import run_pipeline
+from msfnet_runtime.source import Source
+from msfnet_runtime.sources import IterableSource, SourceOptions, camera, open_source
+from msfnet_runtime.sources.orientation import RotatedSource, rotate_camera
+from tests.runtime.streams import frame, psnr, write_video
+from tests.specs import deploy_spec
+
+Send = Callable[[bytes], object]
+
+GARBAGE = bytes(range(256)) * 20
+
+
+def part(picture: NDArray[np.uint8]) -> bytes:
+    """Return a picture as one part of a motion JPEG stream."""
+    _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return wrapped(jpeg.tobytes())
+
+
+def wrapped(content: bytes) -> bytes:
+    """Return bytes as a part that says it is a JPEG."""
+    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content + b"\r\n"
+
+
+@contextmanager
+def served(answer: Callable[[int, Send], None]) -> Iterator[str]:
+    """Serve a motion JPEG camera: ``answer`` gets the connection's number and sends its parts."""
+    connections = iter(range(1000))
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                answer(next(connections), self.wfile.write)
+            except OSError:
+                return  # the reader went away
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/video.mjpg"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lost sources be tried again soon."""
+    monkeypatch.setattr(camera, "FIRST_WAIT_S", 0.05)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_camera_that_breaks_off_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Three connections of eight pictures: losses are counted, times and indices go on."""
+
+    def answer(connection: int, send: Send) -> None:
+        for _ in range(8):
+            send(part(frame(10 * connection).image))
+            time.sleep(0.01)
+
+    with served(answer) as url, caplog.at_level(logging.WARNING), open_source(url) as source:
+        frames = list(islice(source, 20))
+        losses = source.health.losses
+
+    assert losses >= 2
+    assert [f.index for f in frames] == list(range(20))
+    times = [f.timestamp_s for f in frames]
+    assert times == sorted(times)
+    assert psnr(frames[0].image, frame(0).image) > 30
+    assert frames[-1].image.mean() > frames[0].image.mean() + 10
+    assert any("is lost" in message for message in caplog.messages)
+    assert any("is back" in message for message in caplog.messages)
+
+
+@pytest.mark.usefixtures("soon")
+def test_parts_that_are_no_pictures_are_passed_over() -> None:
+    """Garbage between good parts costs those parts at most."""
+
+    def answer(connection: int, send: Send) -> None:
+        for index in range(40):
+            send(wrapped(GARBAGE) if index % 4 == 2 else part(frame(0).image))
+            time.sleep(0.005)
+
+    with served(answer) as url, open_source(url) as source:
+        frames = list(islice(source, 12))
+
+    assert all(psnr(f.image, frame(0).image) > 30 for f in frames)
+
+
+def test_a_source_told_not_to_reconnect_ends() -> None:
+    """What came until then stays."""
+
+    def answer(connection: int, send: Send) -> None:
+        for _ in range(6):
+            send(part(frame(0).image))
+
+    with served(answer) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+        assert 1 <= len(list(source)) <= 6
+        assert source.health.losses == 0
+
+
+def test_a_stream_that_stalls_is_stopped_at_once() -> None:
+    """Nobody waits for the network's time-out."""
+    silent = threading.Event()
+
+    def answer(connection: int, send: Send) -> None:
+        for _ in range(6):
+            send(part(frame(0).image))
+        silent.wait(30)
+
+    with served(answer) as url, open_source(url) as source:
+        frames = iter(source)
+        next(frames)
+        threading.Timer(0.3, source.stop).start()
+        start = time.monotonic()
+        for _ in frames:
+            pass
+        source.__exit__(None, None, None)
+        waited = time.monotonic() - start
+        silent.set()
+
+    assert waited < 3
+
+
+class Capture:
+    """A camera of OpenCV's interface that gives five pictures, then none."""
+
+    opened = 0
+
+    def __init__(self, device: int | str) -> None:
+        type(self).opened += 1
+        self.settings: dict[int, float] = {}
+        self.left = 5
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        """Fail on the second and third try."""
+        return self.opened not in (2, 3)
+
+    def get(self, _: int) -> float:
+        """Know nothing, as cameras do."""
+        return 0.0
+
+    def set(self, key: int, value: float) -> bool:
+        """Take any setting."""
+        self.settings[key] = value
+        return True
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Return BGR."""
+        self.left -= 1
+        return (True, frame(0).image[..., ::-1]) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        """Be gone."""
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_unplugged_camera_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a pipeline that goes on: fourteen frames of a camera that gives five at a time."""
+    made: list[Capture] = []
+    Capture.opened = 0
+
+    def open_capture(device: int) -> Capture:
+        made.append(Capture(device))
+        return made[-1]
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_capture)
+    options = SourceOptions(camera_size=(480, 640), camera_fps=15)
+    engine = FakeEngine(deploy_spec(), lambda batch: np.full((1, 1, 32, 64), 2.5, np.float32))
+
+    with open_source("/dev/video7", options) as source:
+        stats = run_pipeline(source, DepthEstimator(engine), [], max_frames=3)
+        assert stats.frames == 3
+    assert made[0].settings[cv2.CAP_PROP_FRAME_WIDTH] == 640
+    assert made[0].settings[cv2.CAP_PROP_FPS] == 15
+
+    Capture.opened = 0
+    with open_source("7") as source:
+        frames = list(islice(source, 14))
+        assert source.health.losses == 2
+    assert [f.index for f in frames] == list(range(14))
+
+
+def test_a_pipeline_without_gstreamer_is_one_line() -> None:
+    """The wheels from pip have none."""
+    if camera.has_gstreamer():
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(MsfnetError, match="this OpenCV has no GStreamer"):
+        open_source("videotestsrc ! videoconvert ! appsink")
+
+
+def test_any_iterable_is_a_source() -> None:
+    """Images in either order of colours, and frames as they are."""
+    pictures = [frame(index).image for index in range(3)]
+
+    images = open_source(pictures)
+    bgr = IterableSource((p[..., ::-1] for p in pictures), fps=10, bgr=True)
+    given = frame(9)
+
+    assert isinstance(images, Source)
+    assert (images.live, images.length, bgr.length) == (False, 3, None)
+    for got, picture in zip(images, pictures, strict=True):
+        np.testing.assert_array_equal(got.image, picture)
+    turned = list(bgr)
+    np.testing.assert_array_equal(turned[2].image, pictures[2])
+    assert [f.timestamp_s for f in turned] == pytest.approx([0, 0.1, 0.2])
+    assert next(iter(open_source([given]))) is given
+    with pytest.raises(MsfnetError, match="item 0 is 48x80x3 float64, not an"):
+        list(IterableSource([pictures[0] / 2]))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_turned_camera_sees_the_same_points(degrees: int) -> None:
+    """A point of the scene, turned with the camera, lies on the pixel that was turned."""
+    intrinsics = CameraIntrinsics(70.0, 60.0, 37.5, 20.25, 80, 48)
+    picture = np.zeros((48, 80, 3), np.uint8)
+    picture[11, 62] = 200
+    x, y = (62 - 37.5) / 70, (11 - 20.25) / 60
+
+    with RotatedSource(IterableSource([Frame(picture, intrinsics=intrinsics)]), degrees) as source:
+        (turned,) = source
+
+    np.testing.assert_array_equal(turned.image, np.rot90(picture, -degrees // 90))
+    row, column = np.argwhere(turned.image[..., 0])[0]
+    for _ in range(degrees // 90):
+        x, y = -y, x  # clockwise, with y down
+    seen = rotate_camera(intrinsics, degrees)
+    assert turned.intrinsics == seen
+    assert (seen.fx * x + seen.cx, seen.fy * y + seen.cy) == pytest.approx((column, row))
+    assert (seen.height, seen.width) == turned.image.shape[:2]
+
+
+def test_options_out_of_range_are_refused() -> None:
+    """In one line each."""
+    with pytest.raises(MsfnetError, match="choose 0, 90, 180 or 270"):
+        SourceOptions(rotate=45)
+    with pytest.raises(MsfnetError, match="camera rate 0"):
+        SourceOptions(camera_fps=0)
+
+
+def test_bad_images_are_skipped_and_counted_where_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Positions stay; one warning a second at most; nothing but bad images is an error."""
+    for index in range(6):
+        write_image(tmp_path / f"{index}.png", frame(index).image)
+    whole = (tmp_path / "2.png").read_bytes()
+    (tmp_path / "2.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "4.png").write_bytes(b"not an image")
+
+    with pytest.raises(MsfnetError, match=r"2\.png is cut short"):
+        list(open_source(str(tmp_path)))
+    with (
+        caplog.at_level(logging.WARNING),
+        open_source(str(tmp_path / "[0-4].png"), SourceOptions(skip_bad=True)) as source,
+    ):
+        assert [(f.index, f.name) for f in source] == [(0, "0"), (1, "1"), (3, "3")]
+        assert source.health.skipped == 2
+        assert source.length == 5
+    assert len([m for m in caplog.messages if "skipped" in m]) == 1
+
+    with pytest.raises(MsfnetError, match=r"none of the 1 images can be decoded: .*4\.png"):
+        list(open_source(str(tmp_path / "4*"), SourceOptions(skip_bad=True)))
+    with pytest.raises(MsfnetError, match="names no images"):
+        open_source(str(tmp_path / "9*.png"))
+
+
+def test_a_recording_that_broke_off_is_played_to_there(tmp_path: Path) -> None:
+    """Where it is asked for: an mp4 whose index comes first, and loses a third of its data."""
+    write_video(tmp_path / "plain.mp4", [frame(3 * index).image for index in range(30)])
+    with (
+        av.open(str(tmp_path / "plain.mp4")) as given,
+        av.open(str(tmp_path / "front.mp4"), "w", options={"movflags": "faststart"}) as made,
+    ):
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    content = (tmp_path / "front.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+
+    with pytest.raises(MsfnetError, match="is cut short"):
+        open_source(str(tmp_path / "cut.mp4"))
+    with open_source(str(tmp_path / "cut.mp4"), SourceOptions(skip_bad=True)) as source:
+        frames = list(source)
+        assert 5 < len(frames) < 30
+        assert source.health.skipped == 30 - len(frames)
