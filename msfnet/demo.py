@@ -92,7 +92,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
     engines = tuple(_build(model) for model in models)
     test = out / "data/test"
     with progress("stream") as report:
-        stream = stream_to(models[1], str(test), out=out / "drive.mp4", progress=report)
+        stream = stream_to(models[1], str(test), out=[out / "drive.mp4"], progress=report)
     with progress("bench") as report:
         benchmark = bench_models(
             models,

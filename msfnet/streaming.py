@@ -12,6 +12,8 @@ from msfnet_runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from msfnet_runtime.pipeline import Observer
+    from msfnet_runtime.sinks.options import SinkOptions
+    from msfnet_runtime.sources import SourceOptions
     from msfnet_runtime.stopping import Stop
     from msfnet_runtime.stream_stats import StreamStats
 
@@ -20,7 +22,9 @@ def stream_to(
     model: Path,
     source: str,
     *,
-    out: Path | None = None,
+    source_options: SourceOptions | None = None,
+    out: Sequence[str | Path] = (),
+    options: SinkOptions | None = None,
     show: bool = False,
     max_frames: int | None = None,
     max_fps: float | None = None,
@@ -38,12 +42,14 @@ def stream_to(
 
     Args:
         model: checkpoint, ONNX file or engine.
-        source: camera index, URL, video, folder of images, KITTI drive or ``synthetic:…``.
-        out: a video file, or a folder for 16-bit PNG.
+        source: as :func:`~msfnet_runtime.sources.open_source` takes it.
+        source_options: what else is asked of it.
+        out: outputs, each as :func:`msfnet_runtime.sinks.open_sink` reads it.
+        options: how outputs and the window show depth; None follows the model.
         show: open a window.
         max_frames: stop after so many.
         max_fps: take no more frames than so many per second.
-        provider: ONNX Runtime's provider.
+        provider: as :func:`~msfnet_runtime.open_engine` takes it.
         threads: CPU threads; 0 leaves the choice to the library.
         metrics: port for Prometheus on the loopback address.
         web: HOST:PORT of a live page; any but a loopback address takes a token.
@@ -61,12 +67,13 @@ def stream_to(
     from msfnet_runtime.metrics import StreamMetrics
     from msfnet_runtime.pipeline import never, run_pipeline
     from msfnet_runtime.sinks import open_sink
+    from msfnet_runtime.sinks.options import SinkOptions
     from msfnet_runtime.sinks.window import WindowSink
-    from msfnet_runtime.sources import open_source
+    from msfnet_runtime.sources import SourceOptions, open_source
     from msfnet_runtime.web import WebSink
     from msfnet_runtime.web.server import parse_address
 
-    if out is None and not show and web is None:
+    if not out and not show and web is None:
         raise MsfnetError(
             "nowhere to stream to; pass --out depth.mp4, --out FOLDER, --show or --web"
         )
@@ -77,11 +84,12 @@ def stream_to(
     with ExitStack() as stack:
         served = [] if metrics is None else [stack.enter_context(StreamMetrics(metrics))]
         engine = stack.enter_context(open_model(model, provider=provider, threads=threads))
-        frames = stack.enter_context(open_source(source))
+        frames = stack.enter_context(open_source(source, source_options or SourceOptions()))
         if stop:
             stack.enter_context(stop.on_signals())
-        sinks = [open_sink(out, engine.spec, fps=frames.fps)] if out else []
-        windows = [WindowSink(engine.spec)] if show else []
+        chosen = options or SinkOptions()
+        sinks = [open_sink(each, engine.spec, frames.fps, chosen) for each in out]
+        windows = [WindowSink(engine.spec, chosen)] if show else []
         pages = [WebSink(engine.spec, *parse_address(web), web_token)] if web else []
         opened = [stack.enter_context(sink) for sink in (*sinks, *windows, *pages)]
         for page in pages:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfnet.cli.options import ProviderOption, parse_size
 from msfnet.console import progress, say
 from msfnet_runtime.progress import silent
 
@@ -24,14 +25,56 @@ class Log(str, Enum):
     JSON = "json"
 
 
+class Layout(str, Enum):
+    """What a picture shows: frame and depth, one over the other, or depth alone."""
+
+    SIDE_BY_SIDE = "side-by-side"
+    OVERLAY = "overlay"
+    DEPTH = "depth"
+
+
+class Unit(str, Enum):
+    """What one count of 16-bit depth is."""
+
+    MILLIMETRES = "mm"
+    KITTI = "kitti"
+
+
 def stream(
     model: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.")],
     source: Annotated[
-        str, typer.Argument(help="Camera index, URL, video, folder of images or KITTI drive.")
+        str,
+        typer.Argument(
+            help="Camera index or device, URL, GStreamer pipeline, video, folder of images, "
+            "pattern, KITTI drive or NYU list."
+        ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Video (.mp4), or folder for 16-bit PNG depth maps."),
+        list[str] | None,
+        typer.Option(
+            "--out",
+            help="Video (.mp4), folder for 16-bit PNG, npz:FOLDER, ply:FOLDER, .rrd or rerun:. "
+            "Repeat it for several.",
+        ),
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="What videos and the window show.")
+    ] = Layout.SIDE_BY_SIDE,
+    colours: Annotated[
+        str, typer.Option(help="Colour map: turbo, magma, viridis, cividis or grey.")
+    ] = "turbo",
+    colour_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="NEAR,FAR", help="Ends of the colours, metres."),
+    ] = None,
+    unit: Annotated[
+        Unit | None, typer.Option(help="Of 16-bit depth: millimetres, or KITTI's 1/256 m.")
+    ] = None,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FX,FY,CX,CY", help="Camera, where the source knows none; or its view: 60deg."
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: all.")] = 0,
@@ -61,9 +104,19 @@ def stream(
             envvar="MSFNET_WEB_TOKEN", show_default=False, help="What the page's viewers must know."
         ),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(help="ONNX Runtime's provider: cpu, cuda or tensorrt.")
-    ] = "cpu",
+    rotate: Annotated[
+        int, typer.Option(help="Turn frames clockwise: 0, 90, 180 or 270 degrees.")
+    ] = 0,
+    camera_size: Annotated[
+        str, typer.Option(metavar="HxW", help="Ask a camera for this size; it gives the nearest.")
+    ] = "",
+    camera_fps: Annotated[
+        float, typer.Option(min=0.0, help="Ask a camera for this rate; 0: its own.")
+    ] = 0.0,
+    no_reconnect: Annotated[
+        bool, typer.Option("--no-reconnect", help="End when a camera or stream is lost.")
+    ] = False,
+    provider: ProviderOption = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
 ) -> None:
     """Stream frames through a model, every stage at the same time.
@@ -74,6 +127,8 @@ def stream(
     Example: msfnet stream model.onnx drive.mp4 --out depth.mp4
     """
     from msfnet.streaming import stream_to
+    from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
+    from msfnet_runtime.sources.options import SourceOptions
     from msfnet_runtime.stopping import Stop
 
     stop, json = Stop(), log is Log.JSON
@@ -81,7 +136,21 @@ def stream(
         stats = stream_to(
             model,
             source,
-            out=out,
+            source_options=SourceOptions(
+                rotate=rotate,
+                camera_size=parse_size(camera_size) if camera_size else None,
+                camera_fps=camera_fps or None,
+                reconnect=not no_reconnect,
+                skip_bad=True,
+            ),
+            out=out or [],
+            options=SinkOptions(
+                layout=layout.value,
+                colours=colours,
+                range_m=parse_range(colour_range) if colour_range else None,
+                unit=unit.value if unit else None,
+                lens=parse_lens(intrinsics) if intrinsics else None,
+            ),
             show=show,
             max_frames=frames or None,
             max_fps=max_fps or None,
