@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +34,10 @@ class NpzSink(FolderSink):
                 [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
             )
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
         return content.getvalue()
 
     def encoding(self) -> dict[str, Any]:
