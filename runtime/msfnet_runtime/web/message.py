@@ -31,6 +31,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.colour import COLOUR_MAPS, colour_table
 from msfnet_runtime.sinks.images import counts_per_metre, encode_depth
 from msfnet_runtime.sources.synthetic import scaled
 from msfnet_runtime.spec import ModelSpec
@@ -38,15 +39,6 @@ from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
 """Of a camera nobody knows, horizontally: between a webcam and a phone."""
-
-COLOUR_MAPS = {
-    "turbo": cv2.COLORMAP_TURBO,
-    "magma": cv2.COLORMAP_MAGMA,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "grey": None,
-}
-"""The page's colour maps, and OpenCV's number of those it has."""
 
 _JPEG_QUALITY = 85
 
@@ -127,16 +119,6 @@ def hello_text(spec: ModelSpec) -> str:
             "colours": tables,
         }
     )
-
-
-def colour_table(name: str) -> NDArray[np.uint8]:
-    """Return a colour map as (256, 3) uint8 RGB; the nearest depth first, and brightest."""
-    ramp = np.arange(255, -1, -1, dtype=np.uint8)[:, None]
-    number = COLOUR_MAPS[name]
-    if number is None:
-        return np.repeat(ramp, 3, axis=1)
-    bgr = np.asarray(cv2.applyColorMap(ramp, number), np.uint8)
-    return np.ascontiguousarray(bgr[:, 0, ::-1])
 
 
 def _jpeg(image: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
