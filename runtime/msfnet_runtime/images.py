@@ -123,6 +123,8 @@ def read_bytes(path: Path) -> NDArray[np.uint8]:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except ValueError:  # a NUL in it
+        raise MsfnetError(f"{str(path)!r} is no path; mend it") from None
     if content.size == 0:
         raise MsfnetError(f"{path} is empty; replace it")
     return content

@@ -16,7 +16,7 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
-from msfnet_runtime.sources.skipping import LOGGER
+from msfnet_runtime.sources.skipping import LOGGER, SlowLog
 from msfnet_runtime.types import Frame
 
 TIMEOUT_MS = 10_000
@@ -26,6 +26,9 @@ FIRST_WAIT_S = 0.5
 """Before a lost source is tried again; doubled each time, up to :data:`LONGEST_WAIT_S`."""
 
 LONGEST_WAIT_S = 10.0
+
+_BAD_IN_A_ROW = 30
+"""Frames that fail to decode, one after the other, before the source counts as lost."""
 
 _CLOSE_S = 1.0
 """How long closing waits for a read that is under way; what is left ends by itself."""
@@ -63,15 +66,16 @@ class LiveSource(SourceBase):
         self._capture = connect()
         self.fps = frame_rate(self._capture, SourceBase.fps)
         self._reconnect = reconnect and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
-        self._losses = 0
+        self._losses = self._skipped = self._bad = 0
+        self._log = SlowLog()
         self._ended = threading.Event()
         self._frames: Channel[Frame] = Channel(1)
         self._reader = threading.Thread(target=self._read, name="msfnet-camera", daemon=True)
 
     @property
     def health(self) -> SourceHealth:
-        """How often the source was lost and came back."""
-        return SourceHealth(losses=self._losses)
+        """Frames that failed to decode, and how often the source was lost and came back."""
+        return SourceHealth(self._skipped, self._losses)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps are seconds since the first."""
@@ -96,19 +100,28 @@ class LiveSource(SourceBase):
         """Read until the end; the capture belongs to this thread."""
         index, start = 0, 0.0
         while not self._ended.is_set():
-            read, image = self._capture.read()
+            grabbed = self._bad < _BAD_IN_A_ROW and self._capture.grab()
             now = time.monotonic()
-            if not read or image is None:
+            if not grabbed:
                 if self._ended.is_set() or not (self._reconnect and self._came_back()):
                     break
                 continue
-            start = start or now
+            read, image = self._capture.retrieve()
+            if not read or image is None:
+                self._skip()
+                continue
+            self._bad, start = 0, start or now
             frame = Frame(np.ascontiguousarray(image[..., ::-1], np.uint8), index, now - start)
             if not self._frames.put(frame):
                 break
             index += 1
         self._capture.release()
         self._frames.finish()
+
+    def _skip(self) -> None:
+        self._bad += 1
+        self._skipped += 1
+        self._log(f"{self._name}: a frame cannot be decoded")
 
     def _came_back(self) -> bool:
         """Open the source again, with growing waits; False when the stream is stopped."""
@@ -122,6 +135,7 @@ class LiveSource(SourceBase):
             except MsfnetError:
                 continue
             self._losses += 1
+            self._bad = 0
             LOGGER.warning("%s is back", self._name)
             return True
         return False

@@ -96,6 +96,9 @@ def read_intrinsics(folder: Path, camera: str = CAMERA) -> CameraIntrinsics | No
         width, height = values[f"S_rect_{number}"]
     except (KeyError, ValueError):
         raise MsfnetError(f"{file} lacks P_rect_{number} or S_rect_{number}; replace it") from None
+    sizes = np.array([projection[0, 0], projection[1, 1], width, height])
+    if not (np.isfinite(projection).all() and (sizes > 0).all() and (sizes < 1e6).all()):
+        raise MsfnetError(f"{file} describes no camera; replace it")
     return CameraIntrinsics(
         fx=float(projection[0, 0]),
         fy=float(projection[1, 1]),
@@ -111,10 +114,11 @@ def read_timestamps(drive: Path) -> list[float]:
     file = drive / CAMERA / "timestamps.txt"
     if not file.exists():
         return []
-    lines = [line[:26] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
-        moments = [datetime.fromisoformat(line) for line in lines]
-    except ValueError:
+        text = file.read_text(encoding="utf-8")
+        lines = [line[:26] for line in text.splitlines() if line.strip()]
+        moments = [datetime.fromisoformat(line).replace(tzinfo=None) for line in lines]
+    except (OSError, ValueError):  # what is no UTF-8 is a ValueError too
         raise MsfnetError(f"{file} is not a list of times; replace or remove it") from None
     return [(moment - moments[0]).total_seconds() for moment in moments]
 
