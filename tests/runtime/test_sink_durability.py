@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,13 +39,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERUN_ANALYTICS", "0")
 
 
-@pytest.fixture
-def full_disk(request: pytest.FixtureRequest) -> Iterator[None]:
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
     """Let no file grow beyond so many bytes: what the system then says is handled as ENOSPC is."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (request.param, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def noise(rng: np.random.Generator, count: int) -> list[Frame]:
@@ -109,15 +112,18 @@ def _listed(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-@pytest.mark.parametrize("full_disk", [300_000], indirect=True)
 def test_a_full_disk_keeps_a_video_up_to_the_last_half_second(
-    name: str, full_disk: None, rng: np.random.Generator, tmp_path: Path
+    name: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     """The line says where it is; it decodes without an error to its end."""
     partial = Path(name).stem + ".partial" + Path(name).suffix
     written = 0
     line = rf"cannot write .*{name}: .*{partial}, playable"
-    with pytest.raises(MsfnetError, match=line), open_sink(name, SPEC) as sink:
+    with (
+        pytest.raises(MsfnetError, match=line),
+        full_disk(300_000),
+        open_sink(name, SPEC) as sink,
+    ):
         for each in noise(rng, 60):
             sink.write(each, ramp((96, 160)))
             written += 1
@@ -126,27 +132,27 @@ def test_a_full_disk_keeps_a_video_up_to_the_last_half_second(
     assert written - 16 <= len(read_video(Path(partial))[0]) <= written
 
 
-@pytest.mark.parametrize("full_disk", [1000], indirect=True)
 @pytest.mark.parametrize("name", ["a.mp4", "depth", "npz:depth"])
 def test_a_disk_that_was_full_leaves_nothing(
-    name: str, full_disk: None, rng: np.random.Generator, tmp_path: Path
+    name: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     """Not even the first frame went in."""
-    with pytest.raises(MsfnetError, match=r"cannot write .*make room"):
+    with pytest.raises(MsfnetError, match=r"cannot write .*make room"), full_disk(1000):
         write_all(open_sink(name, SPEC), noise(rng, 40))
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", FOLDERS)
-@pytest.mark.parametrize("full_disk", [20_000], indirect=True)
-def test_a_full_disk_keeps_the_frames_before(
-    text: str, full_disk: None, rng: np.random.Generator
-) -> None:
+def test_a_full_disk_keeps_the_frames_before(text: str, rng: np.random.Generator) -> None:
     """Small ones went in; the large one is not there at all."""
     small, large = ramp((8, 8)), rng.uniform(1, 80, (96, 160)).astype(np.float32)
     line = r"cannot write .*; the frames before it are kept: 2"
-    with pytest.raises(MsfnetError, match=line), open_sink(text, SPEC, options=OPTIONS) as sink:
+    with (
+        pytest.raises(MsfnetError, match=line),
+        full_disk(20_000),
+        open_sink(text, SPEC, options=OPTIONS) as sink,
+    ):
         for index in range(2):
             sink.write(frame(index, (8, 8)), small)
         sink.write(noise(rng, 1)[0], DepthMap(large, np.ones((96, 160), bool)))
