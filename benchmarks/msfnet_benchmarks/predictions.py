@@ -16,6 +16,7 @@ from msfnet_benchmarks.protocols import Protocol
 from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.images import read_raw
+from msfnet_runtime.sinks.folder import MANIFEST
 
 UNITS: Mapping[str, int] = MappingProxyType({"mm": 1000, "256": 256})
 """Counts per metre by the name of the unit: millimetres, or KITTI's 256 = 1 m."""
@@ -44,7 +45,7 @@ class PredictionFolder:
             folder: of the maps.
             samples: what will be asked for.
             protocol: what frames are shown as.
-            unit: of :data:`UNITS`; left out, the folder's ``manifest.json`` says it.
+            unit: of :data:`UNITS`; left out, the folder's ``manifest.jsonl`` says it.
             among: the whole list that the samples were chosen from; a map may be of any of it.
 
         Raises:
@@ -125,14 +126,14 @@ def _counts_per_metre(folder: Path, unit: str | None) -> int:
     """Return the declared unit; a manifest and a caller must not contradict each other."""
     if unit is not None and unit not in UNITS:
         raise MsfnetError(f"unknown unit {unit!r} of predictions; choose {' or '.join(UNITS)}")
-    stated = _manifest_counts(folder / "manifest.json")
+    stated = _manifest_counts(folder / MANIFEST)
     if unit is None and stated is None:
         raise MsfnetError(
-            f"{folder} has no manifest.json that says its unit; pass --prediction-unit mm or 256"
+            f"{folder} has no {MANIFEST} that says its unit; pass --prediction-unit mm or 256"
         )
     if unit is not None and stated is not None and UNITS[unit] != stated:
         raise MsfnetError(
-            f"{folder}/manifest.json says {stated} counts per metre, --prediction-unit {unit} "
+            f"{folder / MANIFEST} says {stated} counts per metre, --prediction-unit {unit} "
             f"{UNITS[unit]}; leave the option out"
         )
     return UNITS[unit] if unit is not None else int(stated or 0)
@@ -143,7 +144,8 @@ def _manifest_counts(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        counts = json.loads(path.read_text(encoding="utf-8"))["counts_per_metre"]
+        with path.open(encoding="utf-8") as lines:
+            counts = json.loads(next(lines, ""))["counts_per_metre"]
     except (ValueError, KeyError, TypeError):
         raise MsfnetError(f"{path} does not say counts_per_metre; mend or remove it") from None
     if not isinstance(counts, int) or counts < 1:

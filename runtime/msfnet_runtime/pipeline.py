@@ -148,10 +148,11 @@ class _Run:
     def _stats(self, measured: Measured) -> StreamStats:
         health = self._source.health
         channels = (self._captured, self._prepared, self._inferred, self._finished)
+        dropped = self._captured.dropped + self._prepared.dropped
         return StreamStats(
             frames=measured.frames,
             total=self._total,
-            dropped=self._captured.dropped + self._prepared.dropped + self._outdated,
+            dropped=dropped + self._outdated + health.dropped,
             skipped=health.skipped,
             losses=health.losses,
             seconds=measured.seconds,

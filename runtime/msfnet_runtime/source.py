@@ -22,6 +22,8 @@ class SourceHealth:
     """Frames that failed to decode."""
     losses: int = 0
     """Times the source was lost and came back."""
+    dropped: int = 0
+    """Frames of a live source that a newer one replaced before they were taken."""
 
 
 @runtime_checkable

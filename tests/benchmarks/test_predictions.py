@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -78,16 +77,16 @@ def test_a_manifest_declares_the_unit(samples: list[Sample], folder: Path) -> No
     """As ``msfnet stream`` writes it; an option that contradicts it is refused."""
     with pytest.raises(MsfnetError, match="--prediction-unit"):
         PredictionFolder(folder, samples, HU)
-    (folder / "manifest.json").write_text(json.dumps({"counts_per_metre": 1000}))
+    (folder / "manifest.jsonl").write_text('{"counts_per_metre": 1000}\n{"file": "1.png"}\n')
 
     depth = PredictionFolder(folder, samples, HU)(samples[0].frame())
 
     assert np.median(depth.values) == pytest.approx(5.5, abs=0.1)
-    with pytest.raises(MsfnetError, match=r"manifest\.json says 1000"):
+    with pytest.raises(MsfnetError, match=r"manifest\.jsonl says 1000"):
         PredictionFolder(folder, samples, HU, "256")
     for broken in ("{}", "no json", '{"counts_per_metre": "mm"}'):
-        (folder / "manifest.json").write_text(broken)
-        with pytest.raises(MsfnetError, match=r"manifest\.json"):
+        (folder / "manifest.jsonl").write_text(broken)
+        with pytest.raises(MsfnetError, match=r"manifest\.jsonl"):
             PredictionFolder(folder, samples, HU)
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -95,7 +95,7 @@ def test_a_camera_that_breaks_off_comes_back(caplog: pytest.LogCaptureFixture) -
         losses = source.health.losses
 
     assert losses >= 2
-    assert [f.index for f in frames] == list(range(20))
+    assert all(a.index < b.index for a, b in pairwise(frames))
     times = [f.timestamp_s for f in frames]
     assert times == sorted(times)
     assert psnr(frames[0].image, frame(0).image) > 30
@@ -190,6 +190,25 @@ class Capture:
         """Be gone."""
 
 
+def test_who_takes_frames_late_gets_the_newest() -> None:
+    """A loop ten times slower than the camera: no frame is old, the others are counted."""
+
+    def answer(connection: int, send: Send) -> None:
+        for index in range(200):
+            send(part(frame(index % 100).image))
+            time.sleep(0.01)
+
+    taken = []
+    with served(answer) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+        for f in islice(source, 10):
+            taken.append(f.index)
+            time.sleep(0.1)
+        dropped = source.health.dropped
+
+    assert dropped > 30
+    assert taken[-1] > 40
+
+
 @pytest.mark.usefixtures("soon")
 def test_an_unplugged_camera_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve frames of a camera that gives five at a time, one of which is bad."""
@@ -213,8 +232,10 @@ def test_an_unplugged_camera_is_opened_again(monkeypatch: pytest.MonkeyPatch) ->
     Capture.opened = 0
     with open_source("7") as source:
         frames = list(islice(source, 12))
-        assert (source.health.losses, source.health.skipped) == (2, 3)
-    assert [f.index for f in frames] == list(range(12))
+        health = source.health
+        assert health.losses >= 2
+        assert health.skipped >= 3
+    assert all(a.index < b.index for a, b in pairwise(frames))
 
 
 def test_a_pipeline_without_gstreamer_is_one_line() -> None:
@@ -297,6 +318,10 @@ def test_bad_images_are_skipped_and_counted_where_asked_for(
 
     with pytest.raises(MsfnetError, match=r"none of the 1 images can be decoded: .*4\.png"):
         list(open_source(str(tmp_path / "4*"), SourceOptions(skip_bad=True)))
+    for text in (str(tmp_path / "**.png"), "a" * 5000):
+        with pytest.raises(MsfnetError, match=r"is no (pattern|path)|names no images"):
+            open_source(text)
+    assert open_source(tmp_path).length == 6
     with pytest.raises(MsfnetError, match="names no images"):
         open_source(str(tmp_path / "9*.png"))
 

@@ -26,7 +26,7 @@ __all__ = ["IterableSource", "SourceOptions", "open_source"]
 
 
 def open_source(
-    what: str | Iterable[Frame | NDArray[np.uint8]], options: SourceOptions = DEFAULTS
+    what: str | int | Path | Iterable[Frame | NDArray[np.uint8]], options: SourceOptions = DEFAULTS
 ) -> Source:
     """Open a source by what the user wrote.
 
@@ -40,7 +40,10 @@ def open_source(
     Raises:
         MsfnetError: missing, unreadable, or nothing that holds frames.
     """
-    source = _open(what, options) if isinstance(what, str) else IterableSource(what)
+    if isinstance(what, Iterable) and not isinstance(what, str):
+        source: Source = IterableSource(what)
+    else:
+        source = _open(str(what), options)
     return RotatedSource(source, options.rotate) if options.rotate else source
 
 
@@ -54,7 +57,11 @@ def _open(text: str, options: SourceOptions) -> Source:
     live = _open_live(text, options)
     if live is not None:
         return live
-    if set(text) & set("*?[") and not Path(text).exists():
+    try:
+        exists = Path(text).exists()
+    except (OSError, ValueError) as error:
+        raise MsfnetError(f"{text[:40]!r}… is no path ({type(error).__name__}); mend it") from None
+    if set(text) & set("*?[") and not exists:
         return ImageFiles.matching(text, skip_bad=options.skip_bad)
     return _open_path(Path(text), options)
 

@@ -41,11 +41,12 @@ def frame_rate(capture: cv2.VideoCapture, fallback: float) -> float:
 
 
 class LiveSource(SourceBase):
-    """Frames as they arrive, stamped on arrival.
+    """Frames as they arrive, stamped on arrival; who takes them late gets the newest.
 
-    A thread of its own reads, so that a camera that hangs does not hold whoever stops the
-    stream. A source that is lost is opened again and again, with growing waits, until it is back
-    or the stream is stopped; one that announces its length (a recording on a server) ends.
+    A thread of its own reads, so that nothing grows old in the camera's own buffers, and a camera
+    that hangs does not hold whoever stops the stream. A source that is lost is opened again and
+    again, with growing waits, until it is back or the stream is stopped; one that announces its
+    length (a recording on a server) ends.
 
     Args:
         connect: opens the source.
@@ -69,13 +70,13 @@ class LiveSource(SourceBase):
         self._losses = self._skipped = self._bad = 0
         self._log = SlowLog()
         self._ended = threading.Event()
-        self._frames: Channel[Frame] = Channel(1)
+        self._frames: Channel[Frame] = Channel(1, newest=True)
         self._reader = threading.Thread(target=self._read, name="msfnet-camera", daemon=True)
 
     @property
     def health(self) -> SourceHealth:
-        """Frames that failed to decode, and how often the source was lost and came back."""
-        return SourceHealth(self._skipped, self._losses)
+        """What was skipped or dropped, and how often the source was lost and came back."""
+        return SourceHealth(self._skipped, self._losses, self._frames.dropped)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps are seconds since the first."""

@@ -28,8 +28,11 @@ class ImageFiles(FileSource):
             MsfnetError: there is none.
         """
         root = Path(pattern).anchor
-        files = Path(root or ".").glob(pattern.removeprefix(root))
-        images = [file for file in files if _is_image(file)]
+        try:
+            files = Path(root or ".").glob(pattern.removeprefix(root))
+            images = [file for file in files if _is_image(file)]
+        except (ValueError, NotImplementedError, OSError) as error:
+            raise MsfnetError(f"{pattern!r} is no pattern of files ({error}); mend it") from None
         if not images:
             raise MsfnetError(
                 f"{pattern} names no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check it"

@@ -61,7 +61,7 @@ class IterableSource(SourceBase):
 
     def _image(self, item: Any, index: int) -> NDArray[np.uint8]:
         image = np.asarray(item)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise MsfnetError(
                 f"item {index} is {'x'.join(map(str, image.shape))} {image.dtype}, not an "
                 "(H, W, 3) uint8 image; convert it"
