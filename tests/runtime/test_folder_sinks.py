@@ -125,6 +125,19 @@ def test_npz_is_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
     ]
 
 
+def test_the_users_camera_is_kept_like_the_sources_own(tmp_path: Path) -> None:
+    """A field of view becomes a camera matrix in the archive, and a camera in the manifest."""
+    options = SinkOptions(lens=90.0)
+
+    write_all(open_sink(f"npz:{tmp_path}/d", SPEC, options=options), [frame(0)])
+
+    (file,) = (tmp_path / "d").glob("*.npz")
+    with np.load(file) as stored:
+        np.testing.assert_allclose(stored["intrinsics"], [[40, 0, 39.5], [0, 40, 23.5], [0, 0, 1]])
+    line = json.loads((tmp_path / "d/manifest.jsonl").read_text().splitlines()[1])
+    assert line["intrinsics"]["fx"] == pytest.approx(40)
+
+
 # Point clouds
 
 

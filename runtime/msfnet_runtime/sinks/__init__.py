@@ -48,7 +48,7 @@ def open_sink(
         if not rest:
             raise MsfnetError(f"{kind}: names no folder; give {kind}:FOLDER")
         folder = Path(rest).absolute()
-        return NpzSink(folder, spec) if kind == "npz" else PlySink(folder, spec, options)
+        return (NpzSink if kind == "npz" else PlySink)(folder, spec, options)
     path = Path(text).absolute()
     if path.is_dir() or not path.suffix:
         return PngSink(path, spec, options)

@@ -16,7 +16,7 @@ class NpzSink(FolderSink):
     """``NAME.npz``, compressed: ``depth_m`` (H, W) float32, ``valid`` (H, W) bool, the rest.
 
     ``timestamp_s`` and ``index`` are scalars; ``intrinsics`` is the (3, 3) float64 camera matrix
-    where the source knows it.
+    where the source or the user knows it.
     """
 
     suffix: ClassVar[str] = ".npz"

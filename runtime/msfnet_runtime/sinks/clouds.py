@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.sinks.folder import FolderSink
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from msfnet_runtime.sinks.options import SinkOptions
-    from msfnet_runtime.spec import ModelSpec
 
 _PLACE, _COLOUR = ("x", "y", "z"), ("red", "green", "blue")
 
@@ -51,10 +45,6 @@ class PlySink(FolderSink):
     """``NAME.ply``, binary little endian: a coloured point for every valid pixel."""
 
     suffix: ClassVar[str] = ".ply"
-
-    def __init__(self, folder: Path, spec: ModelSpec, options: SinkOptions) -> None:
-        super().__init__(folder, spec)
-        self._options = options
 
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
         """Return a PLY file.

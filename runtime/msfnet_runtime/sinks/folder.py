@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import atomic_path, disk_full, refuse_filled
 from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
@@ -39,9 +40,10 @@ class FolderSink(SinkBase, ABC):
 
     suffix: ClassVar[str]
 
-    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, options: SinkOptions) -> None:
         self._folder = folder
         self._spec = spec
+        self._options = options
         self._written = 0
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
@@ -50,6 +52,7 @@ class FolderSink(SinkBase, ABC):
         Raises:
             MsfnetError: the disk is full, or the like; the frames before are kept.
         """
+        frame = self._options.with_camera(frame)
         content = self.encode(frame, depth)
         name = self._file_name(frame)
         height, width = depth.values.shape

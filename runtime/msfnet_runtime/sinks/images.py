@@ -41,7 +41,7 @@ class PngSink(FolderSink):
     suffix: ClassVar[str] = ".png"
 
     def __init__(self, folder: Path, spec: ModelSpec, options: SinkOptions) -> None:
-        super().__init__(folder, spec)
+        super().__init__(folder, spec, options)
         self._counts = counts_per_metre(spec, options.unit)
 
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:

@@ -44,6 +44,12 @@ class SinkOptions:
             raise MsfnetError(f"{low:g} to {high:g} m is no range; give 0 < near < far in metres")
         return low, high
 
+    def with_camera(self, frame: Frame) -> Frame:
+        """Return the frame with its camera in its own pixels, where anybody knows it."""
+        if frame.intrinsics is None and self.lens is None:
+            return frame
+        return replace(frame, intrinsics=self.camera(frame))
+
     def camera(self, frame: Frame) -> CameraIntrinsics:
         """Return the camera of a frame in pixels of that frame, its own before the user's.
 
