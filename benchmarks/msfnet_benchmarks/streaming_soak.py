@@ -239,9 +239,7 @@ def _jpegs() -> list[bytes]:
 def _camera(jpegs: Sequence[bytes], lives: int, frames: int, fps: float) -> LiveSource:
     """Return a source whose camera lives as often as it is lost, and then to the end."""
     left = iter([*[lives] * LOSSES, 10 * frames])
-    return LiveSource(
-        lambda: cast(cv2.VideoCapture, FlakyCamera(jpegs, next(left), fps)), "the flaky camera"
-    )
+    return LiveSource(lambda: FlakyCamera(jpegs, next(left), fps), "the flaky camera")
 
 
 @contextmanager

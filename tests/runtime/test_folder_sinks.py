@@ -133,7 +133,8 @@ def test_the_users_camera_is_kept_like_the_sources_own(tmp_path: Path) -> None:
 
     (file,) = (tmp_path / "d").glob("*.npz")
     with np.load(file) as stored:
-        np.testing.assert_allclose(stored["intrinsics"], [[40, 0, 39.5], [0, 40, 23.5], [0, 0, 1]])
+        expected = np.array([[40, 0, 39.5], [0, 40, 23.5], [0, 0, 1]])
+        np.testing.assert_allclose(stored["intrinsics"], expected)
     line = json.loads((tmp_path / "d/manifest.jsonl").read_text().splitlines()[1])
     assert line["intrinsics"]["fx"] == pytest.approx(40)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def test_a_camera_that_breaks_off_comes_back(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.usefixtures("soon")
 def test_parts_that_are_no_pictures_are_passed_over() -> None:
-    """Garbage between good parts costs those parts at most."""
+    """Garbage between good parts costs those parts at most, and is counted."""
 
     def answer(connection: int, send: Send) -> None:
         for index in range(40):
@@ -115,6 +116,7 @@ def test_parts_that_are_no_pictures_are_passed_over() -> None:
 
     with served(answer) as url, open_source(url) as source:
         frames = list(islice(source, 12))
+        assert source.health.skipped >= 2
 
     assert all(psnr(f.image, frame(0).image) > 30 for f in frames)
 
@@ -347,3 +349,11 @@ def test_a_recording_that_broke_off_is_played_to_there(tmp_path: Path) -> None:
         frames = list(source)
         assert 5 < len(frames) < 30
         assert source.health.skipped == 30 - len(frames)
+
+
+def test_network_streams_name_the_extra_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the address is asked."""
+    monkeypatch.setitem(sys.modules, "av", None)
+
+    with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[video\]'"):
+        open_source("rtsp://127.0.0.1/x")

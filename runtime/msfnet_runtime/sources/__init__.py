@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
-from msfnet_runtime.sources.camera import CameraSource, GStreamerSource, StreamSource
+from msfnet_runtime.sources.camera import CameraSource, GStreamerSource
 from msfnet_runtime.sources.images import ImageFiles, ImageFolder
 from msfnet_runtime.sources.iterable import IterableSource
 from msfnet_runtime.sources.kitti import KittiDrive, find_drives
+from msfnet_runtime.sources.network import StreamSource
 from msfnet_runtime.sources.nyu import NyuList, find_lists
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
 from msfnet_runtime.sources.orientation import RotatedSource

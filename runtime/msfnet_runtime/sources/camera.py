@@ -1,4 +1,4 @@
-"""Cameras of this machine, network streams and GStreamer pipelines: live, read through OpenCV."""
+"""Live sources, and those read through OpenCV: cameras of this machine, GStreamer pipelines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,9 +19,6 @@ from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
 from msfnet_runtime.sources.skipping import LOGGER, SlowLog
 from msfnet_runtime.types import Frame
-
-TIMEOUT_MS = 10_000
-"""How long a network stream may stay silent before it counts as lost."""
 
 FIRST_WAIT_S = 0.5
 """Before a lost source is tried again; doubled each time, up to :data:`LONGEST_WAIT_S`."""
@@ -34,7 +32,23 @@ _CLOSE_S = 1.0
 """How long closing waits for a read that is under way; what is left ends by itself."""
 
 
-def frame_rate(capture: cv2.VideoCapture, fallback: float) -> float:
+class Capture(Protocol):
+    """What a live source reads from: OpenCV's VideoCapture, as far as it is used."""
+
+    def get(self, what: int, /) -> float:
+        """Return a property (``CAP_PROP_FPS``, ``CAP_PROP_FRAME_COUNT``); 0 where unknown."""
+
+    def grab(self) -> bool:
+        """Wait for the next frame; False when there is none any more."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Decode the frame that was waited for, (H, W, 3) uint8 BGR; False where that fails."""
+
+    def release(self) -> None:
+        """Give the device or connection back."""
+
+
+def frame_rate(capture: Capture, fallback: float) -> float:
     """Return what a capture says of its frame rate, where that can be true."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else fallback
@@ -60,7 +74,7 @@ class LiveSource(SourceBase):
     live = True
 
     def __init__(
-        self, connect: Callable[[], cv2.VideoCapture], name: str, *, reconnect: bool = True
+        self, connect: Callable[[], Capture], name: str, *, reconnect: bool = True
     ) -> None:
         self._connect = connect
         self._name = name
@@ -171,33 +185,6 @@ class CameraSource(LiveSource):
         super().__init__(connect, name, reconnect=options.reconnect)
 
 
-class StreamSource(LiveSource):
-    """A network stream by its address: rtsp, http, udp and what else FFmpeg knows.
-
-    Raises:
-        MsfnetError: it does not answer within :data:`TIMEOUT_MS`, or holds no video.
-    """
-
-    def __init__(self, url: str, options: SourceOptions = DEFAULTS) -> None:
-        name = without_password(url)
-
-        def connect() -> cv2.VideoCapture:
-            quiet()
-            timeouts = [
-                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS),
-                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS),
-            ]
-            capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
-            if not capture.isOpened():
-                raise MsfnetError(
-                    f"{name} cannot be opened; check the address, and that the camera or server "
-                    "is on and reachable from here"
-                )
-            return capture
-
-        super().__init__(connect, name, reconnect=options.reconnect)
-
-
 class GStreamerSource(LiveSource):
     """A GStreamer pipeline that ends in ``appsink``, where OpenCV was built with GStreamer.
 
@@ -228,8 +215,3 @@ class GStreamerSource(LiveSource):
 def has_gstreamer() -> bool:
     """Tell whether OpenCV was built with GStreamer."""
     return bool(re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))
-
-
-def without_password(url: str) -> str:
-    """Return an address fit to be shown: ``rtsp://user:secret@host`` loses ``user:secret``."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
