@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bare clean
+.PHONY: demo test check bare long clean
 
 demo: $(READY)  ## Run the whole pipeline on generated scenes; results land in demo/
 	$(BIN)/msfnet demo --out demo --force
@@ -20,6 +20,10 @@ check: $(READY)  ## Lint, types, and the direction of the imports
 
 bare: $(READY)  ## Install the wheel in clean environments of Python 3.10 and 3.11, without torch
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_bare_environment.py
+
+long: $(READY)  ## The slow tests that every change has to pass
+	$(BIN)/python -m pytest -m slow tests/train/test_overfitting.py \
+		tests/export/test_folding_benchmark.py tests/benchmarks/test_streaming_soak.py
 
 clean:  ## Remove what the commands above made
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from msfnet_benchmarks.streaming_soak import LOSSES, SIZE, brightness_engine, soak
 from msfnet_runtime import DepthEstimator
 
 
+@pytest.mark.slow
 def test_a_short_soak_keeps_every_frame_and_gives_all_back(tmp_path: Path) -> None:
     """Ten losses, a viewer that stops reading, every frame in both outputs; nothing left open."""
     with DepthEstimator(brightness_engine()) as estimator:

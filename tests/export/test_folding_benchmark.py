@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from msfnet_export.folding_benchmark import VARIANTS, folding_table, measure_folding
 from msfnet_train import NetworkConfig
 
 
+@pytest.mark.slow
 def test_every_variant_is_exact_and_cheaper_than_the_one_before() -> None:
     """Batch norm costs no multiplications that are counted; Up-blocks and convolutions do."""
     config = NetworkConfig(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from msfnet_train.recipe import load_recipe
 from msfnet_train.run import train
 
 
+@pytest.mark.slow
 def test_eight_real_pairs_are_learnt_by_heart(real_data: Path, tmp_path: Path) -> None:
     """REL falls below 0.05 on the pairs themselves, in evaluation mode under nyu_hu."""
     root = tmp_path / "pairs"
