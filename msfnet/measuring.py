@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
 from msfnet.scoring import spread
 from msfnet_benchmarks.accuracy import evaluate
-from msfnet_benchmarks.latency import LatencyReport, measure_latency
+from msfnet_benchmarks.latency import LatencyReport, compare_latency, measure_latency
 from msfnet_benchmarks.parity import ParityReport, compare
 from msfnet_benchmarks.protocols import Protocol, find_protocol
 from msfnet_benchmarks.report import (
@@ -172,7 +172,7 @@ def _row(
         precision=estimator.spec.precision,
         size_bytes=_size_on_disk(path),
         latency=latency,
-        speedup=latencies[baseline].p50_ms / latency.p50_ms if baseline else None,
+        speedup=compare_latency(latency, latencies[baseline]) if baseline else None,
         accuracy=accuracy,
         parity=parity,
     )

@@ -35,6 +35,44 @@ class LatencyReport:
     """Timed calls: rounds times frames."""
     round_p50_ms: tuple[float, ...]
     """Median of each round: a trend means that the machine drifted."""
+    samples_ms: tuple[tuple[float, ...], ...] = ()
+    """Every timed call, round by round, in the order of the frames."""
+    unstable: str | None = None
+    """Why the figures should not be trusted, in a few words; None where they may be."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one model is as another, with its 95 % confidence interval."""
+
+    value: float
+    """Median of the slower over median of the faster, frame by frame in the same rounds."""
+    low: float
+    high: float
+
+
+_RESAMPLES = 2000
+
+
+def compare_latency(candidate: LatencyReport, baseline: LatencyReport) -> Ratio:
+    """Return how many times as fast a candidate is as a baseline timed in turns with it.
+
+    The interval is a bootstrap's (Efron 1979, percentile method) over the calls, which are paired:
+    what slowed the machine at one frame slowed both.
+
+    Raises:
+        MsfnetError: the two were not timed in one run.
+    """
+    ours = np.asarray(candidate.samples_ms).ravel()
+    theirs = np.asarray(baseline.samples_ms).ravel()
+    if not ours.size or ours.shape != theirs.shape:
+        raise MsfnetError(
+            f"{candidate.name} and {baseline.name} were not timed in turns; time them in one run"
+        )
+    chosen = np.random.default_rng(0).integers(0, ours.size, (_RESAMPLES, ours.size))
+    ratios = np.median(theirs[chosen], axis=1) / np.median(ours[chosen], axis=1)
+    low, high = (float(value) for value in np.percentile(ratios, (2.5, 97.5)))
+    return Ratio(float(np.median(theirs) / np.median(ours)), low, high)
 
 
 def measure_latency(
@@ -91,4 +129,5 @@ def _summarise(name: str, milliseconds: NDArray[np.float64]) -> LatencyReport:
         throughput_fps=1e3 / mean if mean > 0 else float("inf"),
         calls=milliseconds.size,
         round_p50_ms=tuple(float(value) for value in np.median(milliseconds, axis=1)),
+        samples_ms=tuple(tuple(float(value) for value in row) for row in milliseconds),
     )

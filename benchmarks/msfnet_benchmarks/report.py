@@ -9,14 +9,16 @@ import platform
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import AccuracyReport
-from msfnet_benchmarks.latency import LatencyReport
+from msfnet_benchmarks.costs import ColdStart, Energy, FlopBound, LayerCost, Throughput
+from msfnet_benchmarks.device_latency import Stage
+from msfnet_benchmarks.latency import LatencyReport, Ratio
 from msfnet_benchmarks.parity import AGREEMENT, ParityReport
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
@@ -26,6 +28,9 @@ _LIBRARIES = (
     *("msfnet", "numpy", "torch", "onnxruntime", "onnxruntime-gpu"),
     *("tensorrt", "tensorrt-rtx"),
 )
+
+SCHEMA = "msfnet-bench/2"
+"""Names the fields of the JSON; a reader refuses others."""
 
 TABLE_WIDTH = 100
 """Columns of a terminal that the table fits into, by shortening names where it must."""
@@ -48,12 +53,28 @@ class BenchmarkRow:
     """On disk."""
     latency: LatencyReport | None
     """None where nothing was timed."""
-    speedup: float | None
-    """Median of the baseline over its own; None without a baseline."""
+    speedup: Ratio | None
+    """How many times as fast as the baseline; None without a baseline."""
     accuracy: AccuracyReport | None
     """None without a protocol."""
     parity: ParityReport | None
     """Against the baseline; None for the baseline itself."""
+    engine_latency: LatencyReport | None = None
+    """From batch to answer: without preparing and finishing."""
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    """What one frame takes by stage, in the order of a stream: decode to write, milliseconds."""
+    throughput: tuple[Throughput, ...] = ()
+    """By batch size."""
+    cold_start: ColdStart | None = None
+    energy: Energy | None = None
+    """None where no GPU counts it."""
+    device_bytes: int | None = None
+    """Of the GPU's memory, taken by the open model; None on a CPU."""
+    macs: int | None = None
+    """Multiply-adds for one image, as the spec tells; None where it does not."""
+    parameters: int | None = None
+    layers: tuple[LayerCost, ...] = ()
+    """By falling time; empty where nothing was profiled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +104,9 @@ class BenchmarkReport:
     environment: Mapping[str, str]
     created: str
     """ISO 8601."""
+    flop_bound: FlopBound | None = None
+    """Measured in the same run; None where it was not asked for."""
+    schema: str = SCHEMA
 
     def header(self) -> tuple[str, ...]:
         """Return the headings of :meth:`cells`: of what was measured, and no more."""
@@ -129,7 +153,7 @@ class BenchmarkReport:
         if self._timed:
             figures += _latency_cells(row.latency)
             if self.baseline:
-                figures += (f"{row.speedup:.2f}x" if row.speedup else "-",)
+                figures += (f"{row.speedup.value:.2f}x" if row.speedup else "-",)
         if self._scored:
             figures += _accuracy_cells(row.accuracy)
         if self._compared:

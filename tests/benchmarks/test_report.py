@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import AccuracyReport, ImageScore
-from msfnet_benchmarks.latency import LatencyReport
+from msfnet_benchmarks.latency import LatencyReport, Ratio
 from msfnet_benchmarks.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.parity import ParityReport
 from msfnet_benchmarks.report import (
@@ -53,7 +53,7 @@ def row(name: str, p50: float, scale: float, baseline: bool) -> BenchmarkRow:
         "fp32",
         7_900_000,
         latency,
-        20 / p50,
+        Ratio(20 / p50, 19 / p50, 21 / p50),
         accuracy(scale),
         None if baseline else parity,
     )
