@@ -221,3 +221,21 @@ def test_the_engine_runs_through_either_binding(
         assert engine.timed(given[0]).compute == pytest.approx(3)
         assert "CUDA graphs)" in engine.describe()
     assert library.device.live == {}
+
+
+def test_layers_are_timed_by_tensorrts_profiler(opened: Open, rng: np.random.Generator) -> None:
+    """In a context of their own: answers before and after are those of the graph."""
+    engine, library = opened()
+    (batch,) = batches(rng, 1)
+    engine.infer(batch)
+
+    assert engine.layer_times(batch) == [("encoder.stem", 0.75), ("decoder.head", 2.25)]
+    np.testing.assert_array_equal(engine.infer(batch), depth_like(batch))
+    assert library.device.log.count("launch") == 3  # proof, first and last answer
+
+
+def test_a_profiler_that_stays_silent_is_one_line(opened: Open, rng: np.random.Generator) -> None:
+    """And nothing it took is kept: the engine closes without a leak."""
+    engine, _library = opened(fault="silent")
+    with pytest.raises(MsfnetError, match="no times of its layers; leave out --profile"):
+        engine.layer_times(batches(rng, 1)[0])

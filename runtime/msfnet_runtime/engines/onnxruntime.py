@@ -35,6 +35,8 @@ class OnnxRuntimeEngine(EngineBase):
             (:meth:`~msfnet_runtime.engines.providers.Provider.parse`). What TensorRT leaves,
             CUDA runs.
         threads: worker threads of the CPU provider; 0 leaves the choice to ONNX Runtime.
+        profile: where ONNX Runtime's profile is written when the engine is closed; the name
+            begins so. It slows every run.
 
     Raises:
         MsfnetError: ONNX Runtime is missing, the file cannot be loaded, or the provider asked
@@ -45,7 +47,12 @@ class OnnxRuntimeEngine(EngineBase):
     thread_safe = True
 
     def __init__(
-        self, path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        provider: str = "cpu",
+        threads: int = 0,
+        profile: Path | None = None,
     ) -> None:
         ort = _library()
         ort.set_default_logger_severity(_SILENT)
@@ -56,6 +63,9 @@ class OnnxRuntimeEngine(EngineBase):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _SILENT
+        self._profiled = profile is not None
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, os.fspath(profile)
         # Threads that spin while they wait slow whatever else runs: the video encoder, the reader,
         # and in a comparison the other models (PyTorch took 36 ms instead of 16).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -90,6 +100,8 @@ class OnnxRuntimeEngine(EngineBase):
         return np.asarray(self._session.run([self._spec.outputs[0].name], {name: batch})[0])
 
     def _release(self) -> None:
+        if self._profiled:
+            self._session.end_profiling()
         del self._session
 
 

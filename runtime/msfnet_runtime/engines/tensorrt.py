@@ -41,6 +41,19 @@ def load_tensorrt(flavour: Flavour) -> Any:
         ) from None
 
 
+def _profiler(trt: Any, layers: list[tuple[str, float]]) -> Any:
+    """Return TensorRT's IProfiler that appends (name, ms) of every layer."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]  # the module is known at run time only
+        def __init__(self) -> None:
+            super().__init__()
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            layers.append((layer_name, ms))
+
+    return Profiler()
+
+
 class TensorRTEngine(EngineBase):
     """One deserialised engine and the execution contexts it needs. Not thread-safe.
 
@@ -59,7 +72,7 @@ class TensorRTEngine(EngineBase):
     def __init__(self, path: str | os.PathLike[str], *, cuda_graphs: bool = True) -> None:
         artifact = EngineArtifact.read(Path(path))
         super().__init__(artifact.spec)
-        trt = load_tensorrt(artifact.flavour)
+        self._trt = trt = load_tensorrt(artifact.flavour)
         preflight(artifact, str(trt.__version__))
         self._device = open_device()
         self._runtime: Any = None
@@ -149,6 +162,27 @@ class TensorRTEngine(EngineBase):
         if stream is None:
             device.synchronize(on)
         return result
+
+    def layer_times(self, batch: NDArray[Any]) -> list[tuple[str, float]]:
+        """Run one batch without a CUDA graph; return (name, ms) of the layers TensorRT made.
+
+        A context of its own is made for it, since a profiler stays with its context.
+
+        Raises:
+            MsfnetError: another shape or type, no memory left, or TensorRT gives no times.
+        """
+        self._must_be_open()
+        check_batch(batch, self._spec)
+        context = Context(self._device, self._engine, self._spec)
+        lane = Lane(self._device, context, self._streams)
+        try:
+            lane.prepare(batch.shape)
+            lane.upload(batch)
+            layers: list[tuple[str, float]] = []
+            context.profile(_profiler(self._trt, layers), self._streams.compute)
+            return layers
+        finally:
+            lane.close()
 
     def timed(
         self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True

@@ -152,6 +152,22 @@ class Context:
         if not accepted:
             raise MsfnetError("TensorRT refused to run the batch; run `msfnet doctor`")
 
+    def profile(self, profiler: Any, stream: int) -> None:
+        """Run once on the stream and wait, every layer's time told to TensorRT's IProfiler.
+
+        Raises:
+            MsfnetError: TensorRT refused it.
+        """
+        with self._device.active():
+            self._context.enqueue_emits_profile = False
+            self._context.profiler = profiler
+        self.enqueue(stream)
+        self._device.synchronize(stream)
+        with self._device.active():
+            told = self._context.report_to_profiler()
+        if not told:
+            raise MsfnetError("TensorRT gave no times of its layers; leave out --profile")
+
     def capturable(self, stream: int) -> bool:
         """Tell whether TensorRT for RTX, the flavour that says so, can be captured as it stands."""
         asked = getattr(self._context, "is_stream_capturable", None)
