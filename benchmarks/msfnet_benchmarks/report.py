@@ -75,6 +75,10 @@ class BenchmarkRow:
     parameters: int | None = None
     layers: tuple[LayerCost, ...] = ()
     """By falling time; empty where nothing was profiled."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of a sweep: what this row has on every axis, e.g. ``{"size": "192x256"}``; empty else."""
+    flop_bound: FlopBound | None = None
+    """Measured beside this row with its threads; None: the report's holds."""
 
 
 @dataclass(frozen=True, eq=False)
