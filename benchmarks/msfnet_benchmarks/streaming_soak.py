@@ -1,254 +1,273 @@
-"""Whether a stream lasts: memory, descriptors and counts over many frames and mishaps.
+"""Whether a stream lasts, and what it leaves when it is cut off: the real command, from outside.
 
-``python -m msfnet_benchmarks.streaming_soak [MODEL] [--frames 20000]``: a camera that gives bad
-frames and is lost ten times is streamed into a video, 16-bit PNG and a live page, one of whose
-viewers stops reading. Without a model depth is made from brightness.
+``python -m msfnet_benchmarks.streaming_soak [MODEL] [--frames 20000]`` runs ``msfnet stream`` as
+a process on a network camera that damages pictures and is lost ten times, into a video, 16-bit
+PNG and a live page, one of whose viewers stops reading. Then it kills a process that records, and
+fills the disk of another. Without a model depth is made from brightness.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import os
+import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from msfnet_benchmarks.brightness import write_brightness_model
+from msfnet_benchmarks.flaky_camera import FlakyCamera
+from msfnet_benchmarks.stream_process import Sample, StreamProcess
 from msfnet_benchmarks.tables import format_table
-from msfnet_runtime import DepthEstimator, ModelSpec, MsfnetError, TensorSpec
-from msfnet_runtime.engines.fake import FakeEngine
-from msfnet_runtime.pipeline import run_pipeline
+from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
-from msfnet_runtime.sinks import open_sink
-from msfnet_runtime.sources import camera as cameras
-from msfnet_runtime.sources.camera import LiveSource
 from msfnet_runtime.sources.synthetic import SyntheticSource
-from msfnet_runtime.stream_stats import StreamStats
-from msfnet_runtime.web import WebSink
 
 SIZE = (96, 128)
 """(height, width) of the camera's pictures."""
 
 LOSSES = 10
 
-BAD_SHARE = 0.01
+BAD_EVERY = 100
+"""One of so many pictures is damaged."""
 
 MAX_GROWTH = 0.03
 """Of resident memory, from the end of the warm-up to the end."""
 
 _WARM_UP = 0.1
-"""Share of the frames after which memory should not grow."""
+"""Share of the run after which memory should not grow."""
+
+_AWAY_S = 0.7
+"""How long the lost camera refuses connections: the first attempt to come back fails."""
+
+_CUT_FPS = 60.0
+"""Of the camera whose recording is cut off: slow enough that the model misses none."""
+
+_FULL_AT_BYTES = 300_000
 
 
-class FlakyCamera:
-    """What OpenCV's VideoCapture is to a source: 1 % of its frames are bad, and it breaks off.
+class Check(NamedTuple):
+    """One line of the report."""
 
-    Args:
-        jpegs: its pictures, one after the other.
-        lives: frames until it is lost.
-        fps: frames per second, by the clock.
-    """
-
-    def __init__(self, jpegs: Sequence[bytes], lives: int, fps: float) -> None:
-        self._jpegs, self._left, self._period_s = jpegs, lives, 1 / fps
-        self._due = time.monotonic()
-        self._count = 0
-
-    def get(self, _: int) -> float:
-        """Know nothing."""
-        return 0.0
-
-    def grab(self) -> bool:
-        """Wait for the next frame; False once the camera is lost."""
-        self._left -= 1
-        self._count += 1
-        self._due += self._period_s
-        time.sleep(max(0.0, self._due - time.monotonic()))
-        return self._left >= 0
-
-    def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Decode the frame, which in one of a hundred cases fails."""
-        content = self._jpegs[self._count % len(self._jpegs)]
-        if self._count % round(1 / BAD_SHARE) == 0:
-            content = content[2 : len(content) // 2]
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        return image is not None, cast("NDArray[np.uint8] | None", image)
-
-    def release(self) -> None:
-        """Have nothing to give back."""
-
-
-@dataclass
-class _Samples:
-    """Resident memory over the run, bytes, by frames written."""
-
-    rows: list[tuple[int, int]] = field(default_factory=list)
-
-    def __call__(self, stats: StreamStats) -> None:
-        self.rows.append((stats.frames, resident_bytes()))
-
-    def growth(self, frames: int) -> float:
-        """Return the last tenth's median over that of the tenth after the warm-up, minus 1."""
-        early = [m for n, m in self.rows if _WARM_UP * frames <= n < 2 * _WARM_UP * frames]
-        late = [m for n, m in self.rows if n >= (1 - _WARM_UP) * frames]
-        return float(np.median(late) / np.median(early or late)) - 1
+    what: str
+    measured: str
+    limit: str
+    holds: bool
 
 
 @dataclass(frozen=True)
 class SoakReport:
-    """What was left after the run."""
+    """What was found."""
 
-    stats: StreamStats
-    growth: float
-    """Of resident memory after the warm-up."""
-    descriptors: int
-    """More open files than before."""
-    threads: int
-    """More threads than before."""
-    pictures: int
-    """PNG files written."""
-    video_frames: int
-    """Frames that the video holds."""
-
-    def rows(self) -> list[tuple[str, str, str, bool]]:
-        """Return what was measured, the limit, and whether it holds."""
-        frames, stats = self.stats.frames, self.stats
-        bad = stats.skipped / max(frames + stats.dropped + stats.skipped, 1)
-        return [
-            ("memory", f"{self.growth:+.1%}", f"under {MAX_GROWTH:.0%}", self.growth < MAX_GROWTH),
-            ("descriptors", f"{self.descriptors:+d}", "none more", self.descriptors <= 0),
-            ("threads", f"{self.threads:+d}", "none more", self.threads <= 0),
-            ("camera losses", str(stats.losses), f"{LOSSES} survived", stats.losses == LOSSES),
-            ("bad frames", f"{stats.skipped} ({bad:.1%})", "skipped", stats.skipped > 0),
-            ("PNG", str(self.pictures), f"all {frames}", self.pictures == frames),
-            ("video", str(self.video_frames), f"all {frames}", self.video_frames == frames),
-        ]
+    checks: tuple[Check, ...]
+    summary: str
+    """What the long run says of itself."""
 
     @property
     def passed(self) -> bool:
         """Whether all limits hold."""
-        return all(row[3] for row in self.rows())
+        return all(check.holds for check in self.checks)
 
     def text(self) -> str:
-        """Return a table, and what the stream says of itself."""
-        rows = [(*row[:3], "yes" if row[3] else "NO") for row in self.rows()]
-        return f"{format_table(('', 'measured', 'limit', 'holds'), rows)}\n{self.stats.text()}"
-
-
-def resident_bytes() -> int:
-    """Return this process's resident memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        """Return a table, and the long run's own words."""
+        rows = [(*check[:3], "yes" if check.holds else "NO") for check in self.checks]
+        return f"{format_table(('', 'measured', 'limit', 'holds'), rows)}\n{self.summary}"
 
 
 def soak(
-    estimator: DepthEstimator,
     folder: Path,
     *,
+    model: Path | None = None,
     frames: int = 20_000,
     fps: float = 400.0,
+    cut_after: int = 300,
     progress: Progress = silent,
 ) -> SoakReport:
-    """Stream a flaky camera into a video, PNG and a live page whose viewer stops reading.
+    """Run all three parts.
 
     Args:
-        estimator: the model.
-        folder: for the outputs; new.
-        frames: how many to write.
-        fps: of the camera.
+        folder: for model and outputs; empty.
+        model: ONNX file or engine; None makes one.
+        frames: how many the long run writes.
+        fps: of its camera.
+        cut_after: frames that are written before a recording is cut off.
         progress: told every second.
 
     Raises:
-        MsfnetError: an extra (``video``, ``web``) is missing, or the folder cannot be written.
+        MsfnetError: an extra (``video``, ``web``, ``export``) is missing, or the command hangs.
     """
-    jpegs = _jpegs()
-    spec, samples = estimator.spec, _Samples()
-    gc.collect()
-    before = _open_files(), threading.active_count()
+    if model is None:
+        model = folder / "brightness.onnx"
+        write_brightness_model(model, SIZE)
+    lasting, summary = _lasting(model, folder / "long", frames, fps, progress)
+    progress(frames, frames, "killing a recording")
+    killed = _killed(model, folder / "killed", cut_after)
+    progress(frames, frames, "filling a disk")
+    full = _full_disk(model, folder / "full", cut_after)
+    return SoakReport((*lasting, *killed, *full), summary)
+
+
+def growth(samples: Sequence[Sample]) -> float:
+    """Return resident memory in the last tenth over that in the tenth after the warm-up, less 1."""
+    early, late = _ends(samples)
+    memory = [np.median([sample.resident_bytes for sample in some]) for some in (early, late)]
+    return float(memory[1] / memory[0]) - 1
+
+
+def _ends(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Return the samples of the tenth after the warm-up, and those of the last tenth."""
+    tenth = max(1, round(_WARM_UP * len(samples)))
+    return samples[tenth : 2 * tenth] or samples, samples[-tenth:]
+
+
+def _lasting(
+    model: Path, folder: Path, frames: int, fps: float, progress: Progress
+) -> tuple[list[Check], str]:
+    """Stream a flaky camera for long; a viewer stops reading."""
+    camera = FlakyCamera(
+        _jpegs(),
+        fps=fps,
+        lives=[frames // (LOSSES + 2)] * LOSSES,
+        away_s=_AWAY_S,
+        damaged_every=BAD_EVERY,
+    )
+
+    def tell(snapshot: dict[str, Any]) -> None:
+        progress(snapshot["frames"], frames, f"{snapshot['fps']:.0f} frames/s")
+
     with ExitStack() as stack:
-        stack.enter_context(_short_waits())
-        lives = frames // (LOSSES + 2)
-        source = stack.enter_context(_camera(jpegs, lives, frames, fps))
-        page = stack.enter_context(WebSink(spec, port=0))
-        sinks = [
-            stack.enter_context(open_sink(folder / "soak.mp4", spec, fps)),
-            stack.enter_context(open_sink(folder / "png", spec)),
-            page,
-        ]
-        stack.enter_context(_viewer_that_stops(page.address))
-        stats = run_pipeline(
-            source,
-            estimator,
-            sinks,
-            max_frames=frames,
-            observers=(
-                samples,
-                page.observe,
-                lambda stats: progress(stats.frames, frames, stats.line()),
-            ),
+        url = stack.enter_context(camera.running())
+        options = ("--frames", str(frames), "--web-address", "127.0.0.1:0", "--threads", "1")
+        process = stack.enter_context(
+            StreamProcess([model, url, *_outputs(folder), *options], tell)
         )
-    gc.collect()
-    return SoakReport(
-        stats=stats,
-        growth=samples.growth(frames),
-        descriptors=_open_files() - before[0],
-        threads=threading.active_count() - before[1],
-        pictures=len(list((folder / "png").glob("*.png"))),
-        video_frames=_count_frames(folder / "soak.mp4"),
+        stack.enter_context(_viewer_that_stops(process.page()))
+        process.reach(frames)
+        status, stats = process.end()
+    if status:
+        raise MsfnetError(f"msfnet stream ended with {status}: {' '.join(process.messages[-1:])}")
+    early, late = _ends(process.samples)
+    files, threads = (
+        min(sample[i] for sample in late) - min(sample[i] for sample in early) for i in (1, 2)
+    )
+    grown, written, lost = growth(process.samples), stats["frames"], stats["losses"]
+    bad, read = stats["skipped"], written + stats["dropped"] + stats["skipped"]
+    pictures, video = len(_pictures(folder)), _count_frames(folder / "soak.mp4")
+    checks = [
+        Check("memory", f"{grown:+.1%}", f"under {MAX_GROWTH:.0%}", grown < MAX_GROWTH),
+        Check("descriptors", f"{files:+d}", "none more", files <= 0),
+        Check("threads", f"{threads:+d}", "none more", threads <= 0),
+        Check("camera losses", str(lost), f"{LOSSES} survived", lost == LOSSES),
+        # Of what the camera sent, a little is still on its way when the stream ends.
+        Check(
+            "damaged pictures",
+            f"{bad} of {read}",
+            f"1 in {BAD_EVERY} skipped",
+            abs(bad - read / BAD_EVERY) <= 2 and bad <= camera.damaged,
+        ),
+        Check("PNG", str(pictures), f"all {frames}", pictures == written == frames),
+        Check("video", str(video), f"all {frames}", video == frames),
+    ]
+    memory = np.median([sample.resident_bytes for sample in late]) / 1e6
+    return checks, (
+        f"{written} frames in {stats['seconds']:.0f} s, {stats['fps']:.0f} frames/s, "
+        f"{stats['dropped']} older ones dropped; age of depth: 99% {stats['age']['p99_ms']:.0f} "
+        f"ms; {memory:.0f} MB at the end"
     )
 
 
-def brightness_engine() -> FakeEngine:
-    """Return an engine that takes dark for far, at next to no cost."""
-    height, width = SIZE
-    spec = ModelSpec(
-        inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
-        outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
-        graph="deploy",
-        size=SIZE,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        depth_kind="metric",
-        depth_range_m=(1.0, 80.0),
-        dataset="none",
-        encoder="brightness",
-    )
+def _killed(model: Path, folder: Path, cut_after: int) -> list[Check]:
+    """Kill a process while it records; look at what it leaves."""
+    with (
+        FlakyCamera(_jpegs(), fps=_CUT_FPS).running() as url,
+        StreamProcess([model, url, *_outputs(folder)]) as process,
+    ):
+        process.reach(cut_after)
+        process.kill()
+        moment = time.time()
+    pictures = _pictures(folder)
+    whole = sum(cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is not None for file in pictures)
+    lines = _manifest_frames(folder)
+    return [
+        _kept("killed: video", folder, moment - 1),
+        Check("killed: PNG", str(whole), f"all {len(pictures)} whole", whole == len(pictures)),
+        Check(
+            "killed: manifest",
+            f"{lines} lines",
+            "whole, one missing at most",
+            len(pictures) - 1 <= lines <= len(pictures),
+        ),
+    ]
 
-    def depth(batch: NDArray[Any]) -> NDArray[np.float32]:
-        grey = batch.mean(axis=3, dtype=np.float32)[:, None]
-        return np.asarray(1 + 79 * (1 - grey / 255), np.float32)
 
-    return FakeEngine(spec, depth)
+def _full_disk(model: Path, folder: Path, cut_after: int) -> list[Check]:
+    """Let a process record until a file may not grow any more; look at how it ends."""
+    with (
+        FlakyCamera(_jpegs(), fps=_CUT_FPS).running() as url,
+        StreamProcess([model, url, *_outputs(folder), "--frames", str(100 * cut_after)]) as process,
+    ):
+        process.limit_files(_FULL_AT_BYTES)
+        status, _ = process.end()
+    pictures = _pictures(folder)
+    said, lines = len(process.messages), _manifest_frames(folder)
+    one_line = said == 1 and process.messages[0].startswith("error: cannot write ")
+    last = max(file.stat().st_mtime for file in pictures)
+    return [
+        Check("full disk: exit status", str(status), "1", status == 1),
+        Check("full disk: says", f"{said} lines", "one, why and what next", one_line),
+        _kept("full disk: video", folder, last - 1),
+        Check(
+            "full disk: PNG",
+            str(len(pictures)),
+            "all in the manifest",
+            len(pictures) == lines > 0,
+        ),
+    ]
+
+
+def _kept(what: str, folder: Path, moment: float) -> Check:
+    """Compare a video that broke off with the PNG files that were there at a moment."""
+    decoded = _count_frames(folder / "soak.partial.mp4")
+    due = sum(file.stat().st_mtime <= moment for file in _pictures(folder))
+    return Check(what, f"{decoded} frames", f"{due} of a second before", decoded >= due > 0)
+
+
+def _outputs(folder: Path) -> list[str]:
+    return ["--out", f"{folder / 'soak.mp4'}", "--out", f"{folder / 'png'}"]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return the finished PNG files."""
+    return list((folder / "png").glob("[!.]*.png"))
+
+
+def _manifest_frames(folder: Path) -> int:
+    """Return how many frames a manifest lists; every line of it must be whole."""
+    lines = (folder / "png" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    return len([json.loads(line) for line in lines]) - 1
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames of a video can be decoded, up to where it breaks off."""
+    import av
+
+    count = 0
+    with av.open(str(path)) as video, suppress(av.FFmpegError):
+        for _ in video.decode(video=0):
+            count += 1
+    return count
 
 
 def _jpegs() -> list[bytes]:
     street = SyntheticSource("street", frames=20, size=SIZE)
     return [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in street]
-
-
-def _camera(jpegs: Sequence[bytes], lives: int, frames: int, fps: float) -> LiveSource:
-    """Return a source whose camera lives as often as it is lost, and then to the end."""
-    left = iter([*[lives] * LOSSES, 10 * frames])
-    return LiveSource(lambda: FlakyCamera(jpegs, next(left), fps), "the flaky camera")
-
-
-@contextmanager
-def _short_waits() -> Iterator[None]:
-    before, cameras.FIRST_WAIT_S = cameras.FIRST_WAIT_S, 0.05
-    try:
-        yield
-    finally:
-        cameras.FIRST_WAIT_S = before
 
 
 @contextmanager
@@ -257,21 +276,10 @@ def _viewer_that_stops(address: str) -> Iterator[None]:
     from websockets.sync.client import connect
 
     url = address.replace("http://", "ws://").rstrip("/") + "/ws"
-    with connect(url, max_queue=1) as viewer:
+    with connect(url, max_queue=1, close_timeout=1) as viewer:
         viewer.recv()
         viewer.send("next")
         yield
-
-
-def _open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def _count_frames(path: Path) -> int:
-    import av
-
-    with av.open(str(path)) as video:
-        return sum(1 for packet in video.demux(video=0) if packet.size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -288,17 +296,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\r{done}/{total} {what}".ljust(79), end="", file=sys.stderr, flush=True)
 
     try:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            estimator = (
-                DepthEstimator.open(options.model, threads=1)
-                if options.model
-                else DepthEstimator(brightness_engine())
+        with tempfile.TemporaryDirectory() as folder:
+            report = soak(
+                Path(folder),
+                model=options.model,
+                frames=options.frames,
+                fps=options.fps,
+                progress=tell,
             )
-            stack.enter_context(estimator)
-            report = soak(estimator, folder, frames=options.frames, fps=options.fps, progress=tell)
     except MsfnetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(f"\n{report.text()}")
     return 0 if report.passed else 1

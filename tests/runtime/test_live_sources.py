@@ -105,20 +105,36 @@ def test_a_camera_that_breaks_off_comes_back(caplog: pytest.LogCaptureFixture) -
     assert any("is back" in message for message in caplog.messages)
 
 
+def scratched(content: bytes) -> bytes:
+    """Return a JPEG some of whose bytes in the middle are others."""
+    damaged = bytearray(content)
+    for place in range(len(content) // 2, len(content) // 2 + 60, 5):
+        damaged[place] ^= 0x55
+    return bytes(damaged)
+
+
 @pytest.mark.usefixtures("soon")
-def test_parts_that_are_no_pictures_are_passed_over() -> None:
-    """Garbage between good parts costs those parts at most, and is counted."""
+@pytest.mark.parametrize(
+    "damage", [lambda _: GARBAGE, lambda jpeg: jpeg[: len(jpeg) // 2], scratched]
+)
+def test_damaged_parts_are_passed_over(damage: Callable[[bytes], bytes]) -> None:
+    """Garbage, half a picture, a scratched one: it costs that part alone, and is counted."""
+    noise = np.random.default_rng(1).integers(0, 256, (96, 160, 1)).astype(np.uint8)
+    picture = np.repeat(noise, 3, axis=2)
+    good = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def answer(connection: int, send: Send) -> None:
         for index in range(40):
-            send(wrapped(GARBAGE) if index % 4 == 2 else part(frame(0).image))
+            send(wrapped(damage(good) if index % 4 == 2 else good))
             time.sleep(0.005)
 
-    with served(answer) as url, open_source(url) as source:
-        frames = list(islice(source, 12))
-        assert source.health.skipped >= 2
+    with served(answer) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+        frames = list(source)
+        health = source.health
 
-    assert all(psnr(f.image, frame(0).image) > 30 for f in frames)
+    assert health.skipped == 10
+    assert len(frames) + health.dropped == 30
+    assert all(psnr(f.image, picture) > 30 for f in frames)
 
 
 def test_a_source_told_not_to_reconnect_ends() -> None:

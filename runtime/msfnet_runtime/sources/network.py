@@ -30,6 +30,10 @@ _LOW_DELAY = {
 """FFmpeg's words for: hand every picture on as soon as it is there, and look ahead a second."""
 
 
+_SINGLE_PICTURES = ("mjpeg", "mjpegb")
+"""Codecs whose decoders patch a damaged picture without telling, unless told to refuse it."""
+
+
 class StreamSource(LiveSource):
     """A network stream by its address.
 
@@ -71,6 +75,8 @@ class StreamCapture:
                 f"{name} cannot be opened; check the address, and that the camera or server is "
                 "on and reachable from here"
             ) from None
+        if self._stream.codec_context.name in _SINGLE_PICTURES:
+            self._stream.codec_context.options = {"err_detect": "explode"}
         self._packets = self._container.demux(self._stream)
         self._pictures: deque[av.VideoFrame] = deque()
         self._bad = False
