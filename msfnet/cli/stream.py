@@ -116,6 +116,9 @@ def stream(
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End when a camera or stream is lost.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a frame after which a network stream is lost.")
+    ] = 10.0,
     provider: ProviderOption = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
 ) -> None:
@@ -141,6 +144,7 @@ def stream(
                 camera_size=parse_size(camera_size) if camera_size else None,
                 camera_fps=camera_fps or None,
                 reconnect=not no_reconnect,
+                timeout_s=timeout,
                 skip_bad=True,
             ),
             out=out or [],

@@ -172,6 +172,42 @@ def test_a_stream_that_stalls_is_stopped_at_once() -> None:
     assert waited < 3
 
 
+@pytest.mark.usefixtures("soon")
+def test_a_stream_that_falls_silent_is_lost_and_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server keeps the connection and sends nothing: after the time-out it is asked again."""
+    ended = threading.Event()
+
+    def answer(connection: int, send: Send) -> None:
+        for _ in range(6):
+            send(part(frame(30 * connection).image))
+        if connection == 0:
+            ended.wait(30)
+        while not ended.wait(0.02):
+            send(part(frame(30).image))
+
+    with (
+        served(answer) as url,
+        caplog.at_level(logging.WARNING),
+        open_source(url, SourceOptions(timeout_s=0.8)) as source,
+    ):
+        frames, arrivals = [], []
+        for each in islice(source, 12):
+            frames.append(each)
+            arrivals.append(time.monotonic())
+            if psnr(each.image, frame(30).image) > 30:
+                break
+        losses = source.health.losses
+        ended.set()
+
+    assert losses == 1
+    assert psnr(frames[0].image, frame(0).image) > 30
+    assert psnr(frames[-1].image, frame(30).image) > 30
+    assert 0.8 < arrivals[-1] - arrivals[0] < 5
+    assert any("is lost" in message for message in caplog.messages)
+
+
 class Capture:
     """A camera of OpenCV's interface that gives five pictures, then none."""
 
@@ -311,6 +347,8 @@ def test_options_out_of_range_are_refused() -> None:
         SourceOptions(rotate=45)
     with pytest.raises(MsfnetError, match="camera rate 0"):
         SourceOptions(camera_fps=0)
+    with pytest.raises(MsfnetError, match="time-out 0 is out of range"):
+        SourceOptions(timeout_s=0)
 
 
 def test_bad_images_are_skipped_and_counted_where_asked_for(

@@ -18,9 +18,6 @@ from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
 if TYPE_CHECKING:
     import av
 
-TIMEOUT_S = 10.0
-"""How long a network stream may stay silent before it counts as lost."""
-
 _LOW_DELAY = {
     "flags": "low_delay",
     "rtsp_transport": "tcp",  # over UDP lost packets are grey pictures
@@ -38,8 +35,7 @@ class StreamSource(LiveSource):
     """A network stream by its address.
 
     Raises:
-        MsfnetError: PyAV is absent, or the address does not answer within :data:`TIMEOUT_S`, or
-            holds no video.
+        MsfnetError: PyAV is absent, or the address does not answer in time, or holds no video.
     """
 
     def __init__(self, url: str, options: SourceOptions = DEFAULTS) -> None:
@@ -50,17 +46,26 @@ class StreamSource(LiveSource):
                 "reading network streams needs PyAV; pip install 'msfnet[video]'"
             ) from None
         name = without_password(url)
-        super().__init__(lambda: StreamCapture(url, name), name, reconnect=options.reconnect)
+
+        def connect() -> StreamCapture:
+            return StreamCapture(url, name, options.timeout_s)
+
+        super().__init__(connect, name, reconnect=options.reconnect)
 
 
 class StreamCapture:
     """A stream in the words of OpenCV's VideoCapture, telling pictures that fail to decode.
 
+    Args:
+        url: its address.
+        name: for messages.
+        timeout_s: how long it may take to answer, and stay silent later.
+
     Raises:
         MsfnetError: it cannot be opened.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, timeout_s: float) -> None:
         import av
 
         quiet()
@@ -68,7 +73,7 @@ class StreamCapture:
         self._errors = (av.FFmpegError, OSError)
         self._bad_picture = av.InvalidDataError
         try:
-            self._container = av.open(url, timeout=TIMEOUT_S, options=_LOW_DELAY)
+            self._container = av.open(url, timeout=timeout_s, options=_LOW_DELAY)
             self._stream = self._container.streams.video[0]
         except (*self._errors, IndexError, ValueError):
             raise MsfnetError(

@@ -23,6 +23,8 @@ class SourceOptions:
     """Frames per second asked of a camera."""
     reconnect: bool = True
     """Wait for a lost camera or network stream to come back, instead of ending."""
+    timeout_s: float = 10.0
+    """Seconds that a network stream may stay silent before it counts as lost."""
     skip_bad: bool = False
     """Count and skip images that cannot be decoded, instead of raising."""
 
@@ -33,6 +35,8 @@ class SourceOptions:
             raise MsfnetError(f"camera size {self.camera_size} is too small; give HxW in pixels")
         if self.camera_fps is not None and not 0 < self.camera_fps <= 1000:
             raise MsfnetError(f"camera rate {self.camera_fps} is out of range; give 1 to 1000")
+        if not 0 < self.timeout_s <= 86_400:
+            raise MsfnetError(f"time-out {self.timeout_s} is out of range; give seconds above 0")
 
 
 DEFAULTS = SourceOptions()
