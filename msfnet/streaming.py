@@ -90,7 +90,9 @@ def stream_to(
         chosen = options or SinkOptions()
         sinks = [open_sink(each, engine.spec, frames.fps, chosen) for each in out]
         windows = [WindowSink(engine.spec, chosen)] if show else []
-        pages = [WebSink(engine.spec, *parse_address(web), web_token)] if web else []
+        pages = (
+            [WebSink(engine.spec, *parse_address(web), web_token, options=chosen)] if web else []
+        )
         opened = [stack.enter_context(sink) for sink in (*sinks, *windows, *pages)]
         for page in pages:
             announce(page.address)

@@ -8,7 +8,8 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import cv2
@@ -17,6 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
 
+from msfnet_benchmarks.brightness import write_brightness_model
+from msfnet_benchmarks.stream_process import StreamProcess
 from msfnet_runtime import DepthMap
 from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.web import WebSink
@@ -27,6 +30,20 @@ from tests.specs import deploy_spec
 SPEC = deploy_spec(depth_range_m=(0.4, 10.0))
 
 Pixels = NDArray[np.uint8]
+
+
+class Served(Protocol):
+    """What a browser can open."""
+
+    @property
+    def address(self) -> str:
+        """Of the page."""
+
+
+class Elsewhere(NamedTuple):
+    """A page of another process."""
+
+    address: str
 
 
 class Shown(NamedTuple):
@@ -50,12 +67,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[Callable[[WebSink], Page]]:
+def new_page(browser: Browser) -> Iterator[Callable[[Served], Page]]:
     """Return what opens a page that reaches its server only; complaints fail the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     complaints: list[str] = []
 
-    def opened(sink: WebSink) -> Page:
+    def opened(sink: Served) -> Page:
         netloc = urlsplit(sink.address).netloc
 
         def reach_server_only(route: Route, request: Request) -> None:
@@ -81,7 +98,7 @@ def new_page(browser: Browser) -> Iterator[Callable[[WebSink], Page]]:
 
 
 @pytest.fixture
-def shown(new_page: Callable[[WebSink], Page]) -> Iterator[Shown]:
+def shown(new_page: Callable[[Served], Page]) -> Iterator[Shown]:
     """Show frame 0 and wait until it is there."""
     with WebSink(SPEC, port=0) as sink:
         sink.write(*pair(0))
@@ -196,7 +213,7 @@ def test_the_read_out_is_the_depth_under_the_pointer(shown: Shown) -> None:
     expect(page.locator("#readout")).to_have_text(text)
 
 
-def test_a_thinned_frame_is_read_out_by_its_own_pixels(new_page: Callable[[WebSink], Page]) -> None:
+def test_a_thinned_frame_is_read_out_by_its_own_pixels(new_page: Callable[[Served], Page]) -> None:
     """Every third pixel is sent; column, row and depth are those of the frame."""
     with WebSink(SPEC, port=0, max_width=80) as sink:
         _, depth = pair(4, (144, 240))
@@ -250,7 +267,7 @@ def test_an_automatic_range_covers_the_frame(shown: Shown) -> None:
     assert [page.input_value("#near"), page.input_value("#far")] == ["0.4", "10"]
 
 
-def test_pause_stops_this_viewer_only(moving: Shown, new_page: Callable[[WebSink], Page]) -> None:
+def test_pause_stops_this_viewer_only(moving: Shown, new_page: Callable[[Served], Page]) -> None:
     """No frame passes while paused, by the button or by the space bar; another page goes on."""
     sink, page = moving
     other = new_page(sink)
@@ -302,21 +319,40 @@ def test_the_point_cloud_shows_the_scene_and_turns(shown: Shown) -> None:
     expect(cloud).to_be_hidden()
 
 
-def test_it_comes_back_after_the_server_restarts(new_page: Callable[[WebSink], Page]) -> None:
-    """By itself, on the same port and with the same token, without a reload."""
+def test_it_comes_back_after_the_server_restarts(new_page: Callable[[Served], Page]) -> None:
+    """By itself, on the same port and with the same token, without a reload.
+
+    Until then it says that the stream has ended, and tries without a word.
+    """
     with WebSink(SPEC, port=0, token=TOKEN) as sink:
         port = urlsplit(sink.address).port or 0
         sink.write(*pair(0))
         page = new_page(sink)
         assert TOKEN not in page.url
         page.evaluate("window.notReloaded = true")
-    expect(page.locator("#state")).to_contain_text(re.compile("No connection|Connecting"))
+    expect(page.locator("#state")).to_have_text("The stream has ended")
+    page.wait_for_timeout(1500)
+    expect(page.locator("#state")).to_have_text("The stream has ended")
 
     with WebSink(SPEC, port=port, token=TOKEN) as sink:
         sink.write(*pair(33))
         expect(page.locator("#state")).to_have_text("Live", timeout=15_000)
         expect(page.locator("#frame")).to_contain_text("frame 33,")
         assert page.evaluate("window.notReloaded")
+
+
+def test_a_server_that_dies_is_told_from_a_stream_that_ended(
+    new_page: Callable[[Served], Page], tmp_path: Path
+) -> None:
+    """A process that is killed says no word: the page goes on trying, aloud."""
+    write_brightness_model(tmp_path / "model.onnx", (48, 80))
+    source = "synthetic:room?frames=100000&size=48x80"
+    options = ("--max-fps", "20", "--web-address", "127.0.0.1:0")
+    with StreamProcess([tmp_path / "model.onnx", source, *options]) as process:
+        page = new_page(Elsewhere(process.page()))
+        expect(page.locator("#camera")).to_have_text("camera 63° wide")
+        process.kill()
+        expect(page.locator("#state")).to_contain_text(re.compile("No connection|Connecting"))
 
 
 def test_it_fits_every_width_and_both_themes(shown: Shown) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from websockets.sync.client import connect
 from msfnet_runtime import CameraIntrinsics, MsfnetError
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sink import Sink
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.web import WebSink
 from msfnet_runtime.web.server import parse_address
 from tests.runtime.live_page import TOKEN, decode, next_frame, pair, viewer, wait_until
@@ -95,6 +97,62 @@ def test_an_unknown_camera_is_assumed_and_said(sink: WebSink) -> None:
     edges = [(column - header["cx"]) / header["fx"] for column in (-0.5, 79.5)]
     assert np.degrees(np.arctan(edges)) == pytest.approx([-30, 30])
     assert (header["cy"], header["fy"]) == (pytest.approx(23.5), pytest.approx(header["fx"]))
+
+
+def test_a_camera_the_user_names_is_taken() -> None:
+    """By its field of view or its matrix, where the source knows none."""
+    own = CameraIntrinsics(90.0, 95.0, 40.2, 20.7, 80, 48)
+    given = SinkOptions(lens=(70.0, 71.0, 39.0, 22.0))
+    for options, intrinsics, expected in (
+        (SinkOptions(lens=90.0), None, (40.0, 40.0, 39.5, 23.5)),
+        (given, None, (70.0, 71.0, 39.0, 22.0)),
+        (given, own, (90.0, 95.0, 40.2, 20.7)),
+    ):
+        with WebSink(INDOORS, port=0, options=options) as sink, viewer(sink) as socket:
+            sink.write(*pair(0, intrinsics=intrinsics))
+            header = next_frame(socket).header
+        assert [header[name] for name in ("fx", "fy", "cx", "cy")] == pytest.approx(expected)
+        assert header["assumed_fov_deg"] is None
+
+
+def test_viewers_hear_that_the_stream_has_ended() -> None:
+    """After its last frame and its last numbers, also while they draw; in a moment."""
+    before = time.monotonic()
+    with WebSink(INDOORS, port=0) as sink:
+        drawing, paused = viewer(sink), viewer(sink)
+        sink.write(*pair(0))
+        assert next_frame(drawing).header["index"] == 0
+        paused.recv(timeout=10)
+        sink.write(*pair(1))
+        sink.observe(replace(STATS, frames=2))
+        threading.Timer(0.2, lambda: drawing.send("next")).start()
+    took = time.monotonic() - before
+
+    messages = list(drawing)
+    (stats,) = (message for message in messages if isinstance(message, str))
+    (last,) = (message for message in messages if isinstance(message, bytes))
+    assert json.loads(stats)["snapshots"][-1]["frames"] == 2
+    assert decode(last).header["index"] == 1
+    for each in (drawing, paused):
+        with pytest.raises(ConnectionClosed, match="the stream has ended") as closed:
+            while True:
+                each.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1000
+    assert took < 5
+
+
+def test_a_viewer_that_does_not_listen_does_not_hold_the_end_up() -> None:
+    """Neither one that draws for ever nor one that reads nothing."""
+    with WebSink(INDOORS, port=0) as sink:
+        sink.write(*pair(0))
+        stalled, silent = stalled_viewer(sink), viewer(sink)
+        next_frame(silent)
+        sink.write(*pair(1))
+        before = time.monotonic()
+    assert time.monotonic() - before < 5
+    stalled.close()
+    silent.close()
 
 
 def test_the_colours_are_opencvs_from_near_to_far(sink: WebSink) -> None:

@@ -51,6 +51,8 @@ class Feed:
         """Snapshots taken so far."""
         self.encoded = 0
         """Frames encoded so far."""
+        self.ended = False
+        """Whether the stream has ended: there will be nothing new."""
 
     @property
     def number(self) -> int:
@@ -71,6 +73,11 @@ class Feed:
         """Leave a snapshot; from any thread."""
         self._snapshots.append(stats.to_json())
         self.snapshots += 1
+        self._wake()
+
+    def end(self) -> None:
+        """Say that the stream has ended; from any thread."""
+        self.ended = True
         self._wake()
 
     def open(self) -> None:

@@ -33,12 +33,14 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.colour import COLOUR_MAPS, colour_table
 from msfnet_runtime.sinks.images import counts_per_metre, encode_depth
-from msfnet_runtime.sources.synthetic import scaled
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
-from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
+from msfnet_runtime.types import DepthMap, Frame
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
 """Of a camera nobody knows, horizontally: between a webcam and a phone."""
+
+_ASSUMED = SinkOptions(lens=ASSUMED_FIELD_OF_VIEW_DEG)
 
 _JPEG_QUALITY = 85
 
@@ -84,8 +86,7 @@ def encode_frame(frame: Frame, depth: DepthMap, spec: ModelSpec, max_width: int)
     sent = encode_depth(depth, counts)[::step, ::step]
     height, width = sent.shape
     image = _jpeg(frame.image, (width, height))
-    rows, columns = depth.values.shape
-    camera = scaled(frame.intrinsics or _assumed_camera(columns, rows), (rows, columns))
+    camera = _ASSUMED.camera(frame)
     header = Header(
         index=frame.index,
         timestamp_s=frame.timestamp_s,
@@ -135,9 +136,3 @@ def _pack(counts: NDArray[np.uint16]) -> bytes:
     differences[:, 1:] -= counts[:, :-1]
     planes = [(differences & 255).astype(np.uint8), (differences >> 8).astype(np.uint8)]
     return zlib.compress(np.stack(planes).tobytes(), 1)
-
-
-def _assumed_camera(width: int, height: int) -> CameraIntrinsics:
-    """Return a camera with the assumed field of view that looks through the picture's centre."""
-    focal = width / 2 / math.tan(math.radians(ASSUMED_FIELD_OF_VIEW_DEG / 2))
-    return CameraIntrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)

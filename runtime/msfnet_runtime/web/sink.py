@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msfnet_runtime.sink import SinkBase
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.stream_stats import StreamStats
 from msfnet_runtime.types import DepthMap, Frame
@@ -13,6 +15,11 @@ from msfnet_runtime.web.feed import Feed
 from msfnet_runtime.web.guard import check_token
 from msfnet_runtime.web.message import hello_text
 from msfnet_runtime.web.server import Server, check_libraries, listen, make_app
+
+_FAREWELL_S, _LOOK_S = 1.0, 0.01
+"""How long viewers have to take the end, and how often it is looked whether all did, seconds."""
+
+_DEFAULTS = SinkOptions()
 
 
 class WebSink(SinkBase):
@@ -27,6 +34,7 @@ class WebSink(SinkBase):
         host: the address to listen on; any but a loopback address takes a token.
         port: a TCP port; 0 takes a free one.
         token: what viewers must know; at least 16 letters, digits or any of ``. _ ~ -``.
+        options: the camera where the source knows none; the page chooses its colours itself.
         max_width: the widest depth that is sent, pixels; wider ones are thinned by a whole step.
         patience_s: how long a viewer may take to read or to answer before it is dropped.
 
@@ -41,13 +49,14 @@ class WebSink(SinkBase):
         port: int = 8000,
         token: str | None = None,
         *,
+        options: SinkOptions = _DEFAULTS,
         max_width: int = 1280,
         patience_s: float = 10.0,
     ) -> None:
         check_libraries()
         check_token(host, token)
         self._spec, self._host, self._port, self._token = spec, host, port, token
-        self._patience_s = patience_s
+        self._options, self._patience_s = options, patience_s
         self._feed = Feed(spec, max_width)
 
     @property
@@ -64,7 +73,7 @@ class WebSink(SinkBase):
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Leave the newest frame for whoever looks."""
-        self._feed.put(frame, depth)
+        self._feed.put(self._options.with_camera(frame), depth)
 
     def observe(self, stats: StreamStats) -> None:
         """Take a snapshot; an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`."""
@@ -87,4 +96,12 @@ class WebSink(SinkBase):
         try:
             yield
         finally:
+            self._see_viewers_out()
             server.stop()
+
+    def _see_viewers_out(self) -> None:
+        """Let the viewers have the last frame and hear of the end, unless they take long."""
+        self._feed.end()
+        due = time.monotonic() + min(_FAREWELL_S, self._patience_s)
+        while self._feed.viewers and time.monotonic() < due:
+            time.sleep(_LOOK_S)

@@ -15,7 +15,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_VIEWERS = 32
 """At once; each has one frame in its buffer at most."""
 
-UNKNOWN_WORD, TOO_SLOW, TOO_MANY = 1003, 1008, 1013
+ENDED, UNKNOWN_WORD, TOO_SLOW, TOO_MANY = 1000, 1003, 1008, 1013
 """Codes of RFC 6455 and its registry with which viewers are closed."""
 
 _GONE = (OSError, asyncio.TimeoutError)
@@ -25,7 +25,8 @@ class Viewers:
     """The WebSocket's application.
 
     A viewer says ``next`` for a frame newer than its last, ``pause`` for none. The first text it
-    gets is the hello, then statistics as they come, between them the frames it asked for.
+    gets is the hello, then statistics as they come, between them the frames it asked for. When the
+    stream has ended it gets the last of each, and is closed with the code 1000.
 
     Args:
         feed: what is shown.
@@ -97,6 +98,10 @@ class _Viewer:
             while True:
                 changed.clear()
                 await self._send_news()
+                if self._is_through():
+                    farewell = _close(self._send, ENDED, "the stream has ended")
+                    await asyncio.wait_for(farewell, self._patience_s)
+                    return
                 await self._wait(changed)
         except asyncio.TimeoutError:
             # Its buffer is full: a closing message would wait behind the rest.
@@ -111,6 +116,11 @@ class _Viewer:
             self._number, self._wants = message.number, False
             self._unanswered_s = asyncio.get_running_loop().time()
             await self._tell({"bytes": message.data})
+
+    def _is_through(self) -> bool:
+        """Tell whether the stream has ended and the last frame was sent, or is not wanted."""
+        drawing = self._unanswered_s is not None
+        return self._feed.ended and (self._number == self._feed.number or not drawing)
 
     async def _wait(self, changed: asyncio.Event) -> None:
         """Wait for news; raise TimeoutError when the last frame stays unanswered too long."""

@@ -2,11 +2,13 @@
 
 const SHORTEST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 5000;
+const ENDED = 1000; // the code a stream that has ended closes with
 
 export class Connection {
   #socket = null;
   #wait = SHORTEST_WAIT_MS;
   #asking = true;
+  #ended = false;
 
   // on: {state(name), text(object), frame(buffer) -> Promise}
   constructor(on) {
@@ -22,16 +24,17 @@ export class Connection {
   }
 
   #open() {
-    this.on.state("connecting");
+    this.#tellAbsent("connecting");
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}/ws`);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       this.#wait = SHORTEST_WAIT_MS;
+      this.#ended = false;
       this.ask(this.#asking);
     };
     socket.onmessage = (event) => this.#take(event.data);
-    socket.onclose = () => this.#lost();
+    socket.onclose = (event) => this.#lost(event.code);
     this.#socket = socket;
   }
 
@@ -45,14 +48,20 @@ export class Connection {
     this.#say(this.#asking ? "next" : "pause");
   }
 
-  #lost() {
-    this.on.state("lost");
+  #lost(code) {
+    if (code === ENDED) this.#ended = true;
+    this.#tellAbsent("lost");
     setTimeout(() => this.#open(), this.#wait);
     this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
   }
 
   #say(word) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(word);
+  }
+
+  // A stream that has ended may come back: it is looked for, without a word.
+  #tellAbsent(state) {
+    this.on.state(this.#ended ? "ended" : state);
   }
 
   #tellState() {

@@ -12,6 +12,7 @@ const STATES = {
   open: "Live",
   paused: "Paused",
   lost: "No connection, trying again",
+  ended: "The stream has ended",
 };
 const AGES = [
   { name: "median", value: (s) => s.age.p50_ms },
@@ -109,10 +110,12 @@ function showCloud() {
   if (!frame || !find("show-cloud").checked) return;
   const picture = find("paint").value === "rgb" ? find("rgb") : find("depth");
   cloud.show(frame.header, frame.counts, picture);
-  const degrees = frame.header.assumed_fov_deg;
-  find("camera").textContent = degrees === null
-    ? "camera of the source"
-    : `camera unknown: ${degrees}° wide assumed`;
+  const { assumed_fov_deg: assumed, width, fx, cx } = frame.header;
+  const edges = [cx + 0.5, width - 0.5 - cx].map((side) => Math.atan(side / fx));
+  const degrees = Math.round((edges[0] + edges[1]) * 180 / Math.PI);
+  find("camera").textContent = assumed === null
+    ? `camera ${degrees}° wide`
+    : `camera unknown: ${assumed}° wide assumed`;
 }
 
 function setRange([near, far]) {
