@@ -45,8 +45,8 @@ def stream(
     source: Annotated[
         str,
         typer.Argument(
-            help="Camera index or device, URL, GStreamer pipeline, video, folder of images, "
-            "pattern, KITTI drive or NYU list."
+            help="Camera index or device, URL, GStreamer pipeline, video, image, folder of "
+            "images, pattern, KITTI drive or NYU list."
         ),
     ],
     out: Annotated[

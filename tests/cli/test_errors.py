@@ -118,10 +118,9 @@ BAD = {
     "inspect corrupt.onnx": "corrupt.onnx",
     "inspect bare.engine": "manifest",
     "inspect picture.png": "picture.png",
-    # an image instead of a video
-    "stream good.onnx picture.png --out out.mp4": "is an image, not a video",
+    # what is no video, and no place for depth
     "stream good.onnx text.mp4 --out out.mp4": "text.mp4",
-    "calibrate good.onnx out.onnx --data picture.png": "is an image, not a video",
+    "stream good.onnx picture.png --out depth.png": "16-bit PNG",
     # an output that cannot be written
     "export corrupt.ckpt file/out.onnx": "corrupt.ckpt",
     "build good.onnx file/out.engine --arch sm86": "file/out.engine",
@@ -188,7 +187,7 @@ BAD = {
     "evaluate good.onnx --data rooms --protocol nyu_hu --csv file/out.csv": "file/out.csv",
     "evaluate good.onnx --data rooms --protocol nyu_hu --against none.onnx": "none.onnx",
     "evaluate good.onnx --data blind --protocol nyu_hu": "blind/data/d.png",
-    "evaluate good.onnx --static picture.png": "picture.png",
+    "evaluate good.onnx --static picture.png": "at least two frames",
     "evaluate --predictions maps --static images": "MODEL",
     "evaluate --predictions none --data rooms --protocol nyu_hu": "none",
     "evaluate --predictions maps --data rooms --protocol nyu_hu": "--prediction-unit",

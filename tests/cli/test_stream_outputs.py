@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -53,6 +54,27 @@ def test_one_run_writes_several_outputs(inputs: tuple[Path, Path], tmp_path: Pat
     arrays = np.load(tmp_path / "npz/0000000005.npz")
     points = (tmp_path / "ply/0000000005.ply").read_bytes().split(b"\n")
     assert b"element vertex %d" % arrays["valid"].sum() in points
+
+
+def test_one_photo_has_its_depth(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a folder and as a video of one frame; the folder is not written into a second time."""
+    cv2.imwrite(str(tmp_path / "photo.jpg"), frame(5, SIZE).image)
+
+    done = stream(tmp_path, inputs[0], "photo.jpg", "--out", "depth", "--out", "depth.mp4")
+    again = stream(tmp_path, inputs[0], "photo.jpg", "--out", "depth")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 frames in ")
+    depth = cv2.imread(str(tmp_path / "depth/photo.png"), cv2.IMREAD_UNCHANGED)
+    assert depth is not None
+    assert depth.shape == SIZE
+    assert depth.dtype == np.uint16
+    assert len(read_video(tmp_path / "depth.mp4")[0]) == 1
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1].endswith(
+        "depth holds frames of an earlier run, whole or cut off; name another folder to keep "
+        "them, or remove it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,10 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(MsfnetError, match="exists already"), open_sink(tmp_path, SPEC):
         pytest.fail("must not open")
+    (tmp_path / "manifest.jsonl").write_text("{}")
+    line = f"{tmp_path} holds frames of an earlier run, whole or cut off; name another folder"
+    with pytest.raises(MsfnetError, match=line), open_sink(tmp_path, SPEC):
+        pytest.fail("must not open")
 
 
 @pytest.mark.parametrize(

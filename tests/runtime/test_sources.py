@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.source import Source
-from msfnet_runtime.sources import open_source
+from msfnet_runtime.sources import SourceOptions, open_source
 from msfnet_runtime.sources.camera import CameraSource, frame_rate
 from msfnet_runtime.sources.images import ImageFolder, natural_key
 from msfnet_runtime.sources.kitti import KittiDrive
@@ -166,6 +166,19 @@ def test_images_come_in_natural_order_whatever_their_size(
         np.testing.assert_array_equal(got.image, photo[:height])
 
 
+def test_one_image_is_one_frame(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """Pixel for pixel, named after the file; a bad one is an error, skipped or not."""
+    with open_source(str(save(tmp_path / "a photo.PNG", photo))) as source:
+        (only,) = source
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+
+    assert (source.length, source.live, only.name) == (1, False, "a photo")
+    np.testing.assert_array_equal(only.image, photo)
+    for skip in (False, True):
+        with pytest.raises(MsfnetError, match=r"bad\.jpg is not a readable image"):
+            list(open_source(str(tmp_path / "bad.jpg"), SourceOptions(skip_bad=skip)))
+
+
 def test_natural_order_compares_any_names() -> None:
     """Digits against letters, leading zeros and no digits at all."""
     ordered = ["01", "1", "2", "10", "a", "a9", "a10b2", "a10b10", "b1"]
@@ -215,17 +228,13 @@ def test_nyu_lists_open_by_folder_and_by_file(real_data: Path) -> None:
     ("name", "words"),
     [
         ("missing.mp4", "does not exist"),
-        ("photo.png", "is an image, not a video; give its folder"),
         ("empty", "holds no images"),
         ("list.csv", "line 1"),
         ("camera", "does not exist; give a camera index"),
     ],
 )
-def test_what_is_no_source_is_one_line(
-    tmp_path: Path, photo: NDArray[np.uint8], name: str, words: str
-) -> None:
+def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, words: str) -> None:
     """Each says what it is and what to give instead."""
-    save(tmp_path / "photo.png", photo)
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("only one column\n")
 

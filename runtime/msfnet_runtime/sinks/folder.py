@@ -83,6 +83,11 @@ class FolderSink(SinkBase, ABC):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
+        if (self._folder / MANIFEST).exists():
+            raise MsfnetError(
+                f"{self._folder} holds frames of an earlier run, whole or cut off; name another "
+                "folder to keep them, or remove it"
+            )
         refuse_filled(self._folder)
         existed = self._folder.exists()
         try:

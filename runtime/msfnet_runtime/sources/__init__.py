@@ -33,9 +33,9 @@ def open_source(
 
     Args:
         what: camera index (``0``) or device (``/dev/video0``), address (``rtsp://…``, ``http://…``),
-            GStreamer pipeline (``… ! appsink``), ``synthetic:…``, a video file, a pattern
-            (``frames/*.png``), an NYU list (``.csv``), a folder: KITTI drive, date or root, NYU
-            data set, or images; or an iterable of frames or RGB images.
+            GStreamer pipeline (``… ! appsink``), ``synthetic:…``, a video file, an image, a
+            pattern (``frames/*.png``), an NYU list (``.csv``), a folder: KITTI drive, date or
+            root, NYU data set, or images; or an iterable of frames or RGB images.
         options: see :class:`SourceOptions`.
 
     Raises:
@@ -87,10 +87,7 @@ def _open_path(path: Path, options: SourceOptions) -> Source:
     if path.suffix.lower() == ".csv":
         return NyuList(path, skip_bad=options.skip_bad)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise MsfnetError(
-            f"{path} is an image, not a video; give its folder to stream images "
-            f"({path.absolute().parent})"
-        )
+        return ImageFiles([path], skip_bad=options.skip_bad)
     return VideoSource(path, skip_bad=options.skip_bad)
 
 
