@@ -57,6 +57,23 @@ def write_video(
         container.mux(stream.encode(None))
 
 
+def scratch_video(path: Path, numbers: Sequence[int]) -> list[int]:
+    """Overwrite three quarters of some packets of a video file; its container stays whole.
+
+    Returns the positions of their frames in the video, sorted: packets come in another order.
+    """
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    for packet in (packets[number] for number in numbers):
+        assert packet.pos is not None
+        start, end = packet.pos + packet.size // 4, packet.pos + packet.size
+        content[start:end] = b"\xff" * (end - start)
+    path.write_bytes(content)
+    order = sorted(p.pts or 0 for p in packets)
+    return sorted(order.index(packets[number].pts or 0) for number in numbers)
+
+
 def read_video(path: Path) -> tuple[list[NDArray[np.uint8]], list[float]]:
     """Decode a video with PyAV into RGB pictures and their times in seconds."""
     with av.open(str(path)) as container:

@@ -26,7 +26,7 @@ from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.source import Source
 from msfnet_runtime.sources import IterableSource, SourceOptions, camera, open_source
 from msfnet_runtime.sources.orientation import RotatedSource, rotate_camera
-from tests.runtime.streams import frame, psnr, write_video
+from tests.runtime.streams import frame, psnr, scratch_video, write_video
 from tests.specs import deploy_spec
 
 Send = Callable[[bytes], object]
@@ -170,6 +170,24 @@ def test_a_stream_that_stalls_is_stopped_at_once() -> None:
         silent.set()
 
     assert waited < 3
+
+
+def test_damaged_pictures_of_a_coded_stream_are_passed_over(tmp_path: Path) -> None:
+    """Exactly those of a recording that a server sends whose packets were scratched."""
+    noise = np.random.default_rng(4).integers(0, 256, (40, 12, 20, 3)).astype(np.uint8)
+    video = tmp_path / "clip.mkv"
+    write_video(video, [np.asarray(cv2.resize(n, (160, 96)), np.uint8) for n in noise])
+    scratch_video(video, [11, 12, 30])
+
+    def answer(connection: int, send: Send) -> None:
+        send(video.read_bytes())
+
+    with served(answer) as url, open_source(url) as source:
+        frames = list(source)
+        health = source.health
+
+    assert health.skipped == 3
+    assert len(frames) + health.dropped == 37
 
 
 @pytest.mark.usefixtures("soon")

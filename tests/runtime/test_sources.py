@@ -6,6 +6,7 @@ import functools
 import http.server
 import itertools
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from msfnet_runtime.sources.kitti import KittiDrive
 from msfnet_runtime.sources.network import StreamSource, without_password
 from msfnet_runtime.sources.nyu import NyuList
 from msfnet_runtime.sources.video import VideoSource
-from tests.runtime.streams import frame, psnr, read_video, write_video
+from tests.runtime.streams import frame, psnr, read_video, scratch_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,70 @@ def test_a_video_filmed_on_its_side_stands_upright(tmp_path: Path, rotation: int
         first = next(iter(source))
 
     assert psnr(first.image, np.rot90(picture, rotation // 90)) > 30
+
+
+def noisy(count: int) -> list[NDArray[np.uint8]]:
+    """Return pictures of which every packet of a video has much to tell."""
+    noise = np.random.default_rng(4).integers(0, 256, (count, 12, 20, 3)).astype(np.uint8)
+    return [np.asarray(cv2.resize(each, (160, 96)), np.uint8) for each in noise]
+
+
+@pytest.mark.parametrize("name", ["damaged.mp4", "damaged.mkv"])
+def test_damaged_frames_of_a_video_are_skipped_and_counted(name: str, tmp_path: Path) -> None:
+    """Exactly those whose packets were scratched, though FFmpeg gives a picture for each."""
+    path = tmp_path / name
+    write_video(path, noisy(30))
+    clean, times = read_video(path)
+    damaged = scratch_video(path, [7, 8, 21])
+
+    with open_source(str(path), SourceOptions(skip_bad=True)) as source:
+        frames = list(source)
+
+    assert [f.index for f in frames] == [n for n in range(30) if n not in damaged]
+    assert source.health.skipped == 3
+    assert all(psnr(f.image, clean[f.index]) > 35 for f in frames[: damaged[0]])
+    assert [f.timestamp_s for f in frames] == pytest.approx([times[f.index] for f in frames])
+    with pytest.raises(MsfnetError, match=rf"frame {damaged[0]} of .*{name} is damaged"):
+        list(open_source(str(path)))
+
+
+def test_damage_in_a_real_video_is_found(real_data: Path, tmp_path: Path) -> None:
+    """One key frame and two others of a dashboard's recording."""
+    path = tmp_path / "drive.mp4"
+    shutil.copy(real_data / "video/driving_solidWhiteRight.mp4", path)
+    damaged = scratch_video(path, [30, 101, 150])
+
+    with open_source(str(path), SourceOptions(skip_bad=True)) as source:
+        given = {f.index for f in source}
+
+    assert set(range(221)) - given == set(damaged)
+    assert source.health.skipped == 3
+
+
+def test_without_pyav_opencv_reads_the_same_frames(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels, times, length, rate and turning agree; damage passes unseen there."""
+    turned, damaged = tmp_path / "turned.mp4", tmp_path / "damaged.mp4"
+    write_video(turned, noisy(5), rotation=90)
+    write_video(damaged, noisy(20))
+    scratch_video(damaged, [9])
+    by_pyav = [list(open_source(str(path))) for path in (video, turned)]
+
+    monkeypatch.setitem(sys.modules, "av", None)
+
+    for path, expected in zip((video, turned), by_pyav, strict=True):
+        source = open_source(str(path))
+        frames = list(source)
+        assert source.length == len(expected)
+        assert source.fps == pytest.approx(10)
+        for got, other in zip(frames, expected, strict=True):
+            np.testing.assert_array_equal(got.image, other.image)
+            assert got.timestamp_s == pytest.approx(other.timestamp_s)
+    assert len(list(open_source(str(damaged)))) == 20
+    (tmp_path / "text.mp4").write_bytes(b"no video at all" * 50)
+    with pytest.raises(MsfnetError, match=r"text\.mp4 is not a readable video"):
+        open_source(str(tmp_path / "text.mp4"))
 
 
 def test_a_name_that_looks_like_a_protocol_is_a_file(video: Path, tmp_path: Path) -> None:
@@ -298,11 +363,12 @@ def test_a_camera_gives_rgb_and_is_given_back(video: Path, monkeypatch: pytest.M
 
     with open_source("2") as source:
         frames = list(source)
+        dropped = source.health.dropped
 
     assert isinstance(source, CameraSource)
     assert isinstance(source, Source)
-    assert (source.live, source.length, len(frames)) == (True, None, 12)
-    assert psnr(frames[5].image, read_video(video)[0][5]) > 35
+    assert (source.live, source.length, len(frames) + dropped) == (True, None, 12)
+    assert psnr(frames[-1].image, read_video(video)[0][11]) > 35
     assert not capture.isOpened()
 
 

@@ -36,7 +36,7 @@ class Capture(Protocol):
     """What a live source reads from: OpenCV's VideoCapture, as far as it is used."""
 
     def get(self, what: int, /) -> float:
-        """Return a property (``CAP_PROP_FPS``, ``CAP_PROP_FRAME_COUNT``); 0 where unknown."""
+        """Return a property: ``CAP_PROP_FPS``, ``_FRAME_COUNT``, ``_POS_MSEC``; 0 where unknown."""
 
     def grab(self) -> bool:
         """Wait for the next frame; False when there is none any more."""

@@ -1,7 +1,8 @@
-"""Video files, decoded by FFmpeg through OpenCV."""
+"""Video files, decoded by FFmpeg: through PyAV, or through OpenCV where PyAV is absent."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
-from msfnet_runtime.sources.camera import frame_rate
+from msfnet_runtime.sources.camera import Capture, frame_rate
+from msfnet_runtime.sources.decoding import PyavCapture
 from msfnet_runtime.sources.skipping import LOGGER
 from msfnet_runtime.types import Frame
 
@@ -24,57 +26,84 @@ class VideoSource(SourceBase):
 
     Args:
         path: the file.
-        skip_bad: play what can be decoded of a file that is cut short, and count what an mp4 or
-            mov announces beyond it; a damaged frame that FFmpeg patches counts as decoded.
+        skip_bad: count and skip damaged frames; play what can be decoded of a file that is cut
+            short, and count what an mp4 or mov announces beyond it. Without PyAV nothing tells
+            a damaged frame that FFmpeg patched from a good one.
 
     Raises:
-        MsfnetError: empty, cut short, or no video at all.
+        MsfnetError: empty, cut short, or no video at all; when it is read, a damaged frame.
     """
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
-        quiet()
         self._path = path
         self._skip_bad = skip_bad
-        self._missing = 0
+        self._skipped = 0
         if not skip_bad:
             check_whole(path)
-        # An absolute path, since FFmpeg reads `a:b.mp4` as protocol `a`.
-        self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
-        if not self._capture.isOpened():
-            check_whole(path)
-            raise MsfnetError(f"{path} is not a readable video; convert it to H.264 .mp4")
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self._capture = _open_capture(path)
         frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = frames if frames > 0 else None
         self.fps = frame_rate(self._capture, SourceBase.fps)
 
     @property
     def health(self) -> SourceHealth:
-        """How many announced frames could not be decoded, known at the end."""
-        return SourceHealth(skipped=self._missing)
+        """How many frames were damaged; at the end also how many announced ones are missing."""
+        return SourceHealth(skipped=self._skipped)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps are the file's own, index / fps where it has none."""
-        index, last = 0, -1.0
-        while True:
-            read, image = self._capture.read()
-            if not read or image is None:
+        last = -1.0
+        for index in itertools.count():
+            if not self._capture.grab():
                 break
+            read, image = self._capture.retrieve()
             seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             last = seconds if seconds > last else max(last + 1 / self.fps, 0.0)
-            pixels = np.ascontiguousarray(image[..., ::-1], np.uint8)
-            yield Frame(pixels, index, last)
-            index += 1
-        if index == 0:
-            raise MsfnetError(f"no frame of {self._path} can be decoded; convert it to H.264 .mp4")
-        if self._skip_bad and self._path.suffix.lower() in _COUNTED:
-            self._missing = max((self.length or 0) - index, 0)
-        if self._missing:
-            LOGGER.warning("%s: %d frames cannot be decoded", self._path, self._missing)
+            if not read or image is None:
+                self._skip(index)
+                continue
+            yield Frame(np.ascontiguousarray(image[..., ::-1], np.uint8), index, last)
+        self._end(index)
 
     def close(self) -> None:
         """Close the file."""
         self._capture.release()
+
+    def _skip(self, index: int) -> None:
+        if not self._skip_bad:
+            raise MsfnetError(
+                f"frame {index} of {self._path} is damaged; replace the video, or encode it again"
+            )
+        self._skipped += 1
+
+    def _end(self, index: int) -> None:
+        """Count what is missing after so many frames, and say how many cannot be decoded."""
+        if index == self._skipped:
+            raise MsfnetError(f"no frame of {self._path} can be decoded; convert it to H.264 .mp4")
+        if self._skip_bad and self._path.suffix.lower() in _COUNTED:
+            self._skipped += max((self.length or 0) - index, 0)
+        if self._skipped:
+            LOGGER.warning("%s: %d frames cannot be decoded", self._path, self._skipped)
+
+
+def _open_capture(path: Path) -> Capture:
+    """Open a file: its path is made absolute, since FFmpeg reads `a:b.mp4` as protocol `a`.
+
+    Raises:
+        MsfnetError: it is empty, cut short, or no video.
+    """
+    try:
+        return PyavCapture(str(path.absolute()))
+    except ImportError:
+        quiet()
+        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        if capture.isOpened():
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+            return capture
+    except OSError:
+        pass
+    check_whole(path)
+    raise MsfnetError(f"{path} is not a readable video; convert it to H.264 .mp4")
 
 
 def check_whole(path: Path) -> None:

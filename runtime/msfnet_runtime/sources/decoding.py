@@ -1,0 +1,121 @@
+"""Video files and network streams decoded by PyAV, which tells what its decoder had to patch."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.images import quiet
+
+if TYPE_CHECKING:
+    import av
+
+_LOW_DELAY = {
+    "flags": "low_delay",
+    "rtsp_transport": "tcp",  # over UDP lost packets are grey pictures
+    "probesize": "1000000",
+    "analyzeduration": "1000000",
+}
+"""FFmpeg's words for: hand every picture on as soon as it is there, and look ahead a second."""
+
+_SINGLE_PICTURES = ("mjpeg", "mjpegb")
+"""Codecs whose decoders patch a damaged picture without telling, unless told to refuse it."""
+
+_UPRIGHT = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    -180: cv2.ROTATE_180,
+    -90: cv2.ROTATE_90_CLOCKWISE,
+}
+"""What a display matrix asks for, degrees counter-clockwise."""
+
+
+class PyavCapture:
+    """A video in the words of OpenCV's VideoCapture, telling pictures that fail to decode.
+
+    Slices are not decoded in parallel: FFmpeg's H.264 decoder then neither patches nor tells.
+    A file's pictures are, which takes a stream longer to hand on.
+
+    Args:
+        address: a path, or what FFmpeg knows as an address.
+        timeout_s: of a network stream: how long it may take to answer, and stay silent later;
+            None for a file.
+
+    Raises:
+        ImportError: PyAV is absent.
+        OSError: it cannot be opened, or holds no video.
+    """
+
+    def __init__(self, address: str, timeout_s: float | None = None) -> None:
+        import av
+
+        quiet()
+        av.logging.set_level(None)
+        self._errors = (av.FFmpegError, OSError)
+        self._bad_picture = av.InvalidDataError
+        live = timeout_s is not None
+        try:
+            self._container = av.open(
+                address, timeout=timeout_s, options=_LOW_DELAY if live else {}
+            )
+            self._stream = self._container.streams.video[0]
+            self._stream.thread_type = "NONE" if live else "FRAME"
+            if self._stream.codec_context.name in _SINGLE_PICTURES:
+                self._stream.codec_context.options = {"err_detect": "explode"}
+        except (*self._errors, IndexError, ValueError) as error:
+            raise OSError(f"no video at {address}") from error
+        self._tick_s = float(self._stream.time_base or 0)
+        self._seconds = 0.0
+        self._packets = self._container.demux(self._stream)
+        self._pictures: deque[av.VideoFrame] = deque()
+        self._bad = self._ended = False
+
+    def get(self, what: int, /) -> float:
+        """Return the frame rate, how many frames there are, or the last picture's time in ms."""
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        if what == cv2.CAP_PROP_FRAME_COUNT:
+            return self._stream.frames or round(rate * (self._container.duration or 0) / 1e6)
+        return 1000 * self._seconds if what == cv2.CAP_PROP_POS_MSEC else rate
+
+    def grab(self) -> bool:
+        """Wait for the next picture, good or bad; False at the end, or when the stream is lost.
+
+        What the decoder still holds then comes first.
+        """
+        while not self._pictures and not self._bad:
+            try:
+                packet = next(self._packets, None)
+            except self._errors:
+                packet = None
+            if packet is None and self._ended:
+                return False
+            self._ended = packet is None
+            try:
+                self._pictures.extend(self._stream.codec_context.decode(packet))
+            except self._bad_picture:
+                self._bad = True
+            except self._errors:
+                return False
+        return True
+
+    def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Return the picture that was waited for, upright, as (H, W, 3) uint8 BGR, unless bad."""
+        if not self._pictures:
+            self._bad = False
+            return False, None
+        picture = self._pictures.popleft()
+        self._seconds = ((picture.pts or 0) - (self._stream.start_time or 0)) * self._tick_s
+        if picture.is_corrupt:
+            return False, None
+        rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        turn = _UPRIGHT.get(round(picture.rotation))
+        upright = rgb if turn is None else np.asarray(cv2.rotate(rgb, turn), np.uint8)
+        return True, upright[..., ::-1]  # a view: who turns it back has no copy to make
+
+    def release(self) -> None:
+        """Close the file or connection."""
+        self._container.close()
