@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from msfnet_benchmarks.protocols import PROTOCOLS
 from msfnet_runtime import MsfnetError
-from msfnet_train.network import TABLE_III
+from msfnet_train.network import PRESETS, TABLE_III
 from msfnet_train.recipe import Recipe, load_recipe, recipe_names
 
 MINIMAL = """
@@ -34,12 +34,15 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
+SHIPPED = ("kitti", "nyu", "nyu_ablation", "nyu_lite", "nyu_mini", "nyu_mobilenetv3", "nyu_nano")
+
+
 def test_the_shipped_recipes_are_these() -> None:
-    """The paper's three, the light one on real data, the demo's."""
-    assert recipe_names() == ["kitti", "nyu", "nyu_ablation", "nyu_mini", "quick"]
+    """The paper's three, the light ones on real data, the demo's."""
+    assert recipe_names() == [*SHIPPED, "quick"]
 
 
-@pytest.mark.parametrize("name", ["kitti", "nyu", "nyu_ablation", "nyu_mini", "quick"])
+@pytest.mark.parametrize("name", [*SHIPPED, "quick"])
 def test_every_shipped_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     """Named after its file, with notes, a known protocol and a spec that fits its size."""
     recipe = load_recipe(name)
@@ -201,6 +204,44 @@ def test_files_that_are_no_recipe_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(MsfnetError, match="unknown recipe 'nyu_mni'; choose one of kitti, nyu"):
         load_recipe("nyu_mni")
+
+
+def test_a_preset_stands_for_its_keys_and_others_override_it(minimal: Path) -> None:
+    """From the file or --set; what a run keeps is the keys, so it outlives the preset."""
+    settings = ["network.preset=nano", "network.pretrained=false", "network.usf_width=24"]
+
+    recipe = load_recipe(minimal, settings)
+
+    assert recipe.network == replace(PRESETS["nano"], pretrained=False, usf_width=24)
+    assert "preset" not in recipe.to_dict()["network"]
+    assert Recipe.from_dict(recipe.to_dict(), "test") == recipe
+    minimal.write_text(f'{MINIMAL}\n[network]\npreset = "lite"\n')
+    assert load_recipe(minimal).network == PRESETS["lite"]
+
+
+@pytest.mark.parametrize("preset", ["litle", "3", "[]"])
+def test_an_unknown_preset_lists_the_known(minimal: Path, preset: str) -> None:
+    """One line with the recipe's name; a number or a list is no preset either."""
+    with pytest.raises(
+        MsfnetError,
+        match=r"unknown network\.preset .* in recipe .*small\.toml; "
+        "choose one of paper, lite, nano$",
+    ) as caught:
+        load_recipe(minimal, [f"network.preset={preset}"])
+
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_of_the_presets_differ_in_the_network_alone() -> None:
+    """So that their scores compare: same data, loss, schedule, and the sizes of the table."""
+    straightforward = load_recipe("nyu_mobilenetv3")
+
+    for name, preset in {"nyu_lite": "lite", "nyu_nano": "nano"}.items():
+        recipe = load_recipe(name)
+        assert recipe.network == replace(PRESETS[preset], pretrained=False)
+        named = replace(straightforward, name=name, notes=recipe.notes)
+        assert recipe == replace(named, network=recipe.network)
+        assert recipe.data.inference_size == (192, 256)
 
 
 def test_the_rows_of_table_iii_are_recipes() -> None:

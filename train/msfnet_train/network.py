@@ -70,6 +70,24 @@ class NetworkConfig:
             raise MsfnetError("usf_width must be even and positive, usf_output positive")
 
 
+PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
+    {
+        "paper": NetworkConfig(),
+        "lite": NetworkConfig(
+            encoder="mobilenetv3_large_100", decoder_width=0.25, usf_width=16, usf_output=16
+        ),
+        "nano": NetworkConfig(
+            encoder="mobilenetv3_small_100", decoder_width=0.125, usf_width=16, usf_output=16
+        ),
+    }
+)
+"""Networks by name, which recipes refer to as ``network.preset``.
+
+``lite`` and ``nano`` were chosen by measurement (docs/presets.md): encoders whose convolutions run
+near the FLOP bound of a CPU, with the narrowest fusion and decoder that keep the REL (``lite``) or
+a useful one (``nano``)."""
+
+
 class Ablation(NamedTuple):
     """One row of Table III."""
 

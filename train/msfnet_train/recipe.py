@@ -18,7 +18,7 @@ from msfnet_benchmarks.protocols import PROTOCOLS, GroundTruth, find_protocol
 from msfnet_benchmarks.samples import Layout
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.losses import LossConfig
-from msfnet_train.network import TABLE_III, NetworkConfig
+from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig
 from msfnet_train.typed_toml import build
 
 if sys.version_info >= (3, 11):
@@ -243,10 +243,12 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Recipe:
         """Build a recipe from the tables of a TOML file.
 
+        ``network.preset`` stands for the keys of one of :data:`PRESETS`; other keys override it.
+
         Raises:
-            MsfnetError: unknown key, wrong type or missing key; the line names ``source``.
+            MsfnetError: unknown key, preset, wrong type or missing key; the line names ``source``.
         """
-        recipe: Recipe = build(cls, values, source)
+        recipe: Recipe = build(cls, _with_preset(values, source), source)
         return recipe.ablated(recipe.ablation) if recipe.ablation else recipe
 
     def ablated(self, row: str) -> Recipe:
@@ -283,6 +285,21 @@ class Recipe:
             notes={"recipe": self.name, **({"ablation": self.ablation} if self.ablation else {})},
         )
         return at_size(spec, data.inference_size)
+
+
+def _with_preset(values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Return the tables with ``network.preset`` replaced by what it stands for."""
+    network = values.get("network")
+    if not isinstance(network, Mapping) or network.get("preset") is None:
+        return values
+    own = dict(network)
+    name = own.pop("preset")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise MsfnetError(
+            f"unknown network.preset {name!r} in recipe {source}; choose one of "
+            f"{', '.join(PRESETS)}"
+        )
+    return {**values, "network": {**asdict(PRESETS[name]), **own}}
 
 
 def at_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
