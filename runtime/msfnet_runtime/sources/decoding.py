@@ -63,6 +63,8 @@ class PyavCapture:
                 address, timeout=timeout_s, options=_LOW_DELAY if live else {}
             )
             self._stream = self._container.streams.video[0]
+            if self._stream.codec_context is None:
+                raise ValueError("no decoder")
             self._stream.thread_type = "NONE" if live else "FRAME"
             if self._stream.codec_context.name in _SINGLE_PICTURES:
                 self._stream.codec_context.options = {"err_detect": "explode"}
