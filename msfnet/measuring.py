@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
 from msfnet.scoring import spread
 from msfnet_benchmarks.accuracy import evaluate
+from msfnet_benchmarks.environment import describe_environment
 from msfnet_benchmarks.latency import LatencyReport, compare_latency, measure_latency
 from msfnet_benchmarks.parity import ParityReport, compare
+from msfnet_benchmarks.pictures import gallery
 from msfnet_benchmarks.protocols import Protocol, find_protocol
 from msfnet_benchmarks.report import (
     BenchmarkReport,
     BenchmarkRow,
     Picture,
     check_page_path,
-    describe_environment,
 )
 from msfnet_benchmarks.sample import Sample
 from msfnet_benchmarks.samples import open_samples
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact
-from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.files import check_writable, sha256
 from msfnet_runtime.preprocess import frame_size
 from msfnet_runtime.progress import Progress, silent
@@ -116,23 +116,31 @@ def bench_models(
             data=str(data) if data else None,
             frames=len(material.frames),
             frame_size=_size(material.frames[0]),
-            environment=describe_environment(),
+            environment=describe_environment(threads=threads),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         if page:
-            report.write(page, _pictures(estimators, material.frames[len(material.frames) // 2]))
+            report.write(page, _pictures(estimators, material, first))
     return report
 
 
-def _pictures(estimators: Mapping[str, DepthEstimator], frame: Frame) -> list[Picture]:
-    """Return a frame and what every model makes of it, all in the first model's colours."""
-    range_m = next(iter(estimators.values())).spec.depth_range_m
-    depths = {name: estimator(frame) for name, estimator in estimators.items()}
-    coloured = [
-        Picture(name, colour_depth(depth.values, depth.valid, range_m))
-        for name, depth in depths.items()
-    ]
-    return [Picture(f"frame {frame.name}", frame.image), *coloured]
+def _pictures(
+    estimators: Mapping[str, DepthEstimator], material: _Material, baseline: str | None
+) -> list[Picture]:
+    """Return the middle frame, every model's depth in the first one's colours, and the errors."""
+    place = len(material.frames) // 2
+    frame, truth = material.frames[place], None
+    if material.protocol:
+        whole = material.samples[place]
+        size = _size(whole.frame())
+        truth = material.protocol.prepare_depth(whole.ground_truth(size))
+    return gallery(
+        {name: estimator(frame) for name, estimator in estimators.items()},
+        frame,
+        range_m=next(iter(estimators.values())).spec.depth_range_m,
+        ground_truth=truth,
+        baseline=baseline,
+    )
 
 
 def _name(path: Path, baseline: Path | None) -> str:

@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-from msfnet_runtime import MsfnetError
+from msfnet_benchmarks.accuracy_charts import error_charts, trade_charts
+from msfnet_benchmarks.charts import Chart, plotly
+from msfnet_benchmarks.cost_charts import cost_charts
+from msfnet_benchmarks.latency_charts import latency_charts
+from msfnet_benchmarks.report_tables import Table, heading, legend, unstable
 
 if TYPE_CHECKING:
-    from msfnet_benchmarks.report import BenchmarkReport, Picture
-
-_COLOURS = ("#1f5aa6", "#d9822b", "#3a8f5c", "#a63d57", "#6b5ca5", "#7a7a7a")
-
-_CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    # On by default, the button uploads the chart's data to plotly's servers.
-    "showSendToCloud": False,
-}
+    from msfnet_benchmarks.report import BenchmarkReport, ColourScale, Picture
 
 _STYLE = """
+*, *::before { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2430; background: #fff;
        max-width: 68rem; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-p, dl { color: #475063; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { text-align: right; padding: .4rem .55rem; border-bottom: 1px solid #e3e7ee; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin-bottom: .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .3rem; } h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
+p, dl { color: #475063; margin: .3rem 0 .7rem; } .note { font-size: .92rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem .45rem; margin: 1rem 0 1.6rem; }
+nav a { color: #17527f; text-decoration: none; font-size: .88rem; padding: .12rem .6rem;
+        border: 1px solid #d5dbe5; border-radius: 1rem; }
+nav a:hover, nav a:focus-visible { background: #eef3f9; }
+.warning { border-left: 4px solid #e69f00; background: #fff8e8; padding: .5rem .8rem; }
+.warning p { margin: .1rem 0; color: #1d2430; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; white-space: nowrap; }
+th, td { text-align: right; padding: .35rem .5rem; border-bottom: 1px solid #e3e7ee; }
 th:first-child, td:first-child { text-align: left; } th { color: #475063; font-weight: 600; }
 td { font-variant-numeric: tabular-nums; } .scroll { overflow-x: auto; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .92rem; }
-dt { color: #737d8f; } dd { margin: 0; } .note { font-size: .92rem; }
+tbody tr:hover { background: #f6f8fb; }
+dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .15rem 1rem;
+     font-size: .92rem; }
+dt { color: #667085; overflow-wrap: anywhere; } dd { margin: 0; overflow-wrap: anywhere; }
 .pictures { display: grid; gap: 1rem;
-            grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }
-figure { margin: 0; } figure img { width: 100%; display: block; }
-figcaption { color: #475063; font-size: .92rem; overflow-wrap: anywhere; }
+            grid-template-columns: repeat(auto-fill, minmax(min(16rem, 100%), 1fr)); }
+figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 3px; }
+figcaption { color: #475063; font-size: .88rem; overflow-wrap: anywhere; }
+.scale { max-width: 24rem; margin: .2rem 0 1rem; font-size: .82rem; color: #475063; }
+.scale img { width: 100%; height: .8rem; display: block; border-radius: 3px; }
+.marks { position: relative; height: 1.3rem; }
+.marks span { position: absolute; white-space: nowrap; }
+@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .8rem; } }
+@media print { nav, .modebar { display: none !important; } body { max-width: none; margin: 0; }
+  section, figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
 
@@ -46,218 +62,113 @@ def render_page(report: BenchmarkReport, pictures: Sequence[Picture] = ()) -> st
     Raises:
         MsfnetError: plotly is missing.
     """
-    charts = [(title, note, _to_html(figure)) for title, note, figure in _figures(report)]
-    body = "\n".join(
-        f"<section><h2>{escape(title)}</h2><p>{escape(note)}</p>{html}</section>"
-        for title, note, html in charts
-    )
     from msfnet_benchmarks.report import WHAT_IS_TIMED
 
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
-        for name, value in (*_run(report), *report.environment.items())
-    )
+    title = escape(report.title)
+    parts = [
+        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(WHAT_IS_TIMED)}</p>",
+        *_sections(report, pictures),
+    ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{_STYLE}</style>"
-        f"<script>{_plotly().offline.get_plotlyjs()}</script></head>\n<body>"
-        f"<h1>{escape(report.title)}</h1><p>{escape(WHAT_IS_TIMED)}</p>"
-        f'<div class="scroll">{_table(report)}</div><p class="note">{escape(report.legend())}</p>'
-        f"\n{body}\n{_gallery(pictures)}<h2>Run</h2><dl>{facts}</dl></body></html>\n"
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style>'
+        f"<script>{plotly().offline.get_plotlyjs()}</script></head>\n<body>"
+        + "\n".join(parts)
+        + "</body></html>\n"
     )
 
 
-def _plotly() -> Any:
-    try:
-        import plotly.graph_objects
-        import plotly.offline
-    except ImportError:
-        raise MsfnetError(
-            "plotly is not installed; run `pip install 'msfnet[report]'`, or leave out --report"
-        ) from None
-    return plotly
-
-
-def _run(report: BenchmarkReport) -> list[tuple[str, str]]:
-    height, width = report.frame_size
+def _sections(report: BenchmarkReport, pictures: Sequence[Picture]) -> list[str]:
+    """Return the links to all sections, then the sections."""
+    charts = [
+        *trade_charts(report),
+        *latency_charts(report),
+        *cost_charts(report),
+        *error_charts(report),
+    ]
+    links = [("tables", "Tables"), *((chart.key, chart.title) for chart in charts)]
+    groups = [(name, list(held)) for name, held in groupby(pictures, lambda p: p.group)]
+    links += [(f"pictures-{index}", name) for index, (name, _) in enumerate(groups)]
+    links.append(("run", "Run"))
     return [
-        ("created", report.created),
-        ("frames", f"{report.frames} of {height}x{width}"),
-        ("data", report.data or "generated streets"),
-        ("protocol", report.protocol or "none"),
-        *((f"engine of {row.name}", row.engine) for row in report.rows),
+        "<nav>" + "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name in links) + "</nav>",
+        _tables(report),
+        *(_chart(chart) for chart in charts),
+        *(_gallery(f"pictures-{index}", *group) for index, group in enumerate(groups)),
+        f'<section id="run"><h2>Run</h2>{_facts(report)}</section>',
     ]
 
 
-def _table(report: BenchmarkReport) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in report.header())
+def _tables(report: BenchmarkReport) -> str:
+    warnings = "".join(f"<p>{escape(line)}</p>" for line in unstable(report))
+    first, *others = report.tables()
+    more = "".join(f"<h3>{escape(table.title)}</h3>{_table(table)}" for table in others)
+    return (
+        '<section id="tables">'
+        + (f'<div class="warning">{warnings}</div>' if warnings else "")
+        + f'{_table(first)}<p class="note">{escape(legend(report))}</p>{more}</section>'
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in report.cells()
+        for cells in table.rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>"
+    )
 
 
-def _gallery(pictures: Sequence[Picture]) -> str:
-    """Return the pictures as PNG inside the page, or nothing where there is none."""
+def _chart(chart: Chart) -> str:
+    return (
+        f'<section id="{chart.key}"><h2>{escape(chart.title)}</h2>'
+        f"<p>{escape(chart.note)}</p>{chart.html()}</section>"
+    )
+
+
+def _facts(report: BenchmarkReport) -> str:
+    facts: Iterable[tuple[str, str]] = (*report.run_facts(), *report.environment.items())
+    return "<dl>" + "".join(f"<dt>{escape(n)}</dt><dd>{escape(v)}</dd>" for n, v in facts) + "</dl>"
+
+
+def _gallery(key: str, name: str, pictures: Sequence[Picture]) -> str:
+    """Return the pictures of one group as PNG inside the page, over the scale they share."""
     figures = "".join(
-        f'<figure><img alt="{escape(picture.title)}" src="{_data_url(picture)}">'
+        f'<figure><img alt="{escape(picture.title)}" src="{_data_url(picture.image)}">'
         f"<figcaption>{escape(picture.title)}</figcaption></figure>"
         for picture in pictures
     )
-    return f'<h2>Depth</h2><div class="pictures">{figures}</div>\n' if figures else ""
-
-
-def _data_url(picture: Picture) -> str:
-    _, png = cv2.imencode(".png", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR))
-    return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")
-
-
-def _to_html(figure: Any) -> str:
-    figure.update_layout(
-        template="plotly_white",
-        height=380,
-        margin={"l": 60, "r": 20, "t": 20, "b": 60},
-        font={"family": "system-ui, sans-serif", "size": 14, "color": "#1d2430"},
-        legend={"orientation": "h", "y": 1.08, "x": 0},
+    scale = next((picture.scale for picture in pictures if picture.scale), None)
+    return (
+        f'<section id="{key}"><h2>{escape(name)}</h2>{_scale(scale) if scale else ""}'
+        f'<div class="pictures">{figures}</div></section>'
     )
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
-    return html
 
 
-def _figures(report: BenchmarkReport) -> list[tuple[str, str, Any]]:
-    """Return (title, note, figure) of every chart that the report has figures for."""
-    timed = any(row.latency for row in report.rows)
-    scored = any(row.accuracy for row in report.rows)
-    protocol = report.protocol or "no named protocol"
-    charts = [
-        (
-            timed,
-            "Latency",
-            "Percentiles over all timed calls; lower is better.",
-            _latency,
-        ),
-        (
-            scored,
-            "Depth error",
-            f"Mean REL over the images under {protocol}; lower is better.",
-            _error,
-        ),
-        (
-            timed and scored,
-            "Latency against depth error",
-            "Down and to the left is better; the area of a point is the size of the file.",
-            _trade,
-        ),
-        (
-            scored,
-            "Depth error per image",
-            f"REL under {protocol}: every point is an image, the dashed line their mean.",
-            _errors,
-        ),
-        (
-            timed,
-            "Steadiness",
-            "Median of every round; a slope that all share is the machine's.",
-            _rounds,
-        ),
-    ]
-    return [(title, note, draw(report)) for wanted, title, note, draw in charts if wanted]
+def _scale(scale: ColourScale) -> str:
+    """Return the colours with their figures below."""
+    strip = np.ascontiguousarray(np.tile(scale.colours[None], (4, 1, 1)))
+    marks = "".join(
+        f'<span style="left:{100 * place:.1f}%; transform:translateX(-{_shift(place)}%)">'
+        f"{escape(text)}</span>"
+        for place, text in scale.marks
+    )
+    return (
+        f'<div class="scale"><span>{escape(scale.unit)}</span>'
+        f'<img alt="colour scale, {escape(scale.unit)}" src="{_data_url(strip)}">'
+        f'<div class="marks">{marks}</div></div>'
+    )
 
 
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
+def _shift(place: float) -> int:
+    """Return how far a figure is moved left, % of its width: those at the ends stay inside."""
+    return 0 if place < 0.05 else 100 if place > 0.95 else 50
 
 
-def _label(name: str) -> str:
-    """Return a name as plotly shows it verbatim: it reads tags and entities in text."""
-    return escape(name, quote=False)
-
-
-def _latency(report: BenchmarkReport) -> Any:
-    figure = _plotly().graph_objects.Figure()
-    timed = [(_label(row.name), row.latency) for row in report.rows if row.latency]
-    for index, share in enumerate((50, 90, 99)):
-        figure.add_bar(
-            name=f"p{share}",
-            x=[name for name, _ in timed],
-            y=[getattr(latency, f"p{share}_ms") for _, latency in timed],
-            marker_color=_colour(index),
-        )
-    figure.update_yaxes(title="ms per frame", rangemode="tozero")
-    return figure
-
-
-def _rounds(report: BenchmarkReport) -> Any:
-    figure = _plotly().graph_objects.Figure()
-    for index, row in enumerate(report.rows):
-        if row.latency:
-            values = row.latency.round_p50_ms
-            figure.add_scatter(
-                name=_label(row.name),
-                x=list(range(1, len(values) + 1)),
-                y=list(values),
-                mode="lines+markers",
-                marker_color=_colour(index),
-            )
-    figure.update_xaxes(title="round", dtick=1)
-    figure.update_yaxes(title="median ms", rangemode="tozero")
-    return figure
-
-
-def _error(report: BenchmarkReport) -> Any:
-    figure = _plotly().graph_objects.Figure()
-    for index, row in enumerate(report.rows):
-        if row.accuracy:
-            rel = row.accuracy.summary.rel
-            figure.add_bar(
-                name=_label(row.name),
-                x=[_label(row.name)],
-                y=[rel],
-                text=[f"{rel:.4f}"],
-                marker_color=_colour(index),
-            )
-    figure.update_yaxes(title="REL", rangemode="tozero")
-    figure.update_layout(showlegend=False)
-    return figure
-
-
-def _errors(report: BenchmarkReport) -> Any:
-    figure = _plotly().graph_objects.Figure()
-    for index, row in enumerate(report.rows):
-        if row.accuracy:
-            figure.add_box(
-                name=_label(row.name),
-                y=[score.metrics.rel for score in row.accuracy.scores],
-                text=[_label(score.name) for score in row.accuracy.scores],
-                boxpoints="all",
-                boxmean=True,
-                marker_color=_colour(index),
-            )
-    figure.update_yaxes(title="REL", rangemode="tozero")
-    figure.update_layout(showlegend=False)
-    return figure
-
-
-def _trade(report: BenchmarkReport) -> Any:
-    figure = _plotly().graph_objects.Figure()
-    sizes = _marker_sizes([row.size_bytes for row in report.rows])
-    for index, (row, size) in enumerate(zip(report.rows, sizes, strict=True)):
-        if row.latency and row.accuracy:
-            figure.add_scatter(
-                name=_label(row.name),
-                x=[row.latency.p50_ms],
-                y=[row.accuracy.summary.rel],
-                mode="markers",
-                marker={"size": size, "color": _colour(index)},
-            )
-    figure.update_xaxes(title="median ms per frame", rangemode="tozero")
-    figure.update_yaxes(title="REL", rangemode="tozero")
-    return figure
-
-
-def _marker_sizes(sizes: Sequence[int]) -> list[float]:
-    """Return diameters in pixels whose areas are as the file sizes are, none too small to see."""
-    largest = max(*sizes, 1)
-    return [max(8.0, 30 * (size / largest) ** 0.5) for size in sizes]
+def _data_url(image: NDArray[np.uint8]) -> str:
+    _, png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")

@@ -4,12 +4,10 @@ import base64
 import html
 import json
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,17 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.accuracy import AccuracyReport, ImageScore
+from msfnet_benchmarks.costs import FlopBound
 from msfnet_benchmarks.latency import LatencyReport, Ratio
 from msfnet_benchmarks.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.parity import ParityReport
-from msfnet_benchmarks.report import (
-    TABLE_WIDTH,
-    BenchmarkReport,
-    BenchmarkRow,
-    Picture,
-    describe_environment,
-)
+from msfnet_benchmarks.report import BenchmarkReport, BenchmarkRow, Picture
+from msfnet_benchmarks.report_tables import TABLE_WIDTH
 from msfnet_runtime import MsfnetError
+from tests.benchmarks.full_report import full_report
 
 
 def accuracy(scale: float) -> AccuracyReport:
@@ -59,19 +54,6 @@ def row(name: str, p50: float, scale: float, baseline: bool) -> BenchmarkRow:
     )
 
 
-def charts(page: str) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
-    """Return the traces and the configuration of every chart of a page."""
-    decoder, found = json.JSONDecoder(), []
-    for match in re.finditer(r'Plotly\.newPlot\(\s*"[^"]+",\s*', page):
-        place, parts = match.end(), []
-        for _ in range(3):  # traces, layout, configuration
-            part, place = decoder.raw_decode(page, place)
-            parts.append(part)
-            place = re.compile(r"[\s,]*").match(page, place).end()  # type: ignore[union-attr]
-        found.append((parts[0], parts[2]))
-    return found
-
-
 @pytest.fixture
 def report() -> BenchmarkReport:
     """Return two models compared."""
@@ -89,66 +71,111 @@ def report() -> BenchmarkReport:
 
 
 def test_the_table_has_the_figures_and_names_protocol_and_frames(report: BenchmarkReport) -> None:
-    """The ratio to the baseline is on every row."""
+    """The ratio to the baseline is on every row, with its interval."""
     lines = report.table().splitlines()
-    head, names, _, first, second, empty, columns, _, baseline, candidate, legend = lines
+    head, names, _, first, second, empty, title, columns, _, baseline, candidate = lines[:11]
 
     assert head == "2 frames of 375x1242, scored by kitti_raw"
-    assert names.split()[:4] == ["model", "type", "MB", "p50"]
-    scores = ["0.1000", f"{accuracy(1.1).summary.rmse:.3f}", "1.0000"]
-    times = ["20.0", "24.0", "30.0", "50.0"]
-    assert first.split() == ["PyTorch", "fp32", "7.9", *times, "1.00x", *scores, "-"]
-    assert "4.00x" in second
-    assert second.endswith("2.0e-04")
-    assert empty == ""
-    assert columns.split()[1:6] == ["REL", "RMSE", "m", "pooled", "d1"]
+    assert names.split() == ["model", "type", "MB", "p50", "p99", "speed-up", "REL", "d1"]
+    scores = ["0.1000", "1.0000"]
+    figures = ["20.0", "30.0", "1.00x", "(0.95-1.05)", *scores]
+    assert first.split() == ["PyTorch", "fp32", "7.9", *figures]
+    assert "4.00x (3.80-4.20)" in second
+    assert (empty, title) == ("", "Depth")
+    assert columns.split()[1:5] == ["RMSE", "m", "pooled", "d2"]
     assert columns.endswith("p50 diff  p99 diff  p99.9 diff  d<1.01")
-    pooled = f"{accuracy(1.1).summary.rmse_pooled:.4f}"
-    errors = ["0.1000", f"{accuracy(1.1).summary.rmse:.4f}", pooled, "1.0000"]
-    assert baseline.split() == ["PyTorch", *errors, *"----"]
+    rmse, pooled = (getattr(accuracy(1.1).summary, name) for name in ("rmse", "rmse_pooled"))
+    assert baseline.split() == ["PyTorch", f"{rmse:.4f}", f"{pooled:.4f}", "1.0000", *"----"]
     parity = report.rows[1].parity
     assert parity is not None
     assert candidate.split()[-4:] == [
         *(f"{share:.1e}" for share in (parity.p50, parity.p99, parity.p999)),
         f"{parity.agreement:.4f}",
     ]
+    legend = " ".join(lines[-3:])
     assert "ms per frame" in legend
     assert legend.endswith("against PyTorch")
+
+
+def test_a_full_report_fits_a_terminal() -> None:
+    """Every column that there is, in 100 characters; what is missing is a dash."""
+    report = full_report()
+    table = report.table()
+
+    assert max(map(len, table.splitlines())) <= TABLE_WIDTH
+    (first, *_) = report.tables()
+    peer = dict(zip(first.header, first.rows[-1], strict=True))
+    assert peer["p50"] == peer["p99"] == peer["speed-up"] == peer["bound"] == "-"
+    assert peer["engine"] != "-"
+    titles = [made.title for made in report.tables()]
+    assert titles == ["Comparison", "Depth", "Latency", "Cost", "Time by stage, median ms"]
+    assert "start s" in table
+    assert "decode  prepare  copy  infer  finish  write" in table
+
+
+def test_unstable_rows_are_shown_with_their_reason() -> None:
+    """A mark at the figure, and a line that says why."""
+    table = full_report().table()
+
+    assert re.search(r"^slow_and_wrong.onnx +fp32 +[\d.]+ +[\d.]+! ", table, re.MULTILINE)
+    assert "unstable: slow_and_wrong.onnx, end to end: rounds differ by 14 %" in table
+
+
+def test_the_share_of_the_bound_is_least_time_over_the_engines() -> None:
+    """1.5 G multiply-adds at 90 G a second take 16.67 ms; the row's own bound goes first."""
+    report = full_report()
+    row = report.rows[1]
+    assert row.engine_latency is not None
+    median = np.median(np.asarray(row.engine_latency.samples_ms))
+
+    assert report.bound_share(row) == pytest.approx(1e3 * 1.5 / 90 / median)
+    own = replace(row, flop_bound=FlopBound(45.0, 1, 2048))
+    assert report.bound_share(own) == pytest.approx(1e3 * 1.5 / 45 / median)
+    four = replace(row, settings={"batch": "4"})
+    assert report.bound_share(four) == pytest.approx(4 * 1e3 * 1.5 / 90 / median)
+    assert report.bound_share(replace(row, macs=None)) is None
 
 
 def test_the_table_fits_a_terminal(report: BenchmarkReport) -> None:
     """Long names lose their middle, unless they could then be mistaken for one another."""
     first, second = report.rows
-    long = (replace(first, name="a" * 60 + "_fp32.onnx"), replace(second, name="b" * 60 + ".onnx"))
-    alike = (replace(first, name="a" * 70), replace(second, name="a" * 71))
+    long = (replace(first, name="a" * 90 + "_fp32.onnx"), replace(second, name="b" * 90 + ".onnx"))
+    alike = (replace(first, name="a" * 90), replace(second, name="a" * 91))
 
-    table = replace(report, rows=long).table()
+    tables = replace(report, rows=long, baseline=None).table()
 
-    assert max(map(len, table.splitlines())) == TABLE_WIDTH
-    assert re.search("^a+…[^ ]*fp32.onnx ", table, re.MULTILINE)
-    assert "a" * 71 in replace(report, rows=alike).table()
-
-
-def test_rows_without_a_figure_show_a_dash(report: BenchmarkReport) -> None:
-    """One model that was not timed or scored does not take the others' columns."""
-    first, second = report.rows
-    bare = replace(second, latency=None, accuracy=None, speedup=None, parity=None)
-    partial = replace(report, rows=(first, replace(second, name="other"), bare))
-
-    assert partial.cells()[2] == ("fp16 <b>.onnx", "fp32", "7.9", *["-"] * 9)
-    assert len(partial.header()) == len(partial.cells()[2])
+    assert max(map(len, tables.splitlines())) == TABLE_WIDTH
+    assert re.search("^a+…[^ ]*fp32.onnx ", tables, re.MULTILINE)
+    assert "a" * 91 in replace(report, rows=alike).table()
 
 
 def test_columns_without_figures_are_left_out(report: BenchmarkReport) -> None:
     """No protocol, no REL; no baseline, no speed-up."""
     rows = tuple(replace(r, accuracy=None, speedup=None, parity=None) for r in report.rows)
     bare = replace(report, rows=rows, baseline=None, protocol=None)
-    untimed = replace(report, rows=tuple(replace(r, latency=None) for r in report.rows))
+    untimed = replace(
+        report, rows=tuple(replace(r, latency=None, speedup=None) for r in report.rows)
+    )
 
-    assert bare.header() == ("model", "type", "MB", "p50", "p90", "p99", "fps")
-    assert untimed.header() == ("model", "type", "MB", "REL", "RMSE", "d1", "p99 diff")
-    for shown in (bare, untimed):
-        assert all(len(cells) == len(shown.header()) for cells in shown.cells())
+    assert bare.tables()[0].header == ("model", "type", "MB", "p50", "p99")
+    assert untimed.tables()[0].header == ("model", "type", "MB", "REL", "d1")
+
+
+def test_markdown_for_a_pull_request_holds_every_table() -> None:
+    """Whole tables of GitHub's, nothing that its reader would take for markup."""
+    report = full_report()
+    text = report.markdown()
+
+    for table in report.tables():
+        start = text.index(f"| {' | '.join(table.header)} |".replace("<", "&lt;"))
+        head, rule, *lines = text[start:].split("\n\n")[0].splitlines()
+        assert rule.count("|") == head.count("|") == len(table.header) + 1
+        assert len(lines) == len(table.rows)
+        shown = [[html.unescape(c).replace("\\", "") for c in r.split(" | ")] for r in lines]
+        assert [row[1:-1] for row in shown] == [list(row[1:-1]) for row in table.rows]
+    assert "peer &lt;engine only&gt;" in text
+    assert "slow\\_and\\_wrong.onnx, end to end: rounds differ by 14 %" in text
+    assert text.index("<details>") < text.index("| processor | a processor |")
 
 
 def test_the_page_opens_offline_and_shows_every_figure(
@@ -163,39 +190,8 @@ def test_the_page_opens_offline_and_shows_every_figure(
     assert "A &amp; B" in page
     assert "fp16 &lt;b&gt;.onnx" in shown
     assert "an &lt;engine&gt;" in shown
-    for _, config in charts(shown):
-        assert config["showSendToCloud"] is False
-        assert config["displaylogo"] is False
-    for cells in report.cells():
-        for cell in cells:
-            assert f"<td>{html.escape(cell)}</td>" in shown
-
-
-def test_the_charts_show_the_figures(report: BenchmarkReport, tmp_path: Path) -> None:
-    """Percentiles, REL, one against the other, REL per image, and the rounds' medians."""
-    report.write(tmp_path / "report.html")
-
-    latency, error, trade, images, rounds = (
-        traces for traces, _ in charts((tmp_path / "report.html").read_text(encoding="utf-8"))
-    )
-    assert [bar["y"] for bar in latency] == [[20, 5], [24, 6], [30, 7.5]]
-    assert [bar["y"] for bar in error] == [pytest.approx([0.1]), pytest.approx([0.2])]
-    assert [(p["x"], p["y"]) for p in trade] == [
-        ([20], pytest.approx([0.1])),
-        ([5], pytest.approx([0.2])),
-    ]
-    assert [box["y"] for box in images] == [pytest.approx([0.1] * 2), pytest.approx([0.2] * 2)]
-    assert images[0]["text"] == ["image0", "image1"]
-    assert [line["y"] for line in rounds] == [pytest.approx([20, 22]), pytest.approx([5, 5.5])]
-    assert rounds[1]["name"] == "fp16 &lt;b&gt;.onnx"  # plotly would read the tag
-
-
-def test_charts_without_figures_are_left_out(report: BenchmarkReport, tmp_path: Path) -> None:
-    """Latency alone, or accuracy alone."""
-    for changes, count in (({"accuracy": None}, 2), ({"latency": None}, 2)):
-        rows = tuple(replace(row, **changes) for row in report.rows)  # type: ignore[arg-type]
-        replace(report, rows=rows).write(tmp_path / "report.html")
-        assert len(charts((tmp_path / "report.html").read_text(encoding="utf-8"))) == count
+    for cell in (cell for table in report.tables() for cells in table.rows for cell in cells):
+        assert f"<td>{html.escape(cell)}</td>" in shown
 
 
 def test_pictures_are_inside_the_page_pixel_for_pixel(
@@ -265,21 +261,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_environment_says_what_it_was_measured_on() -> None:
-    """Versions of what is installed, and nothing of what is not."""
-    facts = describe_environment()
+def test_what_is_no_number_is_null_in_the_json(report: BenchmarkReport) -> None:
+    """JSON has neither NaN nor infinity; other programs refuse them."""
+    first, second = report.rows
+    assert first.latency is not None
+    odd = replace(first.latency, throughput_fps=float("inf"), mean_ms=float("nan"))
+    text = replace(report, rows=(replace(first, latency=odd), second)).to_json()
 
-    assert facts["numpy"] == np.__version__
-    assert int(facts["cores"]) >= 1
-    assert facts["python"] == sys.version.split()[0]
-    assert "tensorflow" not in facts
-
-
-def test_the_environment_is_described_without_importing_torch() -> None:
-    """Versions come from the packages' metadata."""
-    code = (
-        "import sys; from msfnet_benchmarks.report import describe_environment as d; d(); "
-        "sys.exit(any(m in sys.modules for m in ('torch', 'onnxruntime', 'tensorrt', 'plotly')))"
-    )
-
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
+    assert stored["rows"][0]["latency"]["throughput_fps"] is None
+    assert stored["rows"][0]["latency"]["mean_ms"] is None
+    assert stored["rows"][0]["latency"]["p50_ms"] == 20.0
