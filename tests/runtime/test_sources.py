@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -152,6 +153,23 @@ def test_without_pyav_opencv_reads_the_same_frames(
     (tmp_path / "text.mp4").write_bytes(b"no video at all" * 50)
     with pytest.raises(MsfnetError, match=r"text\.mp4 is not a readable video"):
         open_source(str(tmp_path / "text.mp4"))
+
+
+def test_a_recording_in_fragments_has_its_length(tmp_path: Path) -> None:
+    """As a process leaves it that was killed; its first fragment lists a part of the frames."""
+    path = tmp_path / "cut.mp4"
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "5"})
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+        for picture in noisy(47):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+    with open_source(str(path), SourceOptions(skip_bad=True)) as source:
+        assert source.length == 47
+        assert [f.index for f in source] == list(range(47))
+        assert source.health.skipped == 0
 
 
 def test_a_name_that_looks_like_a_protocol_is_a_file(video: Path, tmp_path: Path) -> None:

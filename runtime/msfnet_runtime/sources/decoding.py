@@ -80,7 +80,10 @@ class PyavCapture:
         """Return the frame rate, how many frames there are, or the last picture's time in ms."""
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         if what == cv2.CAP_PROP_FRAME_COUNT:
-            return self._stream.frames or round(rate * (self._container.duration or 0) / 1e6)
+            lasting = int(rate * (self._container.duration or 0) / 1e6 + 0.01)
+            # An MP4 in fragments lists the frames of the first one alone.
+            listed = self._stream.frames
+            return listed if 2 * listed > lasting else lasting
         return 1000 * self._seconds if what == cv2.CAP_PROP_POS_MSEC else rate
 
     def grab(self) -> bool:
