@@ -16,6 +16,7 @@ from msfnet_runtime import Frame, MsfnetError
 from msfnet_runtime.colour import Layout, colour_depth
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sinks.options import SinkOptions
+from msfnet_runtime.sinks.video import yuv420
 from tests.runtime.streams import frame, psnr, ramp, read_video, write_all
 from tests.specs import network_spec
 
@@ -55,6 +56,32 @@ def test_the_codec_is_h264_with_common_chroma(tmp_path: Path, name: str) -> None
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
         assert not context.has_b_frames
+
+
+def test_colours_are_means_of_four_pixels(rng: np.random.Generator) -> None:
+    """By BT.601's own matrix in limited range, to a level; luma is every pixel's own."""
+    picture = rng.integers(0, 256, (22, 36, 3)).astype(np.uint8)
+    matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112], [112, -93.786, -18.214]])
+    levels = picture / 255 @ matrix.T + (16, 128, 128)
+    means = levels.reshape(11, 2, 18, 2, 3).mean(axis=(1, 3))
+
+    planes = yuv420(picture).astype(int)
+
+    assert np.abs(planes[:22] - levels[..., 0]).max() <= 1
+    for plane, expected in zip(
+        planes[22:].reshape(2, 11, 18), np.moveaxis(means, 2, 0)[1:], strict=True
+    ):
+        assert np.abs(plane - expected).max() <= 1.5
+
+
+def test_players_are_told_the_colours(tmp_path: Path) -> None:
+    """BT.601 in limited range, which FFmpeg shows for all four properties of a large picture."""
+    write_all(open_sink(tmp_path / "a.mp4", SPEC), [frame(0, (360, 1000))])
+
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        told = (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range)
+    assert told == (6, 6, 6, 1)
 
 
 def test_odd_sizes_are_padded_to_even(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
@@ -97,6 +124,13 @@ def test_a_video_without_frames_is_an_error_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(MsfnetError, match="no frame was written"):
         write_all(open_sink(tmp_path / "a.mp4", SPEC), [])
 
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_first_frame_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    """FFmpeg is not made to finish a video of none, which would end the process."""
+    with pytest.raises(cv2.error), open_sink(tmp_path / "a.mp4", SPEC) as sink:
+        sink.write(Frame(np.zeros((48, 80, 2), np.uint8)), ramp((48, 80)))
     assert list(tmp_path.iterdir()) == []
 
 

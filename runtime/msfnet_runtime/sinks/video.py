@@ -43,6 +43,13 @@ _ENCODER = {"preset": "superfast", "tune": "zerolatency", "crf": "20"}
 _CLOCK = 90_000
 """Ticks per second of the video's clock: MPEG's."""
 
+_BT601, _LIMITED = 6, 1
+"""The colours of :func:`yuv420` in the numbers of ITU-T H.273: said in the file, since players
+take those of large pictures for BT.709 otherwise."""
+
+_CHROMA_SPAN = 224 / 255
+"""Of chroma in limited range, of full range."""
+
 
 class VideoSink(SinkBase):
     """The RGB frame on the left, its depth on the right, H.264 at the source's own times.
@@ -89,12 +96,14 @@ class VideoSink(SinkBase):
             MsfnetError: the disk is full, or the like; it says where the frames before are.
         """
         parts = panels(frame, depth, self._range, self._options.layout, self._options.colours)
+        if self._stream is None:
+            self._size = frame.image.shape[:2]
+        rgb = np.asarray(cv2.hconcat([self._fit(part) for part in parts]), np.uint8)
+        picture = self._av.VideoFrame.from_ndarray(yuv420(rgb), format="yuv420p")
         try:
+            # Not before there is a picture: FFmpeg's muxer crashes where none follows the header.
             if self._stream is None:
                 self._stream = self._add_stream(frame, len(parts))
-            rgb = cv2.hconcat([self._fit(part) for part in parts])
-            planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
-            picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
             picture.time_base = self._time_base
             picture.pts = self._next_ticks(frame)
             picture.duration = max(1, round(1 / self._fps / self._time_base))
@@ -146,8 +155,7 @@ class VideoSink(SinkBase):
 
     def _add_stream(self, frame: Frame, count: int) -> VideoStream:
         """Make the stream once the size is known; both sides of each panel are even."""
-        height, width = frame.image.shape[:2]
-        self._size = (height, width)
+        height, width = self._size
         rate = Fraction(self._fps).limit_denominator(1001)
         constant = self._path.suffix.lower() == ".avi"
         self._time_base = 1 / rate if constant else Fraction(1, _CLOCK)
@@ -157,6 +165,9 @@ class VideoSink(SinkBase):
         stream.height = height + height % 2
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
+        stream.codec_context.colorspace = stream.codec_context.color_primaries = _BT601
+        stream.codec_context.color_trc = _BT601
+        stream.codec_context.color_range = _LIMITED
         self._container.start_encoding()
         self._file.begin()
         self._source_seconds = frame.timestamp_s - 1 / self._fps
@@ -180,3 +191,20 @@ class VideoSink(SinkBase):
             border = (0, height % 2, 0, width % 2)
             panel = np.asarray(cv2.copyMakeBorder(panel, *border, cv2.BORDER_REPLICATE), np.uint8)
         return panel
+
+
+def yuv420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return planes (H * 3 / 2, W) uint8, BT.601, of a picture (H, W, 3) with even sides.
+
+    Each chroma is that of four pixels' mean; OpenCV's own takes one of the four, which turns the
+    colour noise of a sensor into specks.
+    """
+    height, width = rgb.shape[:2]
+    planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
+    means = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    full = cv2.cvtColor(means, cv2.COLOR_RGB2YCrCb)
+    _, v, u = cv2.split(
+        cv2.convertScaleAbs(full, alpha=_CHROMA_SPAN, beta=128 * (1 - _CHROMA_SPAN))
+    )
+    planes[height:] = np.concatenate([u.ravel(), v.ravel()]).reshape(-1, width)
+    return planes
