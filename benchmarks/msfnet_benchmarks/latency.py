@@ -38,7 +38,8 @@ class LatencyReport:
     samples_ms: tuple[tuple[float, ...], ...] = ()
     """Every timed call, round by round, in the order of the frames."""
     unstable: str | None = None
-    """Why the figures should not be trusted, in a few words; None where they may be."""
+    """Why the figures should not be trusted, in a few words; None where they may be
+    (:func:`summarise_calls` has the rule)."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,25 @@ class Ratio:
 
 _RESAMPLES = 2000
 
+_SETTLED = 0.05
+"""Medians of two successive windows of a warm-up that differ by less are stable."""
+
+_WARMUP_CALLS = 30
+_WARMUP_S = 5.0
+"""Of one runner, after which a warm-up ends, stable or not."""
+
+_FEW_CALLS = 6
+_DRIFT = 0.1
+_SPREAD = 0.25
+
 
 def compare_latency(candidate: LatencyReport, baseline: LatencyReport) -> Ratio:
     """Return how many times as fast a candidate is as a baseline timed in turns with it.
 
-    The interval is a bootstrap's (Efron 1979, percentile method) over the calls, which are paired:
-    what slowed the machine at one frame slowed both.
+    The interval is a circular block bootstrap's (Politis and Romano 1992, percentile method) over
+    the calls in their order, which are paired: what slowed the machine at one call slowed both.
+    Blocks of n^(1/2) calls keep together what a slow second slows together; single calls, drawn
+    alone, would make the interval too narrow.
 
     Raises:
         MsfnetError: the two were not timed in one run.
@@ -69,10 +83,17 @@ def compare_latency(candidate: LatencyReport, baseline: LatencyReport) -> Ratio:
         raise MsfnetError(
             f"{candidate.name} and {baseline.name} were not timed in turns; time them in one run"
         )
-    chosen = np.random.default_rng(0).integers(0, ours.size, (_RESAMPLES, ours.size))
+    chosen = _blocks(ours.size)
     ratios = np.median(theirs[chosen], axis=1) / np.median(ours[chosen], axis=1)
     low, high = (float(value) for value in np.percentile(ratios, (2.5, 97.5)))
     return Ratio(float(np.median(theirs) / np.median(ours)), low, high)
+
+
+def _blocks(calls: int) -> NDArray[np.int64]:
+    """Return (resamples, calls) indices of calls: runs of neighbours that begin anywhere."""
+    length = round(calls**0.5)
+    starts = np.random.default_rng(0).integers(0, calls, (_RESAMPLES, -(-calls // length), 1))
+    return ((starts + np.arange(length)) % calls).reshape(_RESAMPLES, -1)[:, :calls]
 
 
 def measure_latency(
@@ -90,7 +111,9 @@ def measure_latency(
         runners: by name, in the order of the reports.
         frames: each is given to every runner once a round.
         rounds: how often the frames are gone through.
-        warmup: untimed calls of each runner before the first round.
+        warmup: calls of one window of the warm-up, which lasts for each runner until the medians
+            of two successive windows differ by less than 5 %, at most 30 calls or 5 s, at least
+            one window; 0: none.
         progress: told after each timed call.
         clock: seconds; replaced in tests.
 
@@ -99,25 +122,57 @@ def measure_latency(
     """
     if not runners or not frames or rounds < 1 or warmup < 0:
         raise MsfnetError("nothing to time; give at least one model, one frame and one round")
-    for call in range(warmup):
-        for runner in runners.values():
-            runner(frames[call % len(frames)])
+    _warm_up(runners, frames, warmup, clock)
     seconds = {name: np.empty((rounds, len(frames))) for name in runners}
     total = rounds * len(frames) * len(runners)
     done = 0
     for round_index in range(rounds):
         for frame_index, frame in enumerate(frames):
             for name, runner in runners.items():
-                start = clock()
-                runner(frame)
-                seconds[name][round_index, frame_index] = clock() - start
+                seconds[name][round_index, frame_index] = _timed(runner, frame, clock)
                 done += 1
                 progress(done, total, name)
-    return [_summarise(name, 1e3 * taken) for name, taken in seconds.items()]
+    return [summarise_calls(name, 1e3 * taken) for name, taken in seconds.items()]
 
 
-def _summarise(name: str, milliseconds: NDArray[np.float64]) -> LatencyReport:
-    """Return the report of (rounds, frames) milliseconds."""
+def _timed(runner: Runner, frame: Frame, clock: Callable[[], float]) -> float:
+    start = clock()
+    runner(frame)
+    return clock() - start
+
+
+def _warm_up(
+    runners: Mapping[str, Runner], frames: Sequence[Frame], window: int, clock: Callable[[], float]
+) -> None:
+    """Call every runner, in turns, until it takes as long as before."""
+    taken: dict[str, list[float]] = {name: [] for name in runners}
+    cold = list(runners) if window else []
+    while cold:
+        for name in cold:
+            frame = frames[len(taken[name]) % len(frames)]
+            taken[name].append(_timed(runners[name], frame, clock))
+        cold = [name for name in cold if not _is_warm(taken[name], window)]
+
+
+def _is_warm(seconds: Sequence[float], window: int) -> bool:
+    if len(seconds) < window:
+        return False
+    if len(seconds) >= max(_WARMUP_CALLS, window) or sum(seconds) >= _WARMUP_S:
+        return True
+    if len(seconds) < 2 * window:
+        return False
+    before, now = np.median(seconds[-2 * window : -window]), np.median(seconds[-window:])
+    return bool(abs(now - before) <= _SETTLED * before)
+
+
+def summarise_calls(name: str, milliseconds: NDArray[np.float64]) -> LatencyReport:
+    """Summarise (rounds, frames) milliseconds of calls, in the order they were made.
+
+    They are called unstable where there are fewer than six; where the medians of the first, the
+    middle and the last third differ by more than 10 % (the machine drifted); or where the middle
+    half of the calls spreads over more than 25 % of the median. From three rounds on each call is
+    held against the median of its own frame: large frames may take longer.
+    """
     p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, (50, 90, 99)))
     mean = float(milliseconds.mean())
     return LatencyReport(
@@ -130,4 +185,20 @@ def _summarise(name: str, milliseconds: NDArray[np.float64]) -> LatencyReport:
         calls=milliseconds.size,
         round_p50_ms=tuple(float(value) for value in np.median(milliseconds, axis=1)),
         samples_ms=tuple(tuple(float(value) for value in row) for row in milliseconds),
+        unstable=_instability(milliseconds),
     )
+
+
+def _instability(milliseconds: NDArray[np.float64]) -> str | None:
+    if milliseconds.size < _FEW_CALLS:
+        return f"{milliseconds.size} calls only"
+    usual = np.median(milliseconds, axis=0 if milliseconds.shape[0] >= 3 else None)
+    relative = (milliseconds / np.maximum(usual, np.finfo(np.float64).tiny)).ravel()
+    thirds = [float(np.median(part)) for part in np.array_split(relative, 3)]
+    drift = max(thirds) / max(min(thirds), np.finfo(np.float64).tiny) - 1
+    if drift > _DRIFT:
+        return f"drifted by {100 * drift:.0f} %"
+    low, high = np.percentile(relative, (25, 75))
+    if high - low > _SPREAD:
+        return f"half the calls spread over {100 * (high - low):.0f} %"
+    return None
