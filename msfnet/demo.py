@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfnet.console import progress
-from msfnet.measuring import bench_models
+from msfnet.measuring import BenchRequest, bench_models
 from msfnet.streaming import stream_to
 from msfnet_runtime import EngineArtifact, MsfnetError
 
@@ -94,15 +94,15 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
     with progress("stream") as report:
         stream = stream_to(models[1], str(test), out=[out / "drive.mp4"], progress=report)
     with progress("bench") as report:
-        benchmark = bench_models(
+        request = BenchRequest(
             models,
             against=training.best,
             data=test,
             protocol=PROTOCOL,
             frames=_BENCH_FRAMES,
             page=out / "report.html",
-            progress=report,
         )
+        benchmark = bench_models(request, progress=report)
     return DemoReport(out, training, benchmark, engines, stream, time.monotonic() - started)
 
 

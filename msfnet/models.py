@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
-def open_model(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0) -> Engine:
+def open_model(
+    path: str | os.PathLike[str], *, provider: str = "cpu", threads: int = 0, mode: str = "eager"
+) -> Engine:
     """Open a model as an engine, so that every artefact is scored and timed by the same code.
 
     Args:
         path: checkpoint (run by PyTorch), ``.onnx`` (ONNX Runtime) or ``.engine`` (TensorRT).
         provider: as :func:`~msfnet_runtime.open_engine` takes it.
-        threads: CPU threads of ONNX Runtime and PyTorch; 0 leaves the choice to them.
+        threads: CPU threads of ONNX Runtime, OpenVINO and PyTorch, the latter's for the whole
+            process; 0 leaves the choice to them.
+        mode: how PyTorch runs a checkpoint, of ``msfnet_train.torch_engine.MODES``.
 
     Raises:
         MsfnetError: missing or unreadable file, or a library it needs is absent.
@@ -26,7 +30,7 @@ def open_model(path: str | os.PathLike[str], *, provider: str = "cpu", threads: 
     if Path(path).suffix in CHECKPOINT_SUFFIXES:
         from msfnet_train.torch_engine import TorchEngine
 
-        return TorchEngine(path)
+        return TorchEngine(path, mode=mode, threads=threads)
     from msfnet_runtime import open_engine
 
     return open_engine(path, provider=provider, threads=threads)

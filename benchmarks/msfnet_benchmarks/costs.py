@@ -27,7 +27,7 @@ class ColdStart:
     first_depth_s: float
     """From starting the process until the first depth map was in host memory, median, seconds."""
     imported_s: float
-    """Of that, until the libraries were imported, seconds."""
+    """Of that, until the runtime was imported, seconds; a library that runs models comes after."""
     opened_s: float
     """Of that, until the model was open, seconds."""
     peak_bytes: int

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.options import ProviderOption
+from msfnet.cli.options import ProviderOption, parse_names, parse_numbers, parse_share
 from msfnet.console import progress, say
 
 
@@ -90,40 +90,75 @@ def bench(
             "--against", help="The baseline: a checkpoint, or `pytorch` to find it by its hash."
         ),
     ] = None,
+    pytorch: Annotated[
+        str,
+        typer.Option(
+            help="How checkpoints run: eager,channels-last,compile,autocast,cuda-graph; the first "
+            "is the baseline's."
+        ),
+    ] = "eager",
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(help="What runs ONNX files: cpu, cuda, tensorrt or openvino; repeatable."),
+    ] = None,
+    peer: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another project's ONNX file, engine only; repeatable."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Frames with ground truth: KITTI raw or NYU.")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", help="Score each artefact under this protocol.")
     ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames that are timed and scored.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
+    batch: Annotated[str, typer.Option(help="Batch sizes of the throughput, e.g. 1,4,8.")] = "1",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
+    cold: Annotated[bool, typer.Option("--cold", help="Measure process start to depth.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Time every layer.")] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report; its JSON lands beside it.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames that are timed and scored.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
-    provider: ProviderOption = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write all as JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="JSON of an earlier run; status 1 if anything got worse.")
+    ] = None,
+    tolerance: Annotated[str, typer.Option(help="By how much it may, e.g. 5%.")] = "5%",
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.
 
     Example: msfnet bench model.onnx model_int8.onnx --against pytorch --data data/nyu_mini
     --protocol nyu_hu --report report.html
     """
-    from msfnet.measuring import bench_models
+    from msfnet.bench_outputs import BenchOutputs
+    from msfnet.measuring import BenchRequest, bench_models, unanswered
 
+    outputs = BenchOutputs(json_path, markdown, compare, parse_share(tolerance))
+    request = BenchRequest(
+        models,
+        against=against,
+        modes=parse_names(pytorch),
+        providers=provider or ("cpu",),
+        peers=peer or (),
+        data=data,
+        protocol=protocol,
+        frames=frames,
+        rounds=rounds,
+        batches=parse_numbers(batch, "batch sizes"),
+        threads=threads,
+        cold=cold,
+        profile=profile,
+        page=report,
+        files=outputs.files(),
+    )
     with progress("bench") as report_progress:
-        result = bench_models(
-            models,
-            against=against,
-            data=data,
-            protocol=protocol,
-            frames=frames,
-            rounds=rounds,
-            provider=provider,
-            threads=threads,
-            page=report,
-            progress=report_progress,
-        )
+        result = bench_models(request, progress=report_progress)
     say(result.table())
+    if fixed := unanswered(result, request.batches):
+        say(fixed)
     if report:
         say(f"report: {report}")
+    if not outputs.write(result, say):
+        raise typer.Exit(1)

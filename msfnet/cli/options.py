@@ -67,3 +67,20 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
     if not all(name.isdecimal() for name in names):
         raise MsfnetError(f"{what} {text!r} are not whole numbers; write for instance 0,1")
     return tuple(int(name) for name in names)
+
+
+def parse_share(text: str) -> float:
+    """Read a share: ``5%`` or ``0.05``.
+
+    Raises:
+        MsfnetError: it is none of 0 or more.
+    """
+    from msfnet_runtime.errors import MsfnetError
+
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < float("inf"):
+        raise MsfnetError(f"{text!r} is no share; write for instance 5% or 0.05")
+    return share

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from msfnet_runtime.engine import EngineBase
+from msfnet_runtime.errors import MsfnetError
 from msfnet_train.checkpoint import load_checkpoint
-from msfnet_train.network import MSFNet
+
+MODES = ("eager", "channels-last", "compile", "autocast", "cuda-graph")
+"""How PyTorch can run a network."""
+
+_CAPTURE_WARMUP = 3
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""Batch to answer, both on the engine's device."""
 
 
 class TorchEngine(EngineBase):
@@ -20,27 +31,135 @@ class TorchEngine(EngineBase):
     Args:
         path: the checkpoint.
         device: ``cpu`` or ``cuda``; a GPU when there is one, if left out.
+        mode: of :data:`MODES`: ``channels-last`` keeps values and weights so in memory;
+            ``compile`` is ``torch.compile``, which compiles before this returns; ``autocast``
+            computes in bfloat16 on a CPU and float16 on a GPU; ``cuda-graph`` replays the work
+            for one image as a CUDA graph.
+        threads: CPU threads; PyTorch has one number for the whole process, so the last engine
+            opened sets it for all. 0 leaves it as it is.
+        weights: an engine of the same checkpoint, whose weights are used and not read again;
+            ``channels-last`` copies them, for its layout is its own.
 
     Raises:
-        MsfnetError: the checkpoint cannot be read.
+        MsfnetError: the checkpoint cannot be read, or the mode is unknown or cannot be had here.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
-        checkpoint = load_checkpoint(path)
-        super().__init__(checkpoint.spec)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: str | None = None,
+        *,
+        mode: str = "eager",
+        threads: int = 0,
+        weights: TorchEngine | None = None,
+    ) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._network: MSFNet | None = checkpoint.network.to(self._device)
-
-    def describe(self) -> str:
-        """Name PyTorch, its version and the device."""
-        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
-        return f"PyTorch {torch.__version__} on {name}"
-
-    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        self._mode = mode
+        check_mode(mode, self._device.type)
+        if threads:
+            torch.set_num_threads(threads)
+        if weights is None:
+            checkpoint = load_checkpoint(path)
+            super().__init__(checkpoint.spec)
+            self._network: torch.nn.Module | None = checkpoint.network.to(self._device)
+        else:
+            super().__init__(weights.spec)
+            self._network = weights._network
         assert self._network is not None
         with torch.inference_mode():
-            output = self._network(torch.from_numpy(batch).to(self._device))
+            self._forward: Forward | None = self._prepared(self._network)
+
+    def describe(self) -> str:
+        """Name PyTorch, its version, the device and the mode."""
+        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+        mode = "" if self._mode == "eager" else f", {self._mode}"
+        return f"PyTorch {torch.__version__} on {name}{mode}"
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        assert self._forward is not None
+        with torch.inference_mode():
+            output = self._forward(torch.from_numpy(batch).to(self._device))
         return np.array(output.float().cpu().numpy())
 
     def _release(self) -> None:
-        self._network = None
+        self._network = self._forward = None
+
+    def _prepared(self, network: torch.nn.Module) -> Forward:
+        """Return the network as the mode runs it, compiled or captured where that is due."""
+        if self._mode == "channels-last":
+            layout = torch.channels_last
+            laid_out = copy.deepcopy(network).to(memory_format=layout)
+            return lambda batch: laid_out(batch.contiguous(memory_format=layout))
+        if self._mode == "autocast":
+            kind = torch.float16 if self._device.type == "cuda" else torch.bfloat16
+            return lambda batch: _autocast(network, batch, kind)
+        if self._mode == "compile":
+            return _compiled(network, self._example())
+        if self._mode == "cuda-graph":
+            return _captured(network, self._example())
+        return network
+
+    def _example(self) -> torch.Tensor:
+        """Return one image of the model's size."""
+        return torch.zeros((1, 3, *self._spec.size), device=self._device)
+
+
+def check_mode(mode: str, device: str | None = None) -> None:
+    """Refuse a mode that PyTorch does not have, or not here.
+
+    Args:
+        mode: how to run a network.
+        device: ``cpu`` or ``cuda``; a GPU when there is one, if left out.
+
+    Raises:
+        MsfnetError: unknown, a CUDA graph without a GPU, or no compiler to compile with.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if mode not in MODES:
+        raise MsfnetError(f"PyTorch has no mode {mode!r}; choose among {', '.join(MODES)}")
+    if mode == "cuda-graph" and device != "cuda":
+        raise MsfnetError("a CUDA graph needs a GPU, and there is none; leave out cuda-graph")
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
+    if mode == "compile" and not any(shutil.which(name) for name in compilers if name):
+        raise MsfnetError("torch.compile needs a C++ compiler; install g++, or leave out compile")
+
+
+def _autocast(network: torch.nn.Module, batch: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    with torch.autocast(batch.device.type, dtype=kind):
+        answer: torch.Tensor = network(batch)
+    return answer
+
+
+def _compiled(network: torch.nn.Module, example: torch.Tensor) -> Forward:
+    """Return the network compiled, for the example's shape already.
+
+    Raises:
+        MsfnetError: PyTorch's compiler failed.
+    """
+    compiled: Forward = torch.compile(network)
+    try:
+        compiled(example)
+    except Exception as error:  # noqa: BLE001 - what a compiler raises shares no base class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MsfnetError(f"torch.compile failed ({reason}); leave out compile") from None
+    return compiled
+
+
+def _captured(network: torch.nn.Module, example: torch.Tensor) -> Forward:
+    """Return the replay of the network's work for one batch of the example's shape."""
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch types it not
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_CAPTURE_WARMUP):
+            network(example)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer: torch.Tensor = network(example)
+
+    def replay(batch: torch.Tensor) -> torch.Tensor:
+        example.copy_(batch)
+        graph.replay()
+        return answer
+
+    return replay

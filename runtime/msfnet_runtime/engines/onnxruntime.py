@@ -37,6 +37,7 @@ class OnnxRuntimeEngine(EngineBase):
         threads: worker threads of the CPU provider; 0 leaves the choice to ONNX Runtime.
         profile: where ONNX Runtime's profile is written when the engine is closed; the name
             begins so. It slows every run.
+        spec: of a file that does not carry one.
 
     Raises:
         MsfnetError: ONNX Runtime is missing, the file cannot be loaded, or the provider asked
@@ -53,10 +54,11 @@ class OnnxRuntimeEngine(EngineBase):
         provider: str = "cpu",
         threads: int = 0,
         profile: Path | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
         ort = _library()
         ort.set_default_logger_severity(_SILENT)
-        super().__init__(read_single_spec(path))
+        super().__init__(spec or read_single_spec(path))
         wanted = Provider.parse(provider)
         name = PROVIDERS[wanted.name]
         _require(name, ort.get_available_providers())

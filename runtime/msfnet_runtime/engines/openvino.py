@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.onnx_metadata import read_single_spec
+from msfnet_runtime.spec import ModelSpec
 
 
 class OpenVinoEngine(EngineBase):
@@ -27,6 +28,7 @@ class OpenVinoEngine(EngineBase):
         path: an ONNX file made by msfnet.
         threads: worker threads; 0 leaves the choice to OpenVINO.
         profile: time every layer, for :meth:`layer_times`. It slows every run.
+        spec: of a file that does not carry one.
 
     Raises:
         MsfnetError: OpenVINO is missing, or cannot read the file or run it as it is.
@@ -35,10 +37,15 @@ class OpenVinoEngine(EngineBase):
     thread_safe = True
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int = 0, profile: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        profile: bool = False,
+        spec: ModelSpec | None = None,
     ) -> None:
         openvino = _library()
-        super().__init__(read_single_spec(path))
+        super().__init__(spec or read_single_spec(path))
         # Left alone it computes in BF16 on processors that can.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._spec.precision == "int8":
