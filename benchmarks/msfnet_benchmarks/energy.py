@@ -76,6 +76,10 @@ def _device(gpu: int) -> Iterator[tuple[Any, Any] | None]:
         yield None
         return
     try:
-        yield nvml, nvml.nvmlDeviceGetHandleByIndex(gpu)
+        device = nvml.nvmlDeviceGetHandleByIndex(gpu)
+    except nvml.NVMLError:
+        device = None
+    try:
+        yield None if device is None else (nvml, device)
     finally:
         nvml.nvmlShutdown()

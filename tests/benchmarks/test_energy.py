@@ -41,7 +41,9 @@ class Gpu:
         self.open -= 1
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        """Return the index."""
+        """Return the index of the one GPU."""
+        if index:
+            raise self.NVMLError
         return index
 
     def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:  # noqa: N802
@@ -84,6 +86,7 @@ def test_without_nvml_or_a_counter_there_is_no_figure(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old GPU counts no energy; a machine without the package tells nothing."""
+    assert device_memory(1) is None
     gpu.counts = False
     assert measure_energy(gpu.run, FRAMES, clock=gpu.clock) is None
     assert gpu.open == 0
