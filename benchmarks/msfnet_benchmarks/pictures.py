@@ -150,7 +150,7 @@ def _round_up(value: float) -> float:
     """Return the next of 1, 2, 5 times a power of ten; never 0."""
     value = max(value, 1e-6)
     tens = 10.0 ** math.floor(math.log10(value))
-    return next(step * tens for step in (1, 2, 5, 10) if value <= step * tens * (1 + 1e-9))
+    return next(step * tens for step in (1, 2, 5, 10) if value <= step * tens * (1 + 1e-4))
 
 
 def _colour_error(error: NDArray[np.float32], limit: float, sparse: bool) -> NDArray[np.uint8]:
@@ -159,7 +159,7 @@ def _colour_error(error: NDArray[np.float32], limit: float, sparse: bool) -> NDA
     if sparse:  # An exact 0 would count as no point.
         shown = widen_points(np.where(np.isfinite(error), np.maximum(error, 1e-9), 0)).astype("f4")
     known = np.isfinite(shown)
-    steps = np.clip(np.where(known, shown, 0) / limit * 255, 0, 255).astype(np.uint8)
+    steps = np.clip(np.rint(np.where(known, shown, 0) / limit * 255), 0, 255).astype(np.uint8)
     coloured = cv2.LUT(cv2.merge([steps] * 3), _error_table()[None])
     return np.where(known[..., None], coloured, np.array(_GREY, np.uint8)).astype(np.uint8)
 
