@@ -163,8 +163,8 @@ def _start(report: BenchmarkReport) -> Chart | None:
         return None
     names = [label for label, _ in starts]
     split = [
-        ("libraries imported", [start.imported_s for _, start in starts]),
-        ("model opened", [start.opened_s - start.imported_s for _, start in starts]),
+        ("runtime imported", [start.imported_s for _, start in starts]),
+        ("engine loaded, model opened", [start.opened_s - start.imported_s for _, start in starts]),
         ("first depth", [start.first_depth_s - start.opened_s for _, start in starts]),
     ]
     parts = [(name, names, times, [few(time) for time in times]) for name, times in split]
