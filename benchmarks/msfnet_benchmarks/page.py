@@ -17,6 +17,7 @@ from msfnet_benchmarks.charts import Chart, plotly
 from msfnet_benchmarks.cost_charts import cost_charts
 from msfnet_benchmarks.latency_charts import latency_charts
 from msfnet_benchmarks.report_tables import Table, heading, legend, unstable
+from msfnet_benchmarks.scaling_charts import scaling_charts
 
 if TYPE_CHECKING:
     from msfnet_benchmarks.report import BenchmarkReport, ColourScale, Picture
@@ -82,6 +83,7 @@ def render_page(report: BenchmarkReport, pictures: Sequence[Picture] = ()) -> st
 def _sections(report: BenchmarkReport, pictures: Sequence[Picture]) -> list[str]:
     """Return the links to all sections, then the sections."""
     charts = [
+        *scaling_charts(report),
         *trade_charts(report),
         *latency_charts(report),
         *cost_charts(report),

@@ -109,7 +109,7 @@ class BenchmarkReport:
     """Where the frames come from; None for generated ones."""
     frames: int
     frame_size: tuple[int, int]
-    """(height, width) of the first frame, pixels."""
+    """(height, width) of the first frame, pixels; a sweep has none: (0, 0)."""
     environment: Mapping[str, str]
     created: str
     """ISO 8601."""
@@ -137,17 +137,22 @@ class BenchmarkReport:
         images = int(row.settings.get("batch", "1"))
         return images * bound.least_ms(row.macs) / row.engine_latency.p50_ms
 
+    def shown(self) -> str:
+        """Return what the models were shown, in words."""
+        if any(row.settings for row in self.rows):
+            return f"{self.frames} calls a point on random input" if self.frames else "counts only"
+        return f"{self.frames} frames of {self.frame_size[0]}x{self.frame_size[1]}"
+
     def stage_names(self) -> list[str]:
         """Return the stages that any row was timed by, in the order of a stream."""
         return list(dict.fromkeys(name for row in self.rows for name in row.stages))
 
     def run_facts(self) -> list[tuple[str, str]]:
         """Return what was run: when, on what, by which engines."""
-        height, width = self.frame_size
         return [
             ("created", self.created),
-            ("frames", f"{self.frames} of {height}x{width}"),
-            ("data", self.data or "generated streets"),
+            ("frames", self.shown()),
+            ("data", self.data or "generated"),
             ("protocol", self.protocol or "none"),
             *((f"engine of {row.name}", row.engine) for row in self.rows if row.engine),
         ]

@@ -98,11 +98,10 @@ def markdown(report: BenchmarkReport) -> str:
 
 def heading(report: BenchmarkReport) -> str:
     """Return frames, protocol and the measured bound in one line."""
-    where = f"{report.frames} frames of {report.frame_size[0]}x{report.frame_size[1]}"
     scored = f", scored by {report.protocol}" if report.protocol else ""
     bound = report.flop_bound
     rate = f", bound {bound.gmacs_per_s:.0f} GMAC/s" if bound else ""
-    return f"{where}{scored}{rate}"
+    return f"{report.shown()}{scored}{rate}"
 
 
 def legend(report: BenchmarkReport) -> str:

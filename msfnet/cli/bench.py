@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msfnet.cli.options import ProviderOption, parse_names, parse_numbers, parse_share
 from msfnet.console import progress, say
+
+if TYPE_CHECKING:
+    from msfnet.bench_outputs import BenchOutputs
+    from msfnet_benchmarks.report import BenchmarkReport
 
 
 def evaluate(
@@ -83,7 +87,9 @@ def evaluate(
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="ONNX files, engines or checkpoints.")],
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="ONNX files, engines or checkpoints.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +132,17 @@ def bench(
         Path | None, typer.Option(help="JSON of an earlier run; status 1 if anything got worse.")
     ] = None,
     tolerance: Annotated[str, typer.Option(help="By how much it may, e.g. 5%.")] = "5%",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure every combination of size=, batch=, threads=, encoder=, preset=, …, e.g. "
+            "size=128x160,192x256; repeatable. MODEL: a checkpoint, or none. With --json it goes "
+            "on where it was stopped."
+        ),
+    ] = None,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="With --sweep: count arithmetic and bytes, time none.")
+    ] = False,
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.
 
@@ -136,8 +153,13 @@ def bench(
     from msfnet.measuring import BenchRequest, bench_models, unanswered
 
     outputs = BenchOutputs(json_path, markdown, compare, parse_share(tolerance))
+    if sweep:
+        result = _sweep(sweep, models or [], counts, rounds, provider or ["cpu"], outputs, report)
+        if not outputs.write(result, say):
+            raise typer.Exit(1)
+        return
     request = BenchRequest(
-        models,
+        _named(models, counts),
         against=against,
         modes=parse_names(pytorch),
         providers=provider or ("cpu",),
@@ -162,3 +184,52 @@ def bench(
         say(f"report: {report}")
     if not outputs.write(result, say):
         raise typer.Exit(1)
+
+
+def _named(models: list[Path] | None, counts: bool) -> list[Path]:
+    """Return the models of a comparison.
+
+    Raises:
+        MsfnetError: there are none, or an option is a sweep's.
+    """
+    from msfnet_runtime import MsfnetError
+
+    if counts:
+        raise MsfnetError("--counts goes with --sweep; leave it out, or sweep e.g. preset=lite")
+    if not models:
+        raise MsfnetError("nothing to compare; name a model, or sweep e.g. --sweep preset=lite")
+    return models
+
+
+def _sweep(
+    axes: list[str],
+    models: list[Path],
+    counts: bool,
+    rounds: int,
+    providers: list[str],
+    outputs: BenchOutputs,
+    page: Path | None,
+) -> BenchmarkReport:
+    from msfnet.sweeping import CALLS_A_ROUND, SweepRequest, one_of, parse_axes, sweep
+    from msfnet_benchmarks.report import check_page_path
+    from msfnet_runtime.files import check_writable
+
+    for path in (*outputs.files(), *([page] if page else [])):
+        check_writable(path)
+    if page:
+        check_page_path(page)
+    request = SweepRequest(
+        parse_axes(axes),
+        checkpoint=one_of(models, "checkpoint"),
+        calls=CALLS_A_ROUND * rounds,
+        counts_only=counts,
+        provider=one_of(providers, "provider") or "cpu",
+        json_path=outputs.json,
+    )
+    with progress("sweep") as report_progress:
+        result = sweep(request, report_progress)
+    say(result.table())
+    if page:
+        result.write(page)
+        say(f"report: {page}")
+    return result

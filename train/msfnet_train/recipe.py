@@ -302,6 +302,25 @@ def _with_preset(values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     return {**values, "network": {**asdict(PRESETS[name]), **own}}
 
 
+def load_network(settings: Mapping[str, str], source: str) -> NetworkConfig:
+    """Return the network that settings describe, ``preset`` among them, others overriding it.
+
+    Args:
+        settings: TOML values by field of :class:`NetworkConfig`; a bare word is a string.
+        source: where they come from, for messages.
+
+    Raises:
+        MsfnetError: unknown field or preset, or a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    for name, text in settings.items():
+        _override(values, f"network.{name}={text}")
+    config: NetworkConfig = build(
+        NetworkConfig, _with_preset(values, source)["network"], source, "network."
+    )
+    return config
+
+
 def at_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
     """Return a network graph's spec for another input size (height, width), pixels."""
     height, width = size
