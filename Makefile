@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bare long clean
+.PHONY: demo test check bare long counts clean
 
 demo: $(READY)  ## Run the whole pipeline on generated scenes; results land in demo/
 	$(BIN)/msfnet demo --out demo --force
@@ -24,6 +24,11 @@ bare: $(READY)  ## Install the wheel in clean environments of Python 3.10 and 3.
 long: $(READY)  ## The slow tests that every change has to pass
 	$(BIN)/python -m pytest -m slow tests/train/test_overfitting.py \
 		tests/export/test_folding_benchmark.py tests/benchmarks/test_streaming_soak.py
+
+COUNTS := bench --sweep preset=lite,nano --sweep size=192x256 --counts --tolerance 1%
+
+counts: $(READY)  ## Hold arithmetic, parameters and bytes of the presets against benchmarks/counts.json
+	$(BIN)/msfnet $(COUNTS) --compare benchmarks/counts.json
 
 clean:  ## Remove what the commands above made
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
