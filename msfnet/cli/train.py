@@ -14,7 +14,7 @@ from msfnet.console import say
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="Recipe: nyu, kitti, nyu_mini, nyu_lite, nyu_nano, quick, … or a TOML file."),
+        typer.Argument(help="nyu, kitti, nyu_mini, nyu_lite, nyu_nano, quick, … or a TOML file."),
     ],
     data: Annotated[Path, typer.Option("--data", help="Training data in the recipe's layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and logs.")],

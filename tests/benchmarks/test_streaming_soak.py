@@ -65,7 +65,7 @@ def test_the_camera_damages_breaks_off_and_refuses() -> None:
     with camera.running() as url:
         with urllib.request.urlopen(url, timeout=5) as answer:
             parts = answer.read().split(b"--frame\r\n")[1:]
-        with pytest.raises(OSError, match="refused|reset"):
+        with pytest.raises(OSError, match=r"refused|reset"):
             urllib.request.urlopen(url, timeout=5)
         time.sleep(0.6)
         with urllib.request.urlopen(url, timeout=5) as answer:
