@@ -63,11 +63,9 @@ def render_page(report: BenchmarkReport, pictures: Sequence[Picture] = ()) -> st
     Raises:
         MsfnetError: plotly is missing.
     """
-    from msfnet_benchmarks.report import WHAT_IS_TIMED
-
     title = escape(report.title)
     parts = [
-        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(WHAT_IS_TIMED)}</p>",
+        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(report.what_is_timed())}</p>",
         *_sections(report, pictures),
     ]
     return (

@@ -30,6 +30,11 @@ WHAT_IS_TIMED = (
     "models take turns on every frame, so that a drifting machine slows all of them."
 )
 
+WHAT_A_SWEEP_TIMES = (
+    "Timed from batch to answer, engine alone, one point after the other; the machine's arithmetic "
+    "is measured beside each."
+)
+
 
 @dataclass(frozen=True)
 class BenchmarkRow:
@@ -140,8 +145,13 @@ class BenchmarkReport:
     def shown(self) -> str:
         """Return what the models were shown, in words."""
         if any(row.settings for row in self.rows):
-            return f"{self.frames} calls a point on random input" if self.frames else "counts only"
+            return f"{self.frames} calls a point, random input" if self.frames else "counts only"
         return f"{self.frames} frames of {self.frame_size[0]}x{self.frame_size[1]}"
+
+    def what_is_timed(self) -> str:
+        """Return what the times are of, in a sentence."""
+        swept = any(row.settings for row in self.rows)
+        return WHAT_A_SWEEP_TIMES if swept else WHAT_IS_TIMED
 
     def stage_names(self) -> list[str]:
         """Return the stages that any row was timed by, in the order of a stream."""
@@ -167,7 +177,7 @@ class BenchmarkReport:
             replace(row, stages=dict(row.stages), settings=dict(row.settings)) for row in self.rows
         ]
         plain = replace(self, rows=tuple(rows), environment=dict(self.environment))
-        content = _finite({"what_is_timed": WHAT_IS_TIMED, **asdict(plain)})
+        content = _finite({"what_is_timed": self.what_is_timed(), **asdict(plain)})
         return json.dumps(content, indent=2, allow_nan=False)
 
     def write(self, path: Path, pictures: Sequence[Picture] = ()) -> None:

@@ -80,8 +80,6 @@ def text(report: BenchmarkReport) -> str:
 
 def markdown(report: BenchmarkReport) -> str:
     """Return the comparison for a pull request: tables, notes, the environment folded away."""
-    from msfnet_benchmarks.report import WHAT_IS_TIMED
-
     first, *others = tables(report)
     facts = Table("", ("fact", "value"), (*report.run_facts(), *report.environment.items()))
     parts = [
@@ -90,7 +88,7 @@ def markdown(report: BenchmarkReport) -> str:
         first.markdown(),
         *(f"**{table.title}**\n\n{table.markdown()}" for table in others),
         "\n".join(f"- {_verbatim(note)}" for note in (*unstable(report), legend(report)) if note),
-        WHAT_IS_TIMED,
+        report.what_is_timed(),
         f"<details><summary>Environment</summary>\n\n{facts.markdown()}\n\n</details>",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
