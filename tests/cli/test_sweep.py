@@ -72,6 +72,7 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_was_stopped(
     assert "Cost against arithmetic" in html
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_network_and_nothing_is_timed(
     swept: Path, bench: Bench, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def multiplications(path: Path) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MOST_MACS))
 def test_a_preset_exports_as_small_as_documented(tmp_path: Path, name: str) -> None:
     """It answers as PyTorch, on an image the export has not compared, with so many products."""
