@@ -207,11 +207,8 @@ def _costs(
     contender, estimator = one.contender, one.estimator
     if estimator is None:
         return row
-    if not contender.is_checkpoint and (blocks := read_blocks(one.engine.spec)):
-        macs, parameters = (
-            sum(getattr(b, what) for b in blocks) for what in ("macs", "parameters")
-        )
-        row = replace(row, macs=macs, parameters=parameters)
+    if counts := _counts(one):
+        row = replace(row, macs=counts[0], parameters=counts[1])
     if contender.on_gpu:
         row = replace(row, energy=measure_energy(estimator, material.frames))
     if request.cold:
@@ -228,6 +225,19 @@ def _costs(
         )
         row = replace(row, layers=layers)
     return row
+
+
+def _counts(one: Opened) -> tuple[int, int] | None:
+    """Return multiply-adds for one image and parameters, where the file tells them."""
+    if one.contender.is_checkpoint:
+        from msfnet_train.torch_engine import TorchEngine
+
+        assert isinstance(one.engine, TorchEngine)
+        return one.engine.count()
+    blocks = read_blocks(one.engine.spec)
+    if not blocks:
+        return None
+    return sum(block.macs for block in blocks), sum(block.parameters for block in blocks)
 
 
 def _pictures(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from msfnet_benchmarks.bad_data import BadSample, open_all
-from msfnet_benchmarks.check_report import DataCheck, ListCheck, counted
+from msfnet_benchmarks.check_report import DataCheck, ListCheck
 from msfnet_benchmarks.depth_figures import figures_of, summarise
 from msfnet_benchmarks.ground_truth import DepthStorage
 from msfnet_benchmarks.kitti_samples import mapped_frames, scanned_frames
@@ -23,6 +23,7 @@ from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import kitti, nyu
+from msfnet_runtime.words import counted
 
 READ_AT_MOST = 64
 """Frames of each list that are opened, spread evenly."""

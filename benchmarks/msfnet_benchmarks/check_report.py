@@ -11,6 +11,7 @@ import numpy as np
 
 from msfnet_benchmarks.bad_data import BadSample
 from msfnet_benchmarks.sample import Sample
+from msfnet_runtime.words import counted
 
 BAD_IN_WORDS = 5
 """So many bad samples of a list are named; the JSON has them all."""
@@ -150,8 +151,3 @@ class DataCheck:
         if not self.has_ground_truth:
             lines.append("no ground truth: good to stream and to calibrate, not to train or score")
         return "\n".join(lines)
-
-
-def counted(number: int, thing: str) -> str:
-    """Return e.g. ``1 drive``, ``2 drives``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msfnet_benchmarks.check_report import DataCheck, ListCheck, bin_names, counted
+from msfnet_benchmarks.check_report import DataCheck, ListCheck, bin_names
 from msfnet_benchmarks.figures import (
     new_figure,
     show_depth,
@@ -16,6 +16,7 @@ from msfnet_benchmarks.figures import (
 from msfnet_benchmarks.sample import Sample
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

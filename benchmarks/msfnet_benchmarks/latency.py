@@ -44,10 +44,9 @@ class LatencyReport:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one model is as another, with its 95 % confidence interval."""
+    """A ratio of two medians of calls made side by side, with its 95 % confidence interval."""
 
     value: float
-    """Median of the slower over median of the faster, frame by frame in the same rounds."""
     low: float
     high: float
 
@@ -69,11 +68,6 @@ _SPREAD = 0.25
 def compare_latency(candidate: LatencyReport, baseline: LatencyReport) -> Ratio:
     """Return how many times as fast a candidate is as a baseline timed in turns with it.
 
-    The interval is a circular block bootstrap's (Politis and Romano 1992, percentile method) over
-    the calls in their order, which are paired: what slowed the machine at one call slowed both.
-    Blocks of n^(1/2) calls keep together what a slow second slows together; single calls, drawn
-    alone, would make the interval too narrow.
-
     Raises:
         MsfnetError: the two were not timed in one run.
     """
@@ -83,10 +77,25 @@ def compare_latency(candidate: LatencyReport, baseline: LatencyReport) -> Ratio:
         raise MsfnetError(
             f"{candidate.name} and {baseline.name} were not timed in turns; time them in one run"
         )
-    chosen = _blocks(ours.size)
-    ratios = np.median(theirs[chosen], axis=1) / np.median(ours[chosen], axis=1)
+    return ratio_of_medians(theirs, ours)
+
+
+def ratio_of_medians(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> Ratio:
+    """Return the ratio of the medians of two rows of calls, and its 95 % confidence interval.
+
+    The interval is a circular block bootstrap's (Politis and Romano 1992, percentile method) over
+    the calls in their order, which are paired: what slowed the machine at one call slowed both.
+    Blocks of n^(1/2) calls keep together what a slow second slows together; single calls, drawn
+    alone, would make the interval too narrow.
+
+    Args:
+        upper: (calls,) milliseconds, at least one.
+        lower: (calls,) milliseconds of the calls beside them.
+    """
+    chosen = _blocks(upper.size)
+    ratios = np.median(upper[chosen], axis=1) / np.median(lower[chosen], axis=1)
     low, high = (float(value) for value in np.percentile(ratios, (2.5, 97.5)))
-    return Ratio(float(np.median(theirs) / np.median(ours)), low, high)
+    return Ratio(float(np.median(upper) / np.median(lower)), low, high)
 
 
 def _blocks(calls: int) -> NDArray[np.int64]:

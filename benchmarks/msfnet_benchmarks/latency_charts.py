@@ -158,23 +158,33 @@ def _stages(report: BenchmarkReport) -> Chart | None:
 
 
 def _throughput(report: BenchmarkReport) -> Chart | None:
-    if not any(row.throughput for row in report.rows):
+    rows = [(row, label) for row, label in zip(report.rows, labels(report), strict=True)]
+    measured = [(row, label) for row, label in rows if row.throughput]
+    if not measured:
         return None
+    batches = sorted({rate.batch for row, _ in measured for rate in row.throughput})
+    title = "Throughput by batch"
+    if len(batches) == 1:
+        rates = [(label, row.throughput[0].images_per_s) for row, label in measured]
+        names, values = [label for label, _ in rates], [rate for _, rate in rates]
+        part = (f"batch {batches[0]}", names, values, [few(value) for value in values])
+        figure = bars([part], "images per second")
+        note = f"Engine alone, {batches[0]} images in one call."
+        return Chart("throughput", title, note, figure, bars_height(len(rates)))
     figure = new_figure()
-    for index, (row, label) in enumerate(zip(report.rows, labels(report), strict=True)):
+    for index, (row, label) in enumerate(rows):
         if row.throughput:
-            rates = sorted(row.throughput, key=lambda rate: rate.batch)
+            points = sorted(row.throughput, key=lambda rate: rate.batch)
             figure.add_scatter(
                 name=label,
-                x=[rate.batch for rate in rates],
-                y=[rate.images_per_s for rate in rates],
-                customdata=[rate.p50_ms for rate in rates],
+                x=[rate.batch for rate in points],
+                y=[rate.images_per_s for rate in points],
+                customdata=[rate.p50_ms for rate in points],
                 mode="lines+markers",
                 marker={"color": colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 9},
                 hovertemplate="batch %{x}: %{y:.4g} images/s, %{customdata:.4g} ms a call",
             )
-    batches = sorted({rate.batch for row in report.rows for rate in row.throughput})
     figure.update_xaxes(title="images in one call", type="log", tickvals=batches)
     figure.update_yaxes(title="images per second", rangemode="tozero")
     note = "Engine alone, in batches; where the line is flat, a larger batch only adds delay."
-    return Chart("throughput", "Throughput by batch", note, figure)
+    return Chart("throughput", title, note, figure)

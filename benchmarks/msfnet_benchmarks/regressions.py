@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from msfnet_benchmarks.latency import Ratio, ratio_of_medians
 from msfnet_benchmarks.report import SCHEMA, BenchmarkReport
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
@@ -24,9 +26,6 @@ COUNTS = ("macs", "parameters", "size_bytes")
 """Figures of a row that are the same on every machine."""
 
 _Json = Mapping[str, Any]
-_RESAMPLES = 1000
-_Interval = tuple[float, float, float]
-"""Value, and the ends of its 95 % confidence interval."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +229,9 @@ def _times(
         for unit, relative in (("the baseline", _to_baseline), ("the bound", _to_bound)):
             old, new = relative(*before, name, part), relative(*now, name, part)
             if old and new and _same_unit(before, now, name, unit):
-                apart = new[1] > old[2] or new[2] < old[1]
-                yield Change(name, f"{what} / {unit}", old[0], new[0], noisy=True, apart=apart)
+                apart = new.low > old.high or new.high < old.low
+                figure = f"{what} / {unit}"
+                yield Change(name, figure, old.value, new.value, noisy=True, apart=apart)
                 break
         else:
             if name not in (before[0]["baseline"], now[0]["baseline"]):
@@ -250,34 +250,27 @@ def _bound(run: _Json, row: _Json) -> dict[str, Any]:
     return dict(row["flop_bound"] or run["flop_bound"] or {})
 
 
-def _to_baseline(run: _Json, rows: _Json, name: str, part: str) -> _Interval | None:
+def _to_baseline(run: _Json, rows: _Json, name: str, part: str) -> Ratio | None:
     """Return a row's median over the baseline's, from calls that were timed in turns."""
     baseline = run["baseline"]
     if baseline not in rows or baseline == name or rows[baseline][part] is None:
         return None
-    return _ratio(_calls(rows[name][part]), _calls(rows[baseline][part]))
+    ours, theirs = (_calls(rows[row][part]) for row in (name, baseline))
+    if not ours.size or ours.shape != theirs.shape:
+        return None
+    return ratio_of_medians(ours, theirs)
 
 
-def _to_bound(run: _Json, rows: _Json, name: str, part: str) -> _Interval | None:
+def _to_bound(run: _Json, rows: _Json, name: str, part: str) -> Ratio | None:
     """Return the G multiply-adds that the machine could have done in a row's median call."""
     bound = _bound(run, rows[name])
     if not bound:
         return None
     calls = _calls(rows[name][part])
-    return _ratio(calls, np.full(calls.shape, 1e3 / bound["gmacs_per_s"]))
-
-
-def _calls(latency: _Json) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray([ms for taken in latency["samples_ms"] for ms in taken], np.float64)
-
-
-def _ratio(
-    ours: np.ndarray[Any, np.dtype[np.float64]], theirs: np.ndarray[Any, np.dtype[np.float64]]
-) -> _Interval | None:
-    """Return the ratio of medians and its bootstrapped interval (Efron 1979), calls in pairs."""
-    if not ours.size or ours.shape != theirs.shape:
+    if not calls.size:
         return None
-    chosen = np.random.default_rng(0).integers(0, ours.size, (_RESAMPLES, ours.size))
-    ratios = np.median(ours[chosen], axis=1) / np.median(theirs[chosen], axis=1)
-    low, high = (float(value) for value in np.percentile(ratios, (2.5, 97.5)))
-    return float(np.median(ours) / np.median(theirs)), low, high
+    return ratio_of_medians(calls, np.full(calls.shape, 1e3 / bound["gmacs_per_s"]))
+
+
+def _calls(latency: _Json) -> NDArray[np.float64]:
+    return np.asarray([ms for taken in latency["samples_ms"] for ms in taken], np.float64)

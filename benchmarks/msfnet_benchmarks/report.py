@@ -21,6 +21,7 @@ from msfnet_benchmarks.parity import ParityReport
 from msfnet_benchmarks.report_tables import Table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.words import counted
 
 SCHEMA = "msfnet-bench/2"
 """Names the fields of the JSON; a reader refuses others."""
@@ -145,8 +146,12 @@ class BenchmarkReport:
     def shown(self) -> str:
         """Return what the models were shown, in words."""
         if any(row.settings for row in self.rows):
-            return f"{self.frames} calls a point, random input" if self.frames else "counts only"
-        return f"{self.frames} frames of {self.frame_size[0]}x{self.frame_size[1]}"
+            return (
+                f"{counted(self.frames, 'call')} a point, random input"
+                if self.frames
+                else "counts only"
+            )
+        return f"{counted(self.frames, 'frame')} of {self.frame_size[0]}x{self.frame_size[1]}"
 
     def what_is_timed(self) -> str:
         """Return what the times are of, in a sentence."""

@@ -20,6 +20,7 @@ from msfnet_export.graphs import STEP
 from msfnet_export.tracing import recorded
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, open_engine, preprocess
 from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.words import counted
 from msfnet_train.recipe import at_size
 
 TOLERANCE = 1e-4
@@ -47,7 +48,7 @@ class Parity:
     def text(self) -> str:
         """Return the comparison in one line."""
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
-        frames = f" and {self.frames} frames" if self.frames else ""
+        frames = f" and {counted(self.frames, 'frame')}" if self.frames else ""
         return (
             f"max relative difference {self.difference:.1e} over {self.random_images} random "
             f"images{frames}, input {shapes}"

@@ -10,6 +10,7 @@ import typer
 
 from msfnet.cli.options import parse_size
 from msfnet.console import progress, say
+from msfnet_runtime.words import counted
 
 app = typer.Typer(
     help="Make generated scenes in real formats, or check a data set.",
@@ -62,7 +63,7 @@ def synthesize(
                 size=chosen or (480, 640),
                 progress=report,
             )
-    say(f"{out}: {scenes * frames} frames in {layout.value}'s layout")
+    say(f"{out}: {counted(scenes * frames, 'frame')} in {layout.value}'s layout")
 
 
 class Stored(str, Enum):

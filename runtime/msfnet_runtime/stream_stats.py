@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
+from msfnet_runtime.words import counted
+
 
 class FrameTimes(NamedTuple):
     """What one frame took, milliseconds."""
@@ -92,19 +94,19 @@ class StreamStats:
     def line(self) -> str:
         """Return a snapshot as one short line, the count of frames left out."""
         counts = f", {self.dropped} dropped" * self.live + f", {self.skipped} skipped"
-        lost = f", source lost {self.losses} times" * bool(self.losses)
+        lost = f", source lost {counted(self.losses, 'time')}" * bool(self.losses)
         return f"{self.fps:.1f} frames/s, age of depth {self.age.p99_ms:.0f} ms{counts}{lost}"
 
     def text(self) -> str:
         """Return what a whole run did as three lines."""
         counts = (
-            f"{self.dropped} older frames dropped" * bool(self.dropped),
-            f"{self.skipped} unreadable frames skipped" * bool(self.skipped),
-            f"source lost {self.losses} times" * bool(self.losses),
+            f"{counted(self.dropped, 'older frame')} dropped" * bool(self.dropped),
+            f"{counted(self.skipped, 'unreadable frame')} skipped" * bool(self.skipped),
+            f"source lost {counted(self.losses, 'time')}" * bool(self.losses),
         )
         age, stages = self.age, self.stages
         return (
-            f"{self.frames} frames in {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+            f"{counted(self.frames, 'frame')} in {self.seconds:.1f} s, {self.fps:.1f} frames/s"
             f"{''.join(f', {count}' for count in counts if count)}\n"
             f"age of depth: median {age.p50_ms:.0f} ms, 90% {age.p90_ms:.0f} ms, "
             f"99% {age.p99_ms:.0f} ms; written by {self.written_age.p99_ms:.0f} ms\n"

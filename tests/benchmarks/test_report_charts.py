@@ -170,6 +170,18 @@ def test_the_charts_keep_data_to_themselves_and_names_verbatim(shown: dict[str, 
         assert not [trace for trace in traces if "<engine" in str(trace.get("name"))]
 
 
+def test_a_single_batch_is_drawn_as_bars_not_as_lone_points(report: BenchmarkReport) -> None:
+    """One bar a model, as long as its rate; with a second batch it is lines again."""
+    single = [replace(r, throughput=r.throughput[:1]) for r in report.rows]
+    traces, _, _ = charts(render_page(replace(report, rows=tuple(single))))["throughput"]
+    rates = [r.throughput[0].images_per_s for r in single if r.throughput]
+
+    assert [trace["type"] for trace in traces] == ["bar"]
+    assert traces[0]["x"] == pytest.approx(rates)
+    traces, _, _ = charts(render_page(report))["throughput"]
+    assert {trace["type"] for trace in traces} == {"scatter"}
+
+
 def test_charts_without_figures_are_left_out(report: BenchmarkReport) -> None:
     """Latency alone, accuracy alone, nothing at all; links lead to what is there."""
     bare = [

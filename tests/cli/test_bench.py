@@ -90,9 +90,31 @@ def test_one_command_compares_ways_to_run_models_and_peers(
     assert 0 < inner < whole
     with open_model("model.onnx") as engine:
         assert rows["model.onnx"]["macs"] == sum(b.macs for b in read_blocks(engine.spec))
+    assert rows["PyTorch best.ckpt"]["macs"] > rows["model.onnx"]["macs"]
     shown = capsys.readouterr().out
     assert "not every batch size is open to PyTorch best.ckpt" in shown
     assert "|" in Path("out.md").read_text()
+
+
+def test_a_checkpoint_tells_what_its_network_costs(folder: Path) -> None:
+    """Every convolution's multiplications as its own sizes have them; more than the export's."""
+    network, macs = light_network(), []
+
+    def count(conv: torch.nn.Module, _: object, made: torch.Tensor) -> None:
+        assert isinstance(conv, torch.nn.Conv2d)
+        macs.append(made.numel() * conv.weight[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.ones(1, 3, 64, 96))
+    with TorchEngine(folder / "best.ckpt") as engine, open_model(folder / "model.onnx") as export:
+        counted, parameters = engine.count()
+        exported = sum(block.macs for block in read_blocks(export.spec))
+
+    assert counted == sum(macs) > exported
+    assert parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_an_earlier_run_decides_the_status(

@@ -64,7 +64,7 @@ def test_one_photo_has_its_depth(inputs: tuple[Path, Path], tmp_path: Path) -> N
     again = stream(tmp_path, inputs[0], "photo.jpg", "--out", "depth")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 frames in ")
+    assert done.stdout.startswith("1 frame in ")
     depth = cv2.imread(str(tmp_path / "depth/photo.png"), cv2.IMREAD_UNCHANGED)
     assert depth is not None
     assert depth.shape == SIZE

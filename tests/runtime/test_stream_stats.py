@@ -33,7 +33,9 @@ def test_the_report_reads_as_three_lines() -> None:
     text = STATS.text()
 
     assert len(text.splitlines()) == 3
-    for part in ("90 frames in 3.0 s", "30.0 frames/s", "10 older", "2 unreadable", "lost 1"):
+    for part in ("90 frames in 3.0 s", "30.0 frames/s", "10 older frames dropped"):
+        assert part in text
+    for part in ("2 unreadable frames skipped", "source lost 1 time\n"):
         assert part in text
     for part in ("21 ms", "50 ms", "61 ms", "20.5 ms", "fake"):
         assert part in text

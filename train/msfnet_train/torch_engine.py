@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.errors import MsfnetError
@@ -74,6 +75,18 @@ class TorchEngine(EngineBase):
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         mode = "" if self._mode == "eager" else f", {self._mode}"
         return f"PyTorch {torch.__version__} on {name}{mode}"
+
+    def count(self) -> tuple[int, int]:
+        """Return the multiply-adds for one image and the parameters of the network as trained.
+
+        An export has fewer: its passes fold what follows from other weights.
+        """
+        assert self._network is not None
+        counter = FlopCounterMode(display=False)
+        with torch.inference_mode(), counter:
+            self._network(self._example())
+        parameters = sum(parameter.numel() for parameter in self._network.parameters())
+        return counter.get_total_flops() // 2, parameters
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         assert self._forward is not None
