@@ -23,7 +23,7 @@ from onnx import numpy_helper
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.casts import Casts, rename
 from msfnet_calibration.change import Change, Judge
-from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
+from msfnet_calibration.onnx_files import atomic_model, load_model, refuse_cpu_form, save_model
 from msfnet_calibration.probe import Islands, element_types
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
@@ -68,6 +68,7 @@ def convert_fp16(
             FP32 or FP16, or depth whose median changes by more than allowed.
     """
     model, spec = load_model(source), read_onnx_spec(source)
+    refuse_cpu_form(spec, source)
     if spec.precision != "fp32":
         raise MsfnetError(f"{source} is {spec.precision} already; convert the fp32 model")
     batches = [prepare(image, spec) for image in _probe_images(frames, spec)]

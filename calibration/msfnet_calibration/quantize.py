@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.blocks import find_homes
-from msfnet_calibration.onnx_files import load_model
+from msfnet_calibration.onnx_files import load_model, refuse_cpu_form
 from msfnet_calibration.ranges import METHODS, ActivationRanges, Method
 from msfnet_calibration.shapes import annotate
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
@@ -46,11 +46,13 @@ def load_fp32(source: str | os.PathLike[str]) -> onnx.ModelProto:
     """Load a model that can be quantised.
 
     Raises:
-        MsfnetError: it cannot be read, or its precision is another than FP32.
+        MsfnetError: it cannot be read, its precision is another than FP32, or it was exported for
+            CPUs.
     """
-    model, precision = load_model(source), read_onnx_spec(source).precision
-    if precision != "fp32":
-        raise MsfnetError(f"{source} is {precision}; calibrate the fp32 model it came from")
+    model, spec = load_model(source), read_onnx_spec(source)
+    refuse_cpu_form(spec, source)
+    if spec.precision != "fp32":
+        raise MsfnetError(f"{source} is {spec.precision}; calibrate the fp32 model it came from")
     return model
 
 

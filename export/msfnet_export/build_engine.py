@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from msfnet_calibration.onnx_files import refuse_cpu_form
 from msfnet_export.build_options import DEFAULTS, BuildOptions
 from msfnet_export.builder_config import add_profiles, configure, timing_cache
 from msfnet_export.building import make_logger, run_builder
@@ -55,6 +56,7 @@ def build_engine(
     """
     started = time.perf_counter()
     source, target = OnnxArtifact.read(model), _engine_path(out)
+    refuse_cpu_form(source.spec, model)
     _check_flavour(flavour)
     options.check(flavour)
     profiles = options.shapes(source.spec)

@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msfnet_export.cheap_decoder import cheapen_decoder
 from msfnet_export.pooling import FixedAveragePool, Grid
 from msfnet_runtime import MsfnetError
 from msfnet_train.blocks import AdaptiveAveragePool, DecoderBlock, SubPixelUpsample
 
-Pass = Literal["adaptive-pooling", "up-blocks", "convolutions", "batch-norm"]
+Pass = Literal[
+    "adaptive-pooling", "up-blocks", "convolutions", "batch-norm", "resizing", "winograd"
+]
 
-PASSES: tuple[Pass, ...] = ("adaptive-pooling", "up-blocks", "convolutions", "batch-norm")
-"""What an export can be asked to leave out, so that its benefit shows."""
+PASSES: tuple[Pass, ...] = get_args(Pass)
+"""What an export can be asked to leave out, so that its benefit shows; the last two are made for
+processors only."""
+
+RunsOn = Literal["any", "cpu"]
+
+RUNS_ON: tuple[RunsOn, ...] = get_args(RunsOn)
+"""Where an export is to run: anywhere, or on processors, see :mod:`msfnet_export.cheap_decoder`."""
 
 Grids = dict[str, tuple[Grid, Grid]]
-"""Input and output grid of every adaptive pooling, and of every Up-block, by module name."""
+"""Input and output grid of every adaptive pooling, Up-block and decoder block, by module name."""
 
 
 def lower(
@@ -35,6 +44,7 @@ def lower(
     *,
     without: Collection[Pass] = (),
     any_size: bool = False,
+    runs_on: RunsOn = "any",
 ) -> nn.Module:
     """Return a copy of ``network`` for inputs of the example's shape, in evaluation mode.
 
@@ -43,10 +53,14 @@ def lower(
         example: (N, 3, H, W), of the network's type, run once to learn the grids.
         without: passes to leave out.
         any_size: for every input whose sides are multiples of 32, not the example's alone.
+        runs_on: ``cpu``: with the passes for processors; for the example's size alone.
 
     Raises:
-        MsfnetError: an unknown pass, or ``any_size`` and a pooling whose ratio is no whole number.
+        MsfnetError: an unknown pass or place to run, or ``any_size`` and a pooling whose ratio is
+            no whole number.
     """
+    if runs_on not in RUNS_ON:
+        raise MsfnetError(f"there is no target {runs_on!r}; choose {', '.join(RUNS_ON)}")
     for name in without:
         if name not in PASSES:
             raise MsfnetError(f"there is no pass {name!r} to leave out; choose {', '.join(PASSES)}")
@@ -60,16 +74,18 @@ def lower(
         merge_convolutions(lowered, grids, any_size)
     if "adaptive-pooling" not in without:
         fix_pools(lowered, grids, any_size)
+    if runs_on == "cpu":
+        cheapen_decoder(lowered, grids, without)
     return lowered
 
 
 def observe_grids(network: nn.Module, example: Tensor) -> Grids:
-    """Return the grids that poolings and Up-blocks of a network see when it takes ``example``."""
+    """Return the grids that a network's poolings, Up-blocks and decoder blocks see."""
     grids: Grids = {}
     handles = [
         module.register_forward_hook(_recorder(grids, name))
         for name, module in network.named_modules()
-        if isinstance(module, (AdaptiveAveragePool, SubPixelUpsample))
+        if isinstance(module, (AdaptiveAveragePool, SubPixelUpsample, DecoderBlock))
     ]
     try:
         with torch.inference_mode():

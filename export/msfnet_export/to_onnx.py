@@ -14,6 +14,7 @@ from torch import nn
 
 from msfnet_calibration import convert_fp16
 from msfnet_calibration.onnx_files import (
+    RUNS_ON_CPU,
     atomic_model,
     count_operators,
     count_parameters,
@@ -22,7 +23,7 @@ from msfnet_calibration.onnx_files import (
     save_model,
 )
 from msfnet_export.graphs import Dynamic, at_frame_size, default_spec, with_dynamic
-from msfnet_export.lowering import Pass
+from msfnet_export.lowering import Pass, RunsOn
 from msfnet_export.parity import (
     TOLERANCE,
     BlockParity,
@@ -97,6 +98,7 @@ def export_network(
     precision: Literal["fp32", "fp16"] = "fp32",
     dynamic: Collection[Dynamic] = (),
     without: Collection[Pass] = (),
+    runs_on: RunsOn = "any",
     frames: Sequence[Frame] = (),
     verify: Verify = "output",
     progress: Progress = silent,
@@ -115,6 +117,8 @@ def export_network(
         dynamic: ``batch``, and for network graphs ``size``, to leave them open; sides are then
             multiples of 32.
         without: passes to leave out, see :mod:`msfnet_export.lowering`.
+        runs_on: ``cpu`` spends fewer multiplications on the decoder; such a graph is FP32 and of
+            one size, and neither calibrated nor built by TensorRT.
         frames: real frames to compare on, besides random images, and to probe FP16 on.
         verify: ``deep`` compares every block, and names the first that departs.
         progress: called after every step.
@@ -130,15 +134,19 @@ def export_network(
         raise MsfnetError(f"size {size} is too small; both sides need {MIN_SIDE} pixels or more")
     if precision not in ("fp32", "fp16"):
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")
+    if runs_on == "cpu" and (dynamic or precision != "fp32"):
+        raise MsfnetError("a graph for CPUs has one size and is fp32; leave the rest out, or cpu")
     reference = copy.deepcopy(network).cpu().eval()
     network_spec = at_size(spec or default_spec(network), size).with_note("opset", str(OPSET))
+    if runs_on == "cpu":
+        network_spec = network_spec.with_note(RUNS_ON_CPU, "its decoder is laid out for CPUs")
     if graph == "deploy":
         graph_spec = with_dynamic(at_frame_size(network_spec, frame_size or size), dynamic)
     else:
         graph_spec = with_dynamic(network_spec, dynamic)
     with atomic_model(target) as partial:
         progress(0, 3, "tracing")
-        model, names = trace(reference, graph_spec, without)
+        model, names = trace(reference, graph_spec, without, runs_on)
         save_model(model, partial, graph_spec)
         del model
         progress(1, 3, "comparing with PyTorch")
@@ -199,6 +207,7 @@ def export_checkpoint(
     precision: Literal["fp32", "fp16"] = "fp32",
     dynamic: Collection[Dynamic] = (),
     without: Collection[Pass] = (),
+    runs_on: RunsOn = "any",
     frames: Sequence[Frame] = (),
     verify: Verify = "output",
     progress: Progress = silent,
@@ -219,6 +228,7 @@ def export_checkpoint(
         precision=precision,
         dynamic=dynamic,
         without=without,
+        runs_on=runs_on,
         frames=frames,
         verify=verify,
         progress=progress,

@@ -22,7 +22,7 @@ from msfnet_export.graph_passes import (
     simplify,
 )
 from msfnet_export.graphs import DeployGraph
-from msfnet_export.lowering import Pass, lower
+from msfnet_export.lowering import Pass, RunsOn, lower
 from msfnet_runtime import ModelSpec, MsfnetError
 
 OPSET = 18
@@ -30,7 +30,10 @@ OPSET = 18
 
 
 def trace(
-    network: nn.Module, spec: ModelSpec, without: Collection[Pass] = ()
+    network: nn.Module,
+    spec: ModelSpec,
+    without: Collection[Pass] = (),
+    runs_on: RunsOn = "any",
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the ONNX graph of a network, with the rest of the deploy graph where asked.
 
@@ -38,6 +41,7 @@ def trace(
         network: in evaluation mode, on the CPU.
         spec: of the graph.
         without: passes to leave out.
+        runs_on: ``cpu``: with the passes for processors.
 
     Returns:
         The model, and the names of the values that :func:`recorded` would record, in order.
@@ -46,7 +50,8 @@ def trace(
         MsfnetError: PyTorch cannot export the network, or it cannot serve several sizes.
     """
     any_size = "height" in spec.inputs[0].shape
-    module = lower(network, torch.zeros(1, 3, *spec.size), without=without, any_size=any_size)
+    example = torch.zeros(1, 3, *spec.size)
+    module = lower(network, example, without=without, any_size=any_size, runs_on=runs_on)
     body = module
     if spec.graph == "deploy":
         module = DeployGraph(module, spec).eval()

@@ -29,6 +29,13 @@ class FloatPrecision(str, Enum):
     fp16 = "fp16"
 
 
+class ExportTarget(str, Enum):
+    """Where an export is to run."""
+
+    any = "any"
+    cpu = "cpu"
+
+
 class VerifyName(str, Enum):
     """How an export is held against PyTorch."""
 
@@ -66,11 +73,18 @@ def export(
     verify: Annotated[
         VerifyName, typer.Option(help="deep compares every block, and names what departs.")
     ] = VerifyName.output,
+    target: Annotated[
+        ExportTarget,
+        typer.Option(
+            help="cpu: fewer multiplications, for ONNX Runtime and OpenVINO on a processor; one "
+            "size, FP32."
+        ),
+    ] = ExportTarget.any,
     no_fold: Annotated[
         str,
         typer.Option(
             help="Passes to leave out, to measure them: adaptive-pooling, up-blocks, "
-            "convolutions, batch-norm."
+            "convolutions, batch-norm, resizing, winograd."
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -94,6 +108,7 @@ def export(
             graph=graph.value,
             precision=precision.value,
             dynamic=parse_names(dynamic),  # type: ignore[arg-type]  # checked by the callee
+            runs_on=target.value,
             without=parse_names(no_fold),  # type: ignore[arg-type]  # checked by the callee
             frames=_select(data, frames),
             verify=verify.value,

@@ -222,6 +222,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.skip_channels = skip_channels
         self.first = ConvBlock(in_channels + skip_channels, out_channels)
         self.second = ConvBlock(out_channels, out_channels)
 
