@@ -52,7 +52,7 @@ def test_winograds_scheme_is_the_convolution(
 @pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((7, 10), (14, 20)), ((5, 7), (9, 13)), ((4, 4), (4, 11)), ((1, 2), (2, 3))],,
+    [((7, 10), (14, 20)), ((5, 7), (9, 13)), ((4, 4), (4, 11)), ((1, 2), (2, 3))],
 )
 def test_multiplying_before_resizing_is_multiplying_after(
     before: tuple[int, int], after: tuple[int, int], dtype: torch.dtype, tolerance: float
