@@ -106,12 +106,12 @@ def cheapen_decoder(
     Requires: inputs of the size the grids were observed at. Ensures: equal answers, borders
     included.
     """
-    wanted = {name: name not in without for name in ("resizing", "winograd")}
+    resizing, winograd = (name not in without for name in ("resizing", "winograd"))
     for name, block in list(network.named_modules()):
-        if isinstance(block, DecoderBlock) and any(wanted.values()):
+        if isinstance(block, DecoderBlock) and (resizing or winograd):
             parent, _, own = name.rpartition(".")
-            cheap = CheapDecoderBlock(block, *grids[name], **wanted).requires_grad_(False)
-            setattr(network.get_submodule(parent), own, cheap)
+            cheap = CheapDecoderBlock(block, *grids[name], resizing=resizing, winograd=winograd)
+            setattr(network.get_submodule(parent), own, cheap.requires_grad_(False))
 
 
 def _resizing_pays(outputs: int, channels: int, before: Grid, after: Grid) -> bool:
