@@ -63,27 +63,25 @@ class WinogradConv(nn.Module):
         self.register_buffer("kernels", kernels.reshape(points, *weight.shape[:2]).to(dtype))
         self.register_buffer("transform", _both(_INPUT).reshape(points, 1, 6, 6).to(dtype))
         self.register_buffer("gather", _both(_OUTPUT).reshape(TILE**2, points).to(dtype))
-        self.register_buffer("bias", None if bias is None else bias.detach().reshape(-1, 1))
+        self.register_buffer("bias", None if bias is None else bias.detach().reshape(-1, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C, *grid) to (N, O, *grid)."""
         images, channels = features.shape[:2]
         (height, width), (rows, columns) = self._grid, self._tiles
-        outputs = self.kernels.shape[1]
+        outputs, tiles = self.kernels.shape[1], rows * columns
         beyond = rows * TILE - height, columns * TILE - width
         planes = features.reshape(images * channels, 1, height, width)
         if any(beyond):
             planes = functional.pad(planes, (0, beyond[1], 0, beyond[0]))
         points = functional.conv2d(planes, self.transform, stride=TILE, padding=1)
-        points = points.reshape(images, channels, _POINTS**2, rows * columns)
-        points = points.permute(2, 1, 0, 3).reshape(_POINTS**2, channels, -1)
-        products = torch.matmul(self.kernels, points).reshape(_POINTS**2, -1)
-        tiles = torch.matmul(self.gather, products)
-        if self.bias is not None:
-            tiles = tiles.reshape(TILE**2, outputs, -1) + self.bias
-        tiles = tiles.reshape(TILE, TILE, outputs, images, rows, columns)
-        whole = tiles.permute(3, 2, 4, 0, 5, 1).reshape(images, outputs, rows * TILE, -1)
-        return whole[..., :height, :width] if any(beyond) else whole
+        points = points.reshape(images * channels, _POINTS**2, tiles).transpose(0, 1)
+        points = points.reshape(_POINTS**2, images, channels, tiles)
+        products = torch.matmul(self.kernels[:, None], points).reshape(_POINTS**2, -1)
+        values = torch.matmul(self.gather, products).reshape(TILE**2, images * outputs, tiles)
+        values = values.transpose(0, 1).reshape(images, outputs * TILE**2, rows, columns)
+        whole = functional.pixel_shuffle(values, TILE)[..., :height, :width]
+        return whole if self.bias is None else whole + self.bias
 
 
 def _both(matrix: Tensor) -> Tensor:
