@@ -19,20 +19,23 @@ import torch
 
 from msfnet_benchmarks.latency import measure_latency
 from msfnet_benchmarks.tables import format_table
-from msfnet_export.lowering import Pass
+from msfnet_export.lowering import Pass, RunsOn
 from msfnet_export.parity import random_image
 from msfnet_export.to_onnx import export_network
 from msfnet_runtime import DepthEstimator, Frame
 from msfnet_runtime.progress import Progress, silent
 from msfnet_train import MSFNet, NetworkConfig
 
-VARIANTS: Mapping[str, tuple[Pass, ...]] = {
-    "unfolded": ("up-blocks", "convolutions", "batch-norm"),
-    "batch norm": ("up-blocks", "convolutions"),
-    "and Up-blocks": ("convolutions",),
-    "and convolutions": (),
+VARIANTS: Mapping[str, tuple[tuple[Pass, ...], RunsOn]] = {
+    "unfolded": (("up-blocks", "convolutions", "batch-norm"), "any"),
+    "batch norm": (("up-blocks", "convolutions"), "any"),
+    "and Up-blocks": (("convolutions",), "any"),
+    "and convolutions": ((), "any"),
+    "for CPUs: resizing": (("winograd",), "cpu"),
+    "and Winograd": ((), "cpu"),
 }
-"""What each row leaves out; the last row is what an export does."""
+"""What each row leaves out, and where it is to run; an export is the fourth row, and with
+``--target cpu`` the last one."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,11 @@ def measure_folding(
         network = MSFNet(config).eval()
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             reports, estimators = {}, {}
-            for number, (variant, without) in enumerate(VARIANTS.items()):
+            for number, (variant, (without, runs_on)) in enumerate(VARIANTS.items()):
                 path = Path(folder) / f"{number}.onnx"
-                reports[variant] = export_network(network, path, size=size, without=without)
+                reports[variant] = export_network(
+                    network, path, size=size, without=without, runs_on=runs_on
+                )
                 estimators[variant] = stack.enter_context(DepthEstimator.open(path))
                 progress(number + 1, len(VARIANTS), f"{name} exported: {variant}")
             for latency in measure_latency(estimators, [frame], rounds=rounds, progress=progress):
