@@ -59,12 +59,16 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def save_model(
-    model: onnx.ModelProto, path: str | os.PathLike[str], spec: ModelSpec
+    model: onnx.ModelProto,
+    path: str | os.PathLike[str],
+    spec: ModelSpec,
+    *,
+    beside: bool = False,
 ) -> OnnxArtifact:
     """Write a model with its spec, every value's shape and the list of its blocks.
 
-    The file is whole or absent. Weights of more than 1.9 GB lie beside it, see
-    :func:`atomic_model`.
+    The file is whole or absent. Weights lie beside it, see :func:`atomic_model`, where that is
+    asked for, where the spec says so of the model it comes from, and from 1.9 GB on.
 
     Raises:
         MsfnetError: types or shapes do not fit, or the file cannot be written.
@@ -72,10 +76,11 @@ def save_model(
     target = onnx_path(path)
     onnx.checker.check_model(skeleton(model)[0])
     annotate(model)
+    beside = beside or EXTERNAL_DATA in spec.notes or weight_bytes(model) > EXTERNAL_BYTES
     notes = {key: value for key, value in spec.notes.items() if key != EXTERNAL_DATA}
     noted = with_blocks(replace(spec, notes=notes), model)
     with atomic_model(target) as partial:
-        if weight_bytes(model) > EXTERNAL_BYTES:
+        if beside:
             _write_external(model, partial, noted)
         else:
             helper.set_model_props(model, {METADATA_KEY: noted.to_json()})

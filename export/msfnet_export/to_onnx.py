@@ -43,6 +43,7 @@ MIN_SIDE = 32
 """Pixels: the encoder's last stage is at stride 32."""
 
 Verify = Literal["output", "deep"]
+Weights = Literal["inside", "beside"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def export_network(
     dynamic: Collection[Dynamic] = (),
     without: Collection[Pass] = (),
     runs_on: RunsOn = "any",
+    weights: Weights = "inside",
     frames: Sequence[Frame] = (),
     verify: Verify = "output",
     progress: Progress = silent,
@@ -119,6 +121,8 @@ def export_network(
         without: passes to leave out, see :mod:`msfnet_export.lowering`.
         runs_on: ``cpu`` spends fewer multiplications on the decoder; such a graph is FP32 and of
             one size, and neither calibrated nor built by TensorRT.
+        weights: ``beside``: in a file of their own, which ONNX Runtime maps into memory instead of
+            copying it; over 1.9 GB they always are.
         frames: real frames to compare on, besides random images, and to probe FP16 on.
         verify: ``deep`` compares every block, and names the first that departs.
         progress: called after every step.
@@ -136,6 +140,8 @@ def export_network(
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")
     if runs_on == "cpu" and (dynamic or precision != "fp32"):
         raise MsfnetError("a graph for CPUs has one size and is fp32; leave the rest out, or cpu")
+    if weights not in ("inside", "beside"):
+        raise MsfnetError(f"weights lie inside the file or beside it, not {weights!r}")
     reference = copy.deepcopy(network).cpu().eval()
     network_spec = at_size(spec or default_spec(network), size).with_note("opset", str(OPSET))
     if runs_on == "cpu":
@@ -147,7 +153,7 @@ def export_network(
     with atomic_model(target) as partial:
         progress(0, 3, "tracing")
         model, names = trace(reference, graph_spec, without, runs_on)
-        save_model(model, partial, graph_spec)
+        save_model(model, partial, graph_spec, beside=weights == "beside")
         del model
         progress(1, 3, "comparing with PyTorch")
         parity, blocks = _verify(reference, partial, network_spec, frames, names, verify)
@@ -208,6 +214,7 @@ def export_checkpoint(
     dynamic: Collection[Dynamic] = (),
     without: Collection[Pass] = (),
     runs_on: RunsOn = "any",
+    weights: Weights = "inside",
     frames: Sequence[Frame] = (),
     verify: Verify = "output",
     progress: Progress = silent,
@@ -229,6 +236,7 @@ def export_checkpoint(
         dynamic=dynamic,
         without=without,
         runs_on=runs_on,
+        weights=weights,
         frames=frames,
         verify=verify,
         progress=progress,

@@ -36,6 +36,13 @@ class ExportTarget(str, Enum):
     cpu = "cpu"
 
 
+class WeightsPlace(str, Enum):
+    """Where an export's weights lie."""
+
+    inside = "inside"
+    beside = "beside"
+
+
 class VerifyName(str, Enum):
     """How an export is held against PyTorch."""
 
@@ -80,6 +87,10 @@ def export(
             "size, FP32."
         ),
     ] = ExportTarget.any,
+    weights: Annotated[
+        WeightsPlace,
+        typer.Option(help="beside: in a file of their own; large models then start sooner."),
+    ] = WeightsPlace.inside,
     no_fold: Annotated[
         str,
         typer.Option(
@@ -109,6 +120,7 @@ def export(
             precision=precision.value,
             dynamic=parse_names(dynamic),  # type: ignore[arg-type]  # checked by the callee
             runs_on=target.value,
+            weights=weights.value,
             without=parse_names(no_fold),  # type: ignore[arg-type]  # checked by the callee
             frames=_select(data, frames),
             verify=verify.value,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from msfnet_calibration import onnx_files
+from msfnet_calibration import convert_fp16, onnx_files
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_export import export_checkpoint, export_network, lowering
 from msfnet_export.parity import random_image
@@ -190,6 +191,34 @@ def test_weights_beyond_the_limit_lie_beside_the_file(
     next(tmp_path.glob("*.data")).unlink()
     with pytest.raises(MsfnetError, match="copy both"):
         OnnxArtifact.read(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weights_lie_beside_the_file_where_that_is_asked_for(
+    exports: Exports, tmp_path: Path, precision: Literal["fp32", "fp16"]
+) -> None:
+    """One file of weights, the same depth to the bit; what comes from the model does likewise."""
+    paths = [tmp_path / f"{place}.onnx" for place in ("inside", "beside")]
+    for path in paths:
+        export_network(
+            exports.network,
+            path,
+            size=(64, 96),
+            precision=precision,
+            weights=path.stem,  # type: ignore[arg-type]
+        )
+    image = prepare(random_image((64, 96), seed=1), OnnxArtifact.read(paths[0]).spec)
+
+    with open_engine(paths[0]) as inside, open_engine(paths[1]) as beside:
+        np.testing.assert_array_equal(beside.infer(image), inside.infer(image))
+    (weights,) = tmp_path.glob("beside.*.data")
+    assert paths[1].stat().st_size < 200_000 < weights.stat().st_size
+    assert not list(tmp_path.glob("inside.*.data"))
+    if precision == "fp32":
+        convert_fp16(paths[1], tmp_path / "half.onnx")
+        assert len(list(tmp_path.glob("half.*.data"))) == 1
+    with pytest.raises(MsfnetError, match="inside the file or beside it"):
+        export_network(exports.network, paths[0], size=(64, 96), weights="away")  # type: ignore[arg-type]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
