@@ -23,9 +23,10 @@ from onnx import numpy_helper
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.casts import Casts, rename
 from msfnet_calibration.change import Change, Judge
-from msfnet_calibration.onnx_files import atomic_model, load_model, refuse_cpu_form, save_model
+from msfnet_calibration.onnx_files import atomic_model, load_model, save_model
 from msfnet_calibration.probe import Islands, element_types
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime.artifacts import refuse_cpu_form
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent

@@ -27,19 +27,6 @@ from msfnet_runtime.spec import METADATA_KEY
 EXTERNAL_BYTES = 1_900_000_000
 """Weights beyond it go into a file of their own: an ONNX file ends at 2 GB."""
 
-RUNS_ON_CPU = "for CPUs"
-"""Name of the note in the spec of a graph whose operators are laid out for processors."""
-
-
-def refuse_cpu_form(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
-    """Refuse a graph laid out for CPUs where another form or machine is to be served.
-
-    Raises:
-        MsfnetError: it is one.
-    """
-    if RUNS_ON_CPU in spec.notes:
-        raise MsfnetError(f"{path} was exported for CPUs; export it again without --target cpu")
-
 
 def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Load and check an ONNX file made by msfnet.

@@ -19,10 +19,11 @@ import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.blocks import find_homes
-from msfnet_calibration.onnx_files import load_model, refuse_cpu_form
+from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.ranges import METHODS, ActivationRanges, Method
 from msfnet_calibration.shapes import annotate
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
+from msfnet_runtime.artifacts import refuse_cpu_form
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 

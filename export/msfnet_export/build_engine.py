@@ -14,12 +14,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from msfnet_calibration.onnx_files import refuse_cpu_form
 from msfnet_export.build_options import DEFAULTS, BuildOptions
 from msfnet_export.builder_config import add_profiles, configure, timing_cache
 from msfnet_export.building import make_logger, run_builder
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
-from msfnet_runtime.artifacts import Flavour
+from msfnet_runtime.artifacts import Flavour, refuse_cpu_form
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.cuda import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES

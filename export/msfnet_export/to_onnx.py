@@ -14,7 +14,6 @@ from torch import nn
 
 from msfnet_calibration import convert_fp16
 from msfnet_calibration.onnx_files import (
-    RUNS_ON_CPU,
     atomic_model,
     count_operators,
     count_parameters,
@@ -33,6 +32,7 @@ from msfnet_export.parity import (
 )
 from msfnet_export.tracing import OPSET, trace
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.artifacts import RUNS_ON_CPU
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Graph

@@ -19,6 +19,9 @@ Flavour = Literal["tensorrt", "tensorrt-rtx"]
 EXTERNAL_DATA = "external_data"
 """The spec's note that names the file beside an ONNX file that holds its weights."""
 
+RUNS_ON_CPU = "for CPUs"
+"""Name of the note in the spec of a graph whose operators are laid out for processors."""
+
 ENGINE_SCHEMA = 2
 """Of an engine's manifest; it changes whenever a field does."""
 
@@ -134,3 +137,13 @@ class EngineArtifact:
             raise MsfnetError(
                 f"{manifest} cannot be read ({error}); build the engine again"
             ) from None
+
+
+def refuse_cpu_form(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
+    """Refuse a graph laid out for CPUs where another form or machine is to be served.
+
+    Raises:
+        MsfnetError: it is one.
+    """
+    if RUNS_ON_CPU in spec.notes:
+        raise MsfnetError(f"{path} was exported for CPUs; export it again without --target cpu")
