@@ -139,7 +139,9 @@ def export_network(
     if precision not in ("fp32", "fp16"):
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")
     if runs_on == "cpu" and (dynamic or precision != "fp32"):
-        raise MsfnetError("a graph for CPUs has one size and is fp32; leave the rest out, or cpu")
+        raise MsfnetError(
+            "a graph for CPUs has one size and is fp32; leave out dynamic and fp16, or the target"
+        )
     if weights not in ("inside", "beside"):
         raise MsfnetError(f"weights lie inside the file or beside it, not {weights!r}")
     reference = copy.deepcopy(network).cpu().eval()
