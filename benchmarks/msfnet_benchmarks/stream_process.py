@@ -25,6 +25,9 @@ _PAGE = "live page: "
 _PATIENCE_S = 60.0
 """How long a process may take to start, to go on or to end."""
 
+_SAMPLE_EVERY_S = 0.05
+"""Often enough that a file just being written is not all that is seen."""
+
 
 class Sample(NamedTuple):
     """What the system says of a process."""
@@ -35,7 +38,7 @@ class Sample(NamedTuple):
 
 
 class StreamProcess(Closing):
-    """Runs ``python -m msfnet stream … --log json``; reads along, samples with every snapshot.
+    """Runs ``python -m msfnet stream … --log json``; reads along, and samples it.
 
     Args:
         arguments: what follows ``stream``.
@@ -56,11 +59,13 @@ class StreamProcess(Closing):
         self._page = ""
         self._snapshot: dict[str, Any] = {"frames": 0}
         self.samples: list[Sample] = []
-        """One with every snapshot that has frames, a second apart."""
+        """What the system said of it, from its first frame on, 20 times a second."""
         self.messages: list[str] = []
         """What it said on standard error besides snapshots."""
         self._reader = threading.Thread(target=self._read, name="stream-process", daemon=True)
         self._reader.start()
+        self._sampler = threading.Thread(target=self._watch_process, name="sampler", daemon=True)
+        self._sampler.start()
 
     def page(self) -> str:
         """Wait for the live page; return its address."""
@@ -93,6 +98,7 @@ class StreamProcess(Closing):
         except subprocess.TimeoutExpired:
             raise MsfnetError(f"msfnet stream does not end; {self._last_words()}") from None
         self._reader.join()
+        self._sampler.join()
         text = self._process.stdout.read()
         return status, dict(json.loads(text)) if text else {}
 
@@ -100,6 +106,7 @@ class StreamProcess(Closing):
         """End it, if it runs, and close its pipes."""
         self.kill()
         self._reader.join()
+        self._sampler.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -121,9 +128,12 @@ class StreamProcess(Closing):
         else:
             self._snapshot = json.loads(line)
             self._watch(self._snapshot)
-            sample = _sample(self._process.pid)
-            if sample and self._frames():
+
+    def _watch_process(self) -> None:
+        while self._process.poll() is None:
+            if self._frames() and (sample := _sample(self._process.pid)):
                 self.samples.append(sample)
+            time.sleep(_SAMPLE_EVERY_S)
 
     def _frames(self) -> int:
         return int(self._snapshot["frames"])

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -116,15 +116,25 @@ def soak(
 
 def growth(samples: Sequence[Sample]) -> float:
     """Return resident memory in the last tenth over that in the tenth after the warm-up, less 1."""
-    early, late = _ends(samples)
+    tenth = _tenth(samples)
+    early, late = samples[tenth : 2 * tenth] or samples, samples[-tenth:]
     memory = [np.median([sample.resident_bytes for sample in some]) for some in (early, late)]
     return float(memory[1] / memory[0]) - 1
 
 
-def _ends(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Return the samples of the tenth after the warm-up, and those of the last tenth."""
-    tenth = max(1, round(_WARM_UP * len(samples)))
-    return samples[tenth : 2 * tenth] or samples, samples[-tenth:]
+def more(samples: Sequence[Sample], what: Literal["descriptors", "threads"]) -> int:
+    """Return how many of these the last tenth always has beyond the most of the first half.
+
+    Files that are just being written and a camera that is away move the count up and down; what
+    every loss or frame leaves behind goes on rising in the second half.
+    """
+    counts = [getattr(sample, what) for sample in samples]
+    early = counts[_tenth(samples) : len(counts) // 2] or counts
+    return int(min(counts[-_tenth(samples) :]) - max(early))
+
+
+def _tenth(samples: Sequence[Sample]) -> int:
+    return max(1, round(_WARM_UP * len(samples)))
 
 
 def _lasting(
@@ -153,10 +163,7 @@ def _lasting(
         status, stats = process.end()
     if status:
         raise MsfnetError(f"msfnet stream ended with {status}: {' '.join(process.messages[-1:])}")
-    early, late = _ends(process.samples)
-    files, threads = (
-        min(sample[i] for sample in late) - min(sample[i] for sample in early) for i in (1, 2)
-    )
+    files, threads = (more(process.samples, what) for what in ("descriptors", "threads"))
     grown, written, lost = growth(process.samples), stats["frames"], stats["losses"]
     bad, read = stats["skipped"], written + stats["dropped"] + stats["skipped"]
     pictures, video = len(_pictures(folder)), _count_frames(folder / "soak.mp4")
@@ -175,7 +182,8 @@ def _lasting(
         Check("PNG", str(pictures), f"all {frames}", pictures == written == frames),
         Check("video", str(video), f"all {frames}", video == frames),
     ]
-    memory = np.median([sample.resident_bytes for sample in late]) / 1e6
+    last = process.samples[-_tenth(process.samples) :]
+    memory = np.median([sample.resident_bytes for sample in last]) / 1e6
     return checks, (
         f"{written} frames in {stats['seconds']:.0f} s, {stats['fps']:.0f} frames/s, "
         f"{stats['dropped']} older ones dropped; age of depth: 99% {stats['age']['p99_ms']:.0f} "

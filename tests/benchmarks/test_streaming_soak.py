@@ -14,7 +14,7 @@ import pytest
 from msfnet_benchmarks.brightness import write_brightness_model
 from msfnet_benchmarks.flaky_camera import FlakyCamera
 from msfnet_benchmarks.stream_process import Sample, StreamProcess
-from msfnet_benchmarks.streaming_soak import Check, SoakReport, growth, soak
+from msfnet_benchmarks.streaming_soak import Check, SoakReport, growth, more, soak
 from msfnet_runtime import MsfnetError, open_engine
 
 
@@ -38,6 +38,16 @@ def test_growth_is_the_end_against_the_time_after_the_warm_up() -> None:
 
     assert growth(flat) == pytest.approx(0)
     assert growth(rising) == pytest.approx(1185 / 1025 - 1)
+
+
+def test_what_every_loss_leaves_behind_is_more_and_what_comes_and_goes_is_not() -> None:
+    """A file being written and a camera that is away do not count; one a loss does."""
+    coming_and_going = [30 + (i % 3 == 0) - (i % 20 > 10) for i in range(200)]
+    leaking = [count + i // 20 for i, count in enumerate(coming_and_going)]
+
+    assert more([Sample(1, count, 9) for count in coming_and_going], "descriptors") <= 0
+    assert more([Sample(1, 9, count) for count in leaking], "threads") >= 3
+    assert more([Sample(1, 9, count) for count in leaking], "descriptors") == 0
 
 
 def test_one_limit_that_does_not_hold_fails_the_report() -> None:
