@@ -60,7 +60,7 @@ class WinogradConv(nn.Module):
         kernels = torch.einsum("ai,ocij,bj->aboc", _KERNEL, weight.detach().double(), _KERNEL)
         self._grid = grid
         self._tiles = tuple(-(-side // TILE) for side in grid)
-        self.register_buffer("kernels", kernels.reshape(points, *weight.shape[:2]).to(dtype))
+        self.register_buffer("kernels", kernels.reshape(-1, weight.shape[1], 1, 1).to(dtype))
         self.register_buffer("transform", _both(_INPUT).reshape(points, 1, 6, 6).to(dtype))
         self.register_buffer("gather", _both(_OUTPUT).reshape(TILE**2, points).to(dtype))
         self.register_buffer("bias", None if bias is None else bias.detach().reshape(-1, 1, 1))
@@ -69,18 +69,18 @@ class WinogradConv(nn.Module):
         """Map (N, C, *grid) to (N, O, *grid)."""
         images, channels = features.shape[:2]
         (height, width), (rows, columns) = self._grid, self._tiles
-        outputs, tiles = self.kernels.shape[1], rows * columns
         beyond = rows * TILE - height, columns * TILE - width
         planes = features.reshape(images * channels, 1, height, width)
         if any(beyond):
             planes = functional.pad(planes, (0, beyond[1], 0, beyond[0]))
         points = functional.conv2d(planes, self.transform, stride=TILE, padding=1)
-        points = points.reshape(images * channels, _POINTS**2, tiles).transpose(0, 1)
-        points = points.reshape(_POINTS**2, images, channels, tiles)
-        products = torch.matmul(self.kernels[:, None], points).reshape(_POINTS**2, -1)
-        values = torch.matmul(self.gather, products).reshape(TILE**2, images * outputs, tiles)
-        values = values.transpose(0, 1).reshape(images, outputs * TILE**2, rows, columns)
-        whole = functional.pixel_shuffle(values, TILE)[..., :height, :width]
+        points = points.reshape(images, channels, _POINTS**2, rows * columns).transpose(1, 2)
+        points = points.reshape(images, -1, rows, columns)
+        products = functional.conv2d(points, self.kernels, groups=_POINTS**2)
+        values = torch.matmul(self.gather, products.reshape(images, _POINTS**2, -1))
+        values = values.reshape(images, TILE**2, -1, rows * columns).transpose(1, 2)
+        whole = functional.pixel_shuffle(values.reshape(images, -1, rows, columns), TILE)
+        whole = whole[..., :height, :width]
         return whole if self.bias is None else whole + self.bias
 
 
