@@ -86,7 +86,10 @@ def new_page(browser: Browser) -> Iterator[Callable[[Served], Page]]:
         page = context.new_page()
         context.route("**/*", reach_server_only)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text))
+        page.on(
+            "console",
+            lambda message: complaints.append(f"{message.text} ({message.location['url']})"),
+        )
         page.goto(sink.address)
         expect(page.locator("#state")).to_have_text("Live")
         return page
@@ -351,6 +354,7 @@ def test_a_server_that_dies_is_told_from_a_stream_that_ended(
     with StreamProcess([tmp_path / "model.onnx", source, *options]) as process:
         page = new_page(Elsewhere(process.page()))
         expect(page.locator("#camera")).to_have_text("camera 63° wide")
+        page.wait_for_load_state("networkidle")  # the icon comes after all that `goto` waits for
         process.kill()
         expect(page.locator("#state")).to_contain_text(re.compile("No connection|Connecting"))
 
