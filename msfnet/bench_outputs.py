@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msfnet_runtime.files import atomic_path
 
 if TYPE_CHECKING:
-    from msfnet_benchmarks.report import BenchmarkReport
+    from msfnet_benchmarks.report.report import BenchmarkReport
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BenchOutputs:
             MsfnetError: it cannot.
         """
         if self.earlier:
-            from msfnet_benchmarks.regressions import read_report
+            from msfnet_benchmarks.report.regressions import read_report
 
             read_report(self.earlier)
         return tuple(path for path in (self.json, self.markdown) if path)
@@ -44,7 +44,7 @@ class BenchOutputs:
         """
         passed = True
         if self.earlier:  # first: the JSON may take the earlier one's place
-            from msfnet_benchmarks.regressions import compare_with
+            from msfnet_benchmarks.report.regressions import compare_with
 
             found = compare_with(self.earlier, report, self.tolerance)
             say(found.text())

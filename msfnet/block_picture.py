@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msfnet_benchmarks.figures import new_figure, write_figure
+from msfnet_datasets.figures import new_figure, write_figure
 from msfnet_runtime.blocks import Block
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
-from msfnet_benchmarks.energy import device_memory
-from msfnet_benchmarks.generated import generated_batch, usual_shape
 from msfnet_benchmarks.peers import open_peer, peer_spec, random_batch
+from msfnet_benchmarks.timing.energy import device_memory
+from msfnet_benchmarks.timing.generated import generated_batch, usual_shape
 from msfnet_runtime import DepthEstimator, Engine, MsfnetError, OnnxArtifact
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.providers import Provider

@@ -14,7 +14,7 @@ from msfnet.streaming import stream_to
 from msfnet_runtime import EngineArtifact, MsfnetError
 
 if TYPE_CHECKING:
-    from msfnet_benchmarks.report import BenchmarkReport
+    from msfnet_benchmarks.report.report import BenchmarkReport
     from msfnet_runtime.stream_stats import StreamStats
     from msfnet_train.run import TrainReport
 
@@ -121,7 +121,7 @@ def _prepare_folder(out: Path, force: bool) -> None:
 
 
 def _synthesize(data: Path, seed: int) -> None:
-    from msfnet_benchmarks.synthesize import synthesize_kitti
+    from msfnet_datasets.synthesize import synthesize_kitti
 
     with progress("synthesize training drives") as report:
         synthesize_kitti(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfnet.models import open_model
-from msfnet_benchmarks.device_latency import (
+from msfnet_benchmarks.timing.device_latency import (
     Latency,
     side_by_side,
     summarise,
@@ -15,8 +15,8 @@ from msfnet_benchmarks.device_latency import (
     time_whole,
     write_json,
 )
-from msfnet_benchmarks.generated import generated_batch, usual_shape
-from msfnet_benchmarks.trtexec import find_tool, measure_with_trtexec
+from msfnet_benchmarks.timing.generated import generated_batch, usual_shape
+from msfnet_benchmarks.timing.trtexec import find_tool, measure_with_trtexec
 from msfnet_runtime import EngineArtifact, MsfnetError
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.files import check_writable

@@ -156,7 +156,7 @@ def _binding() -> str:
 
 
 def _architecture() -> str:
-    from msfnet_runtime.cuda import open_device
+    from msfnet_runtime.cuda.device import open_device
 
     try:
         device = open_device()

@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from msfnet.contenders import Opened, line_up, open_all
-from msfnet.scoring import spread
 from msfnet.timing import Timed, throughputs, time_all
-from msfnet_benchmarks.accuracy import evaluate
-from msfnet_benchmarks.cold_start import RUNTIME, measure_cold_start
-from msfnet_benchmarks.costs import Throughput
-from msfnet_benchmarks.device_latency import Stage
-from msfnet_benchmarks.energy import measure_energy
-from msfnet_benchmarks.environment import describe_environment
-from msfnet_benchmarks.flops import measure_flop_bound
-from msfnet_benchmarks.latency import compare_latency
-from msfnet_benchmarks.layers import profile_layers
-from msfnet_benchmarks.parity import compare
-from msfnet_benchmarks.pictures import gallery
-from msfnet_benchmarks.protocols import Protocol, find_protocol
-from msfnet_benchmarks.report import BenchmarkReport, BenchmarkRow, Picture, check_page_path
-from msfnet_benchmarks.sample import Sample
-from msfnet_benchmarks.samples import open_samples
+from msfnet_benchmarks.report.environment import describe_environment
+from msfnet_benchmarks.report.pictures import gallery
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow, Picture, check_page_path
+from msfnet_benchmarks.scoring.accuracy import evaluate
+from msfnet_benchmarks.scoring.parity import compare
+from msfnet_benchmarks.scoring.protocols import Protocol, find_protocol
+from msfnet_benchmarks.timing.cold_start import RUNTIME, measure_cold_start
+from msfnet_benchmarks.timing.costs import Throughput
+from msfnet_benchmarks.timing.device_latency import Stage
+from msfnet_benchmarks.timing.energy import measure_energy
+from msfnet_benchmarks.timing.flops import measure_flop_bound
+from msfnet_benchmarks.timing.latency import compare_latency
+from msfnet_benchmarks.timing.layers import profile_layers
+from msfnet_datasets.sample import Sample, spread
+from msfnet_datasets.samples import open_samples
 from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.files import check_writable

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from msfnet_benchmarks.costs import FlopBound, Throughput
-from msfnet_benchmarks.environment import describe_environment
-from msfnet_benchmarks.flops import measure_flop_bound
-from msfnet_benchmarks.latency import LatencyReport, measure_latency
-from msfnet_benchmarks.report import SCHEMA, BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.environment import describe_environment
+from msfnet_benchmarks.report.report import SCHEMA, BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.timing.costs import FlopBound, Throughput
+from msfnet_benchmarks.timing.flops import measure_flop_bound
+from msfnet_benchmarks.timing.latency import LatencyReport, measure_latency
 from msfnet_runtime import Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.files import atomic_path, check_writable

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from msfnet.contenders import Opened
-from msfnet_benchmarks.costs import Throughput
-from msfnet_benchmarks.device_latency import Stage
-from msfnet_benchmarks.latency import LatencyReport, Runner, measure_latency
-from msfnet_benchmarks.stages import StagedRunner, all_stages
+from msfnet_benchmarks.timing.costs import Throughput
+from msfnet_benchmarks.timing.device_latency import Stage
+from msfnet_benchmarks.timing.latency import LatencyReport, Runner, measure_latency
+from msfnet_benchmarks.timing.stages import StagedRunner, all_stages
 from msfnet_runtime import Frame
 from msfnet_runtime.progress import Progress, silent
 
@@ -40,7 +40,7 @@ def time_all(
     """Time every contender in turns; what its engine takes is a part of the same calls.
 
     Raises:
-        MsfnetError: as :func:`~msfnet_benchmarks.latency.measure_latency`.
+        MsfnetError: as :func:`~msfnet_benchmarks.timing.latency.measure_latency`.
     """
     estimators = {name: one.estimator for name, one in opened.items()}
     staged = {name: StagedRunner(e) for name, e in estimators.items() if e is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from msfnet_benchmarks.metrics import DepthMetrics
+from msfnet_benchmarks.scoring.metrics import DepthMetrics
 from msfnet_runtime import MsfnetError
 
 ERRORS = ("rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from msfnet_benchmarks.protocols import Protocol
-from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.scoring.protocols import Protocol
 from msfnet_calibration.budget import Budget
 from msfnet_calibration.search_report import HeldOut, SearchReport, SensitivityRow
 from msfnet_calibration.trials import Bench, Opener, Trial
 from msfnet_calibration.variants import Choice, Variants
+from msfnet_datasets.sample import Sample
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet_benchmarks.figures import new_figure, write_figure
-from msfnet_benchmarks.metrics import DepthSummary
+from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_calibration.budget import Budget
 from msfnet_calibration.trials import Trial
+from msfnet_datasets.figures import new_figure, write_figure
 from msfnet_runtime.files import atomic_path
 
 SENSITIVITY_FILE, PARETO_FILE, JSON_FILE = "sensitivity.png", "pareto.png", "search.json"

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_calibration.frame_statistics import FrameStatistics, describe_frame, frame_hash
+from msfnet_datasets.frame_statistics import FrameStatistics, describe_frame, frame_hash
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.source import Source

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from msfnet_benchmarks.accuracy import AccuracyAccumulator, answer_all
-from msfnet_benchmarks.metrics import DepthSummary
-from msfnet_benchmarks.parity import ParityAccumulator
-from msfnet_benchmarks.protocols import Protocol
-from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, answer_all
+from msfnet_benchmarks.scoring.metrics import DepthSummary
+from msfnet_benchmarks.scoring.parity import ParityAccumulator
+from msfnet_benchmarks.scoring.protocols import Protocol
 from msfnet_calibration.variants import Choice, Variants
+from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthEstimator, DepthMap, MsfnetError
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.files import atomic_path

@@ -15,7 +15,6 @@ import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.change import relative_change
-from msfnet_calibration.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
 from msfnet_calibration.half import to_fp16
 from msfnet_calibration.onnx_files import atomic_model, save_model
 from msfnet_calibration.probe import Islands, find_islands, float_values, probe_values
@@ -30,6 +29,7 @@ from msfnet_calibration.quantize import (
     tensors_beside,
 )
 from msfnet_calibration.ranges import ActivationRanges, Method, collect_ranges
+from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import sha256
 from msfnet_runtime.onnx_metadata import read_onnx_spec

@@ -20,7 +20,7 @@ from msfnet_export.building import make_logger, run_builder
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour, refuse_cpu_form
 from msfnet_runtime.blocks import read_blocks
-from msfnet_runtime.cuda import open_device
+from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
 from msfnet_runtime.files import atomic_path, sha256

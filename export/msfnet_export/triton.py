@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfnet_benchmarks.generated import generated_batch, usual_shape
+from msfnet_benchmarks.timing.generated import generated_batch, usual_shape
 from msfnet_export.triton_config import (
     DEFAULT_MAX_BATCH,
     FILE_NAMES,

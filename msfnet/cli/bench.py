@@ -12,7 +12,7 @@ from msfnet.console import progress, say
 
 if TYPE_CHECKING:
     from msfnet.bench_outputs import BenchOutputs
-    from msfnet_benchmarks.report import BenchmarkReport
+    from msfnet_benchmarks.report.report import BenchmarkReport
 
 
 def evaluate(
@@ -66,7 +66,8 @@ def evaluate(
 
     Example: msfnet evaluate model.onnx --data data/nyu_mini --protocol nyu_hu --sheet sheet.png
     """
-    from msfnet.scoring import EvaluationRequest, Outputs, evaluate_model
+    from msfnet.models import open_model
+    from msfnet_benchmarks.scoring.evaluation import EvaluationRequest, Outputs, evaluate_model
 
     request = EvaluationRequest(
         model=model,
@@ -82,7 +83,8 @@ def evaluate(
         provider=provider,
     )
     with progress("evaluate") as report:
-        result = evaluate_model(request, Outputs(json_path, csv_path, sheet), progress=report)
+        outputs = Outputs(json_path, csv_path, sheet)
+        result = evaluate_model(request, outputs, open_model=open_model, progress=report)
     say(result.text())
 
 
@@ -211,7 +213,7 @@ def _sweep(
     page: Path | None,
 ) -> BenchmarkReport:
     from msfnet.sweeping import CALLS_A_ROUND, SweepRequest, one_of, parse_axes, sweep
-    from msfnet_benchmarks.report import check_page_path
+    from msfnet_benchmarks.report.report import check_page_path
     from msfnet_runtime.files import check_writable
 
     for path in (*outputs.files(), *([page] if page else [])):

@@ -81,7 +81,7 @@ def calibrate(
     Example: msfnet calibrate model.onnx int8.onnx --data data/nyu_mini --target cpu
     --budget "rel +1%" --protocol nyu_hu
     """
-    from msfnet.calibrating import CalibrationRequest, calibrate_model
+    from msfnet_calibration.calibrate import CalibrationRequest, calibrate_model
 
     refuse_existing(out, force)
     request = CalibrationRequest(

@@ -41,7 +41,7 @@ def synthesize(
 
     Example: msfnet data synthesize data/streets --layout kitti --scenes 4 --frames 24
     """
-    from msfnet_benchmarks.synthesize import synthesize_kitti, synthesize_nyu
+    from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 
     chosen = parse_size(size) if size else None
     with progress("synthesize") as report:
@@ -111,8 +111,8 @@ def check(
 
     Example: msfnet data check data/nyu_mini --all --sheet sheet.png
     """
-    from msfnet_benchmarks.check import check_data
-    from msfnet_benchmarks.data_sheet import draw_sheet
+    from msfnet_datasets.check import check_data
+    from msfnet_datasets.data_sheet import draw_sheet
     from msfnet_runtime.files import atomic_path, check_writable
 
     for file in filter(None, (sheet, out)):

@@ -4,7 +4,7 @@ Needs numpy and OpenCV; an engine library is an extra. Never torch, timm or onnx
 """
 
 from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact
-from msfnet_runtime.device_array import DeviceArray
+from msfnet_runtime.cuda.device_array import DeviceArray
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.errors import MsfnetError

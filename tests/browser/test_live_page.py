@@ -18,11 +18,11 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
 
-from msfnet_benchmarks.brightness import write_brightness_model
-from msfnet_benchmarks.stream_process import StreamProcess
 from msfnet_runtime import DepthMap
 from msfnet_runtime.colour import colour_depth
 from msfnet_runtime.web import WebSink
+from tests.rigs.brightness import write_brightness_model
+from tests.rigs.stream_process import StreamProcess
 from tests.runtime.live_page import TOKEN, pair
 from tests.runtime.test_stream_stats import STATS
 from tests.specs import deploy_spec

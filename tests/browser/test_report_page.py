@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from msfnet_benchmarks.pictures import gallery
+from msfnet_benchmarks.report.pictures import gallery
 from msfnet_runtime import DepthMap, Frame
-from tests.benchmarks.full_report import NAMES, full_report
+from tests.benchmarks.report.full_report import NAMES, full_report
 
 WIDE, NARROW = (1280, 900), (420, 900)
 

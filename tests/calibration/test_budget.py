@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msfnet_benchmarks.metrics import DepthMetrics, depth_metrics
+from msfnet_benchmarks.scoring.metrics import DepthMetrics, depth_metrics
 from msfnet_calibration.budget import Budget
 from msfnet_runtime import MsfnetError
 

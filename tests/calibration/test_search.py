@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.protocols import PROTOCOLS
-from msfnet_benchmarks.sample import SampleList
-from msfnet_benchmarks.samples import open_samples
-from msfnet_benchmarks.synthesize import synthesize_nyu
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_calibration import trials
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.budget import Budget
@@ -22,6 +19,9 @@ from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.quantize import NARROW
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.variants import Variants
+from msfnet_datasets.sample import SampleList
+from msfnet_datasets.samples import open_samples
+from msfnet_datasets.synthesize import synthesize_nyu
 from msfnet_export.parity import random_image
 from msfnet_runtime import Frame, MsfnetError
 from msfnet_runtime.blocks import read_blocks

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_calibration import select_frames
-from msfnet_calibration.frame_statistics import describe_frame
+from msfnet_datasets.frame_statistics import describe_frame
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.source import SourceBase
 from msfnet_runtime.sources import open_source

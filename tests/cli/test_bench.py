@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msfnet.__main__ import run
 from msfnet.models import open_model
-from msfnet_benchmarks.cold_start import measure_cold_start
+from msfnet_benchmarks.timing.cold_start import measure_cold_start
 from msfnet_export import export_checkpoint, export_network
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.blocks import read_blocks

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from msfnet.__main__ import run
-from msfnet_benchmarks.synthesize import synthesize_nyu
+from msfnet_datasets.synthesize import synthesize_nyu
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
 

@@ -18,7 +18,7 @@ from msfnet.latency import open_timed
 from msfnet_runtime.engines import tensorrt
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.timings import Timings
-from tests.benchmarks.test_trtexec import exported, install
+from tests.benchmarks.timing.test_trtexec import exported, install
 from tests.manifests import write_engine
 from tests.onnx_models import conv_model
 from tests.runtime.fake_cuda import FakeDevice

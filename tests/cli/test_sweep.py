@@ -12,8 +12,8 @@ import pytest
 
 from msfnet.__main__ import run
 from msfnet.sweeping import SweepRequest, parse_axes, sweep
-from msfnet_benchmarks.charts import Chart
-from msfnet_benchmarks.scaling_charts import scaling_charts
+from msfnet_benchmarks.report.charts import Chart
+from msfnet_benchmarks.report.scaling_charts import scaling_charts
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet
 from msfnet_train.network import PRESETS

@@ -37,7 +37,7 @@ def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
     def make(folder: Path) -> Engine:
         from msfnet_export.build_engine import build_engine
         from msfnet_export.build_options import BuildOptions
-        from msfnet_runtime.cuda import open_device
+        from msfnet_runtime.cuda.device import open_device
 
         architecture = open_device().architecture
         onnx.save(conv_model(network_spec()), folder / "model.onnx")

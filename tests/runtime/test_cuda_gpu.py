@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.cuda import Device, open_device
+from msfnet_runtime.cuda.device import Device, open_device
 
 pytestmark = pytest.mark.gpu
 
@@ -152,7 +152,7 @@ def test_pytorch_shares_the_primary_context(device: Device, rng: np.random.Gener
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
-    from msfnet_runtime.device_array import DeviceArray
+    from msfnet_runtime.cuda.device_array import DeviceArray
 
     theirs = torch.arange(1.0, 9.0, device="cuda")
     data = rng.normal(size=(3, 5)).astype(np.float32)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.device_array import DeviceArray
+from msfnet_runtime.cuda.device_array import DeviceArray
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_tensorrt import Open, batches, depth_like
 

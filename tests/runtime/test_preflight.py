@@ -35,7 +35,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     library = SimpleNamespace(__version__="1.0", Runtime=refuse, Logger=refuse)
     monkeypatch.setattr(tensorrt, "load_tensorrt", lambda _: library)
     monkeypatch.setattr(tensorrt, "open_device", refuse)
-    monkeypatch.setattr("msfnet_runtime.cuda.open_device", refuse)
+    monkeypatch.setattr("msfnet_runtime.cuda.device.open_device", refuse)
 
 
 def truncate(artifact: EngineArtifact) -> None:

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_runtime import CameraIntrinsics, MsfnetError
-from msfnet_runtime.layouts import Journey, make_room, make_street
-from msfnet_runtime.scenes import Box, Scene, cast, render, yaw_pose
 from msfnet_runtime.sources import open_source
 from msfnet_runtime.sources.synthetic import KITTI_INTRINSICS, SyntheticSource, scaled
+from msfnet_runtime.synthetic.layouts import Journey, make_room, make_street
+from msfnet_runtime.synthetic.scenes import Box, Scene, cast, render, yaw_pose
 
 CAMERA = CameraIntrinsics(60.0, 50.0, 39.5, 29.5, 80, 60)
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msfnet_runtime import MsfnetError, cuda, open_engine
+from msfnet_runtime import MsfnetError, open_engine
+from msfnet_runtime.cuda import device
 from msfnet_runtime.engines import tensorrt
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_cuda_modules import install_cuda_python, install_pycuda
@@ -212,7 +213,7 @@ def test_the_engine_runs_through_either_binding(
     install_cuda_python(monkeypatch, library.device)
     install_pycuda(monkeypatch, library.device)
     monkeypatch.setenv("MSFNET_CUDA", binding)
-    monkeypatch.setattr(tensorrt, "open_device", cuda.open_device)
+    monkeypatch.setattr(tensorrt, "open_device", device.open_device)
     given = batches(rng, 5)
 
     with tensorrt.TensorRTEngine(tmp_path / "model.engine") as engine:

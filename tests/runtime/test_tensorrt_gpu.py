@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.artifacts import Flavour
-from msfnet_runtime.cuda import open_device
+from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines.tensorrt import TensorRTEngine
 from tests.onnx_models import conv_model, conv_reference
 from tests.specs import network_spec

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.nyu_samples import nyu_samples
+from msfnet_datasets.nyu import nyu_samples
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_image, read_raw
 from msfnet_runtime.preprocess import prepare

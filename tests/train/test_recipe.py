@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet_benchmarks.protocols import PROTOCOLS
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_runtime import MsfnetError
 from msfnet_train.network import PRESETS, TABLE_III
 from msfnet_train.recipe import Recipe, load_recipe, recipe_names

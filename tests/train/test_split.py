@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msfnet_benchmarks.synthesize import synthesize_kitti
+from msfnet_datasets.synthesize import synthesize_kitti
 from msfnet_runtime import MsfnetError
 from msfnet_train.recipe import load_recipe
 from msfnet_train.run import train

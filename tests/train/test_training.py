@@ -16,9 +16,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from msfnet_benchmarks.accuracy import evaluate
-from msfnet_benchmarks.metrics import MetricsAccumulator
-from msfnet_benchmarks.protocols import PROTOCOLS
+from msfnet_benchmarks.scoring.accuracy import evaluate
+from msfnet_benchmarks.scoring.metrics import MetricsAccumulator
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_runtime import DepthEstimator, Engine, MsfnetError
 from msfnet_runtime.files import sha256
 from msfnet_runtime.images import read_image

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from msfnet_benchmarks.metrics import DepthSummary
+from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from msfnet_benchmarks.protocols import find_protocol
-from msfnet_benchmarks.sample import Sample
+from msfnet_benchmarks.scoring.protocols import find_protocol
+from msfnet_datasets.sample import Sample
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import prepare, resize_bilinear
 from msfnet_train.augmentation import augment

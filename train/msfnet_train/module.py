@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from msfnet_benchmarks.metrics import DepthSummary, MetricsAccumulator
-from msfnet_benchmarks.protocols import find_protocol
+from msfnet_benchmarks.scoring.metrics import DepthSummary, MetricsAccumulator
+from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.preprocess import finish
 from msfnet_train.checkpoint import KEY, describe

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.figures import new_figure, show_depth, show_image, write_figure
+from msfnet_datasets.figures import new_figure, show_depth, show_image, write_figure
 from msfnet_runtime.colour import colour_depth
 from msfnet_train.data import ValidationBatch
 from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe

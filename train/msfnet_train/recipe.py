@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from msfnet_benchmarks.ground_truth import DepthStorage
-from msfnet_benchmarks.protocols import PROTOCOLS, GroundTruth, find_protocol
-from msfnet_benchmarks.samples import Layout
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS, find_protocol
+from msfnet_datasets.ground_truth import DepthStorage, GroundTruth
+from msfnet_datasets.samples import Layout
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig

@@ -14,7 +14,7 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from msfnet_benchmarks.metrics import DepthSummary
+from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress

@@ -9,11 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from msfnet_benchmarks.bad_data import BadSample, find_bad
-from msfnet_benchmarks.sample import Sample
-from msfnet_benchmarks.samples import open_list
+from msfnet_datasets.bad_data import BadSample, find_bad
+from msfnet_datasets.sample import Sample, spread
+from msfnet_datasets.samples import open_list
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
@@ -83,8 +81,8 @@ def open_split(config: DataConfig, path: Path) -> Split:
     if not (train and validation):
         raise MsfnetError(f"{path} has too few pairs to hold some out; two are the least")
     return Split(
-        spread(train, config.max_train),
-        spread(validation, config.max_validation),
+        spread(train, config.max_train or None),
+        spread(validation, config.max_validation or None),
         sum(len(samples.without_ground_truth) for samples in lists),
     )
 
@@ -100,13 +98,6 @@ def hold_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], lis
         train += frames[: len(frames) - held]
         validation += frames[len(frames) - held :]
     return train, validation
-
-
-def spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
-    """Return ``count`` samples evenly spread over the list; all for 0."""
-    if not 0 < count < len(samples):
-        return samples
-    return [samples[int(i)] for i in np.linspace(0, len(samples) - 1, count).round()]
 
 
 def check_split(

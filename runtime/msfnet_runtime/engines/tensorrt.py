@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.artifacts import EngineArtifact, Flavour
-from msfnet_runtime.cuda import open_device
-from msfnet_runtime.device_array import DeviceArray, foreign_array, join_unmarked
+from msfnet_runtime.cuda.device import open_device
+from msfnet_runtime.cuda.device_array import DeviceArray, foreign_array, join_unmarked
 from msfnet_runtime.engine import EngineBase, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
 from msfnet_runtime.engines.tensorrt_lane import Lane, Streams

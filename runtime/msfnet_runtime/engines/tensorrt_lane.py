@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.cuda import Device
+from msfnet_runtime.cuda.device import Device
 from msfnet_runtime.engines.tensorrt_context import Context, Shape
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.timings import Timings

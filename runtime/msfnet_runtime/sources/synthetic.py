@@ -7,10 +7,10 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.layouts import Journey, make_room, make_street
-from msfnet_runtime.scenes import Rendering, render
 from msfnet_runtime.source import SourceBase
 from msfnet_runtime.sources import kitti, nyu
+from msfnet_runtime.synthetic.layouts import Journey, make_room, make_street
+from msfnet_runtime.synthetic.scenes import Rendering, render
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 SCHEME = "synthetic:"

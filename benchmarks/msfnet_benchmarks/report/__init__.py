@@ -1,0 +1,1 @@
+"""A benchmark's report: plain data, tables, charts and a page."""

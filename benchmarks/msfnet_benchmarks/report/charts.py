@@ -1,0 +1,149 @@
+"""What the charts of a report share: colours, labels, layout, and bars that lie on their side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from msfnet_benchmarks.report.report_tables import shorten
+from msfnet_runtime import MsfnetError
+
+if TYPE_CHECKING:
+    from msfnet_benchmarks.report.report import BenchmarkReport
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#4d4d4d", "#b8a900")
+"""Told apart by colour-blind readers (Okabe and Ito 2008), the yellow darkened for white paper."""
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Told apart without any colour."""
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+
+_LABEL = 26
+"""Characters of a name on an axis: narrow screens have room for no more."""
+
+_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    # On by default, the button uploads the chart's data to plotly's servers.
+    "showSendToCloud": False,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One section of the page."""
+
+    key: str
+    """Its anchor on the page."""
+    title: str
+    note: str
+    """How to read it, in a sentence or two."""
+    figure: Any
+    height: int = 400
+    """Pixels."""
+
+    def html(self) -> str:
+        """Return the chart as a part of a page that holds plotly's script."""
+        self.figure.update_layout(
+            template="plotly_white",
+            height=self.height,
+            margin={"l": 10, "r": 16, "t": 30, "b": 10},
+            font={"family": "system-ui, sans-serif", "size": 13, "color": "#1d2430"},
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            hoverlabel={"namelength": -1},
+            modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)"},
+        )
+        self.figure.update_xaxes(automargin=True)
+        self.figure.update_yaxes(automargin=True)
+        text: str = self.figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            config=_CONFIG,
+            div_id=f"chart-{self.key}",
+            default_width="100%",
+        )
+        return text
+
+
+def plotly() -> Any:
+    """Return plotly, imported when a page is made.
+
+    Raises:
+        MsfnetError: it is missing.
+    """
+    try:
+        import plotly.graph_objects
+        import plotly.offline
+    except ImportError:
+        raise MsfnetError(
+            "plotly is not installed; run `pip install 'msfnet[report]'`, or leave out --report"
+        ) from None
+    return plotly
+
+
+def new_figure() -> Any:
+    """Return an empty figure."""
+    return plotly().graph_objects.Figure()
+
+
+def colour(index: int) -> str:
+    """Return the colour of the model or part of this index."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def verbatim(name: str) -> str:
+    """Return a name as plotly shows it unchanged: it reads tags and entities in text."""
+    return escape(name, quote=False)
+
+
+def labels(report: BenchmarkReport) -> list[str]:
+    """Return the rows' names as axes have room for them, no two alike."""
+    return [verbatim(name) for name in shorten([row.name for row in report.rows], _LABEL)]
+
+
+def bars(
+    parts: Iterable[tuple[str, Sequence[str], Sequence[float], Sequence[str]]],
+    unit: str,
+    *,
+    stacked: bool = False,
+) -> Any:
+    """Return bars that lie on their side, the first label on top.
+
+    Args:
+        parts: name, labels of the bars, their lengths, and the text that stands on each.
+        unit: the axis's title.
+        stacked: the parts of a label stand one behind the other, not below one another.
+    """
+    figure = new_figure()
+    for index, (name, places, lengths, texts) in enumerate(parts):
+        figure.add_bar(
+            name=verbatim(name),
+            orientation="h",
+            x=list(lengths),
+            y=list(places),
+            text=list(texts),
+            textposition="inside" if stacked else "auto",
+            textangle=0,
+            constraintext="none" if not stacked else "both",
+            cliponaxis=False,
+            marker_color=colour(index),
+            hovertemplate=f"%{{y}}<br>{verbatim(name)}: %{{x:.4g}}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack" if stacked else "group", bargap=0.25)
+    figure.update_layout(legend_traceorder="normal", uniformtext={"minsize": 9, "mode": "hide"})
+    figure.update_xaxes(title=unit, rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", type="category", ticklabelstandoff=4)
+    return figure
+
+
+def bars_height(labels: int, bars: int = 1) -> int:
+    """Return the pixels that a chart of so many labels with so many bars each needs."""
+    return 130 + labels * max(34, 22 * bars + 12)
+
+
+def few(value: float) -> str:
+    """Return three digits of a figure, for the text on a bar."""
+    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"

@@ -1,0 +1,251 @@
+"""The tables of a comparison, as plain text for terminals and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msfnet_benchmarks.scoring.parity import AGREEMENT
+from msfnet_benchmarks.tables import format_table
+
+if TYPE_CHECKING:
+    from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+    from msfnet_benchmarks.timing.latency import LatencyReport, Ratio
+
+TABLE_WIDTH = 100
+"""Columns of a terminal that the tables fit into, by shortening names where they must."""
+
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, column names, and a line for every model, whose name comes first."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def text(self) -> str:
+        """Return it aligned, names shortened until it fits the terminal."""
+        others = format_table(self.header[1:], [row[1:] for row in self.rows]).splitlines()
+        room = TABLE_WIDTH - 2 - max(map(len, others))
+        names = shorten([row[0] for row in self.rows], room)
+        rows = [(name, *row[1:]) for name, row in zip(names, self.rows, strict=True)]
+        return format_table(self.header, rows)
+
+    def markdown(self) -> str:
+        """Return it as GitHub's Markdown, figures to the right."""
+        rule = ("---", *["---:"] * (len(self.header) - 1))
+        lines = (self.header, rule, *self.rows)
+        return "\n".join(f"| {' | '.join(map(_verbatim, line))} |" for line in lines)
+
+
+Column = tuple[str, "Callable[[BenchmarkRow], str]"]
+"""A heading, and what stands under it for a row."""
+
+
+def tables(report: BenchmarkReport) -> list[Table]:
+    """Return every table that has a figure, the comparison itself first."""
+    found = [
+        _table(report, "Comparison", _comparison(report)),
+        _table(report, "Depth", _depth(report)),
+        _table(report, "Latency", _latency(report)),
+        _table(report, "Cost", _cost(report)),
+        _table(report, "Time by stage, median ms", _stages(report)),
+    ]
+    return [table for index, table in enumerate(found) if not index or len(table.header) > 1]
+
+
+def unstable(report: BenchmarkReport) -> list[str]:
+    """Return a line for every latency that should not be trusted, with its reason."""
+    return [
+        f"unstable: {row.name}, {what}: {latency.unstable}"
+        for row in report.rows
+        for what, latency in (("end to end", row.latency), ("engine", row.engine_latency))
+        if latency and latency.unstable
+    ]
+
+
+def text(report: BenchmarkReport) -> str:
+    """Return the comparison as plain text that names protocol and frames."""
+    first, *others = tables(report)
+    parts = [first.text(), *(f"{table.title}\n{table.text()}" for table in others)]
+    notes = [*unstable(report), *([legend(report)] if legend(report) else [])]
+    wrapped = [line for note in notes for line in textwrap.wrap(note, TABLE_WIDTH)]
+    return "\n".join([heading(report), "\n\n".join(parts), *wrapped])
+
+
+def markdown(report: BenchmarkReport) -> str:
+    """Return the comparison for a pull request: tables, notes, the environment folded away."""
+    first, *others = tables(report)
+    facts = Table("", ("fact", "value"), (*report.run_facts(), *report.environment.items()))
+    parts = [
+        f"### {_verbatim(report.title)}",
+        f"{_verbatim(heading(report))}.",
+        first.markdown(),
+        *(f"**{table.title}**\n\n{table.markdown()}" for table in others),
+        "\n".join(f"- {_verbatim(note)}" for note in (*unstable(report), legend(report)) if note),
+        report.what_is_timed(),
+        f"<details><summary>Environment</summary>\n\n{facts.markdown()}\n\n</details>",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def heading(report: BenchmarkReport) -> str:
+    """Return frames, protocol and the measured bound in one line."""
+    scored = f", scored by {report.protocol}" if report.protocol else ""
+    bound = report.flop_bound
+    rate = f", bound {bound.gmacs_per_s:.0f} GMAC/s" if bound else ""
+    return f"{report.shown()}{scored}{rate}"
+
+
+def legend(report: BenchmarkReport) -> str:
+    """Return what the headings mean, with their units, in one line."""
+    shown = {name for table in tables(report) for name in table.header}
+    meanings = {
+        "p50": "p50 to p99: ms per frame, end to end",
+        "engine": "engine: median ms from batch to answer",
+        "bound": "bound: share of the measured FLOP bound that the engine reaches",
+        "start s": "start: process start to first depth",
+        "host MB": "host MB: largest resident memory",
+        "RMSE m": "RMSE: mean over images; pooled: over all squared errors, m",
+    }
+    found = [meaning for name, meaning in meanings.items() if name in shown]
+    if report.baseline and shown & {"speed-up", "p99 diff"}:
+        found.append(
+            f"speed-up (95 % interval) and relative differences: against {report.baseline}"
+        )
+    return "; ".join(found)
+
+
+def shorten(names: Sequence[str], width: int) -> list[str]:
+    """Cut the middle out of names that are too long, unless they could then be mistaken."""
+    head, tail = (width - 1) // 2, width // 2
+    short = [n if len(n) <= width else f"{n[:head]}…{n[len(n) - tail :]}" for n in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def milliseconds(value: float) -> str:
+    """Return a time with the digits that matter."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1e3 else f"{value:.0f}"
+
+
+def _table(report: BenchmarkReport, title: str, columns: Sequence[Column]) -> Table:
+    """Return a table of the columns in which some row has a figure."""
+    filled = [(n, cell) for n, cell in columns if any(cell(row) != _NONE for row in report.rows)]
+    return Table(
+        title,
+        ("model", *(name for name, _ in filled)),
+        tuple((row.name, *(cell(row) for _, cell in filled)) for row in report.rows),
+    )
+
+
+def _comparison(report: BenchmarkReport) -> list[Column]:
+    return [
+        ("type", lambda row: row.precision),
+        ("MB", lambda row: f"{row.size_bytes / 1e6:.1f}"),
+        ("p50", lambda row: _time(row.latency, "p50_ms")),
+        ("p99", lambda row: _time(row.latency, "p99_ms")),
+        ("engine", lambda row: _time(row.engine_latency, "p50_ms")),
+        ("speed-up", lambda row: _ratio(row.speedup) if report.baseline else _NONE),
+        ("bound", lambda row: _share(report.bound_share(row))),
+        ("REL", lambda row: f"{row.accuracy.summary.rel:.4f}" if row.accuracy else _NONE),
+        ("d1", lambda row: f"{row.accuracy.summary.delta1:.4f}" if row.accuracy else _NONE),
+    ]
+
+
+def _depth(report: BenchmarkReport) -> list[Column]:
+    """Return errors against ground truth beside differences from the baseline."""
+
+    def error(name: str) -> Callable[[BenchmarkRow], str]:
+        return lambda row: f"{getattr(row.accuracy.summary, name):.4f}" if row.accuracy else _NONE
+
+    def difference(name: str) -> Callable[[BenchmarkRow], str]:
+        return lambda row: f"{getattr(row.parity, name):.1e}" if row.parity else _NONE
+
+    return [
+        *(("RMSE m", error("rmse")), ("pooled", error("rmse_pooled"))),
+        ("d2", error("delta2")),
+        *(("p50 diff", difference("p50")), ("p99 diff", difference("p99"))),
+        ("p99.9 diff", difference("p999")),
+        (f"d<{AGREEMENT}", lambda row: f"{row.parity.agreement:.4f}" if row.parity else _NONE),
+    ]
+
+
+def _latency(report: BenchmarkReport) -> list[Column]:
+    return [
+        ("p90", lambda row: _time(row.latency, "p90_ms")),
+        ("mean", lambda row: _time(row.latency, "mean_ms")),
+        ("fps", lambda row: _time(row.latency, "throughput_fps")),
+        ("engine p90", lambda row: _time(row.engine_latency, "p90_ms")),
+        ("engine p99", lambda row: _time(row.engine_latency, "p99_ms")),
+        *(
+            (f"img/s x{batch}", _rate(batch))
+            for batch in sorted({t.batch for row in report.rows for t in row.throughput})[:5]
+        ),
+    ]
+
+
+def _cost(report: BenchmarkReport) -> list[Column]:
+    def start(name: str, unit: float, digits: int) -> Callable[[BenchmarkRow], str]:
+        return lambda row: _number(row.cold_start, name, unit, digits)
+
+    return [
+        ("GMAC", lambda row: _number(row, "macs", 1e9, 2)),
+        ("Mparam", lambda row: _number(row, "parameters", 1e6, 2)),
+        ("start s", start("first_depth_s", 1.0, 2)),
+        ("host MB", start("peak_bytes", 1e6, 0)),
+        ("GPU MB", lambda row: _number(row, "device_bytes", 1e6, 0)),
+        ("J/frame", lambda row: _number(row.energy, "joules_per_frame", 1.0, 3)),
+        ("W", lambda row: _number(row.energy, "watts", 1.0, 0)),
+    ]
+
+
+def _stages(report: BenchmarkReport) -> list[Column]:
+    def median(name: str) -> Callable[[BenchmarkRow], str]:
+        return lambda row: milliseconds(row.stages[name].p50) if name in row.stages else _NONE
+
+    return [(name, median(name)) for name in report.stage_names()]
+
+
+def _rate(batch: int) -> Callable[[BenchmarkRow], str]:
+    def cell(row: BenchmarkRow) -> str:
+        rates = [rate.images_per_s for rate in row.throughput if rate.batch == batch]
+        return f"{rates[0]:.1f}" if rates else _NONE
+
+    return cell
+
+
+def _number(holder: object, name: str, unit: float, digits: int) -> str:
+    """Return a figure in its unit; a dash where the holder or the figure is None."""
+    value = getattr(holder, name, None)
+    return _NONE if value is None else f"{value / unit:.{digits}f}"
+
+
+def _time(latency: LatencyReport | None, name: str) -> str:
+    if latency is None:
+        return _NONE
+    flag = "!" if name == "p50_ms" and latency.unstable else ""
+    return f"{milliseconds(getattr(latency, name))}{flag}"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return _NONE
+    interval = f" ({ratio.low:.2f}-{ratio.high:.2f})" if ratio.low != ratio.high else ""
+    return f"{ratio.value:.2f}x{interval}"
+
+
+def _share(share: float | None) -> str:
+    return _NONE if share is None else f"{100 * share:.0f} %"
+
+
+def _verbatim(cell: str) -> str:
+    """Return text as Markdown shows it unchanged: no tags, no emphasis, no further columns."""
+    escaped = cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in ("\\", "|", "*", "_", "`", "[", "]"):
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return " ".join(escaped.split())

@@ -1,0 +1,1 @@
+"""Depth metrics, protocols, and what is scored with them."""

@@ -1,0 +1,265 @@
+"""Scores anything that turns frames into depth under a named protocol.
+
+A PyTorch checkpoint, an ONNX file and a TensorRT engine all go through :func:`evaluate`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_benchmarks.scoring.alignment import Alignment
+from msfnet_benchmarks.scoring.deployment import DeploymentAccumulator, DeploymentReport
+from msfnet_benchmarks.scoring.metrics import DepthMetrics, DepthSummary, MetricsAccumulator
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS, Protocol
+from msfnet_benchmarks.tables import format_table
+from msfnet_datasets.sample import Sample
+from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime.files import atomic_path
+from msfnet_runtime.progress import Progress, silent
+
+TABLE_COLUMNS = ("REL", "RMSE m", "RMSE pooled m", "log10", "SILog", "d1", "d2", "d3", "images")
+"""The headings of :func:`table_row`."""
+
+Estimator = Callable[[Frame], DepthMap]
+"""Frame to metric depth at the frame's size, e.g. a ``DepthEstimator``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """One image and how it scored."""
+
+    name: str
+    """The sample's name."""
+    metrics: DepthMetrics
+    """Of the prediction as it is."""
+    aligned: DepthMetrics | None = None
+    """Of the prediction aligned to this image's ground truth, where that was asked for."""
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """The depth error of one model under one protocol."""
+
+    protocol: str
+    """The protocol's name; the numbers mean nothing without it."""
+    summary: DepthSummary
+    """Means over the images."""
+    scores: tuple[ImageScore, ...]
+    """Image by image, in the samples' order."""
+    skipped: int = 0
+    """Images of the list that have no ground truth and were left out."""
+    deployment: DeploymentReport | None = None
+    """Error by range and direction, boundaries, drift."""
+    alignment: Alignment | None = None
+    """How :attr:`aligned` was aligned."""
+    aligned: DepthSummary | None = None
+    """Means over the images of aligned predictions; never in place of :attr:`summary`."""
+
+    @property
+    def images(self) -> int:
+        """How many images were scored."""
+        return len(self.scores)
+
+    def table_row(self) -> tuple[str, ...]:
+        """Return the cells under :data:`TABLE_COLUMNS`."""
+        return table_row(self.summary)
+
+    def heading(self) -> str:
+        """Return the protocol and how many images it scored."""
+        left_out = f", {self.skipped} skipped (no ground truth)" if self.skipped else ""
+        known = PROTOCOLS.get(self.protocol)
+        head = f"protocol {self.protocol}: {self.images} images{left_out}"
+        return f"{head}\n{known.describe()}" if known else head
+
+    def text(self) -> str:
+        """Return a readable table that names the protocol."""
+        rows = [("as predicted", *self.table_row())]
+        if self.aligned:
+            rows.append((f"aligned: {self.alignment}", *table_row(self.aligned)))
+        table = format_table(("depth", *TABLE_COLUMNS), rows)
+        more = f"\n\n{self.deployment.text()}" if self.deployment else ""
+        return f"{self.heading()}\n\n{table}{more}"
+
+    def write_csv(self, path: Path) -> None:
+        """Write one row an image: protocol, name, metrics, aligned metrics with their prefix.
+
+        Raises:
+            MsfnetError: the file cannot be written.
+        """
+        rows = [self._csv_row(score) for score in self.scores]
+        with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _csv_row(self, score: ImageScore) -> dict[str, str | float]:
+        aligned = asdict(score.aligned) if score.aligned else {}
+        return {
+            "protocol": self.protocol,
+            "name": score.name,
+            **asdict(score.metrics),
+            **{f"{self.alignment}_{key}": value for key, value in aligned.items()},
+        }
+
+
+def table_row(summary: DepthSummary) -> tuple[str, ...]:
+    """Return a summary's cells under :data:`TABLE_COLUMNS`."""
+    errors = (summary.rel, summary.rmse, summary.rmse_pooled, summary.log10)
+    shares = (summary.delta1, summary.delta2, summary.delta3)
+    return (
+        *(f"{error:.4f}" for error in errors),
+        f"{summary.silog:.2f}",
+        *(f"{share:.4f}" for share in shares),
+        str(summary.images),
+    )
+
+
+class AccuracyAccumulator:
+    """Scores the answers of one model, image by image; depth maps are not kept."""
+
+    def __init__(self, protocol: Protocol, alignment: Alignment | None = None) -> None:
+        self._protocol = protocol
+        self._alignment = alignment
+        self._metrics = MetricsAccumulator()
+        self._aligned = MetricsAccumulator()
+        self._deployment = DeploymentAccumulator(protocol)
+        self._scores: list[ImageScore] = []
+
+    def add(self, sample: Sample, answer: DepthMap, ground_truth: NDArray[np.float32]) -> None:
+        """Score an answer; pixels that the model itself calls invalid count as a failure.
+
+        Args:
+            sample: whose frame was answered.
+            answer: of the frame as the protocol shows it.
+            ground_truth: (H, W) metres, as the protocol leaves it.
+
+        Raises:
+            MsfnetError: it cannot be scored; the line names the ground truth file.
+        """
+        prediction = np.where(answer.valid, answer.values, np.float32(np.nan))
+        try:
+            score = self._score(sample.name, prediction, ground_truth)
+        except MsfnetError as error:
+            raise MsfnetError(f"{sample.depth_path}: {error}") from None
+        self._scores.append(score)
+        self._metrics.add(score.metrics)
+        if score.aligned:
+            self._aligned.add(score.aligned)
+
+    def _score(
+        self, name: str, prediction: NDArray[np.float32], ground_truth: NDArray[np.float32]
+    ) -> ImageScore:
+        pixels = self._protocol.pixels(prediction=prediction, ground_truth=ground_truth)
+        self._deployment.add(name, pixels, prediction=prediction, ground_truth=ground_truth)
+        if self._alignment is None:
+            return ImageScore(name, pixels.metrics())
+        aligned = self._protocol.pixels(
+            prediction=prediction, ground_truth=ground_truth, alignment=self._alignment
+        )
+        return ImageScore(name, pixels.metrics(), aligned.metrics())
+
+    def report(self, skipped: int = 0) -> AccuracyReport:
+        """Return the figures so far.
+
+        Raises:
+            MsfnetError: nothing was added.
+        """
+        return AccuracyReport(
+            protocol=self._protocol.name,
+            summary=self._metrics.summary(),
+            scores=tuple(self._scores),
+            skipped=skipped,
+            deployment=self._deployment.report(),
+            alignment=self._alignment,
+            aligned=self._aligned.summary() if self._alignment else None,
+        )
+
+
+def evaluate(
+    estimator: Estimator,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    *,
+    alignment: Alignment | None = None,
+    skipped: int = 0,
+    progress: Progress = silent,
+) -> AccuracyReport:
+    """Score an estimator on samples under a protocol, one image in memory at a time.
+
+    Args:
+        estimator: frame to metric depth at the frame's size.
+        samples: frames with the ground truth the protocol asks for.
+        protocol: what the model sees and where it is scored.
+        alignment: score predictions aligned so as well, apart.
+        skipped: images the caller left out for want of ground truth; only reported.
+        progress: told after each image.
+
+    Raises:
+        MsfnetError: no sample, an unreadable file, or one that cannot be scored, by name.
+    """
+    accumulator = AccuracyAccumulator(protocol, alignment)
+    for item in answer_all([estimator], samples, protocol):
+        accumulator.add(item.sample, item.answers[0], item.ground_truth)
+        progress(item.index + 1, len(samples), item.sample.name)
+    return accumulator.report(skipped)
+
+
+def read_sample(
+    sample: Sample, protocol: Protocol, index: int = 0
+) -> tuple[Frame, NDArray[np.float32]]:
+    """Return a frame as a model sees it under the protocol, and its ground truth in metres.
+
+    Raises:
+        MsfnetError: the sample cannot be read, or has a size the protocol is not defined for;
+            the line names the file.
+    """
+    frame = sample.frame(index)
+    depth = sample.ground_truth((frame.image.shape[0], frame.image.shape[1]))
+    try:
+        image, depth = protocol.prepare(frame.image, depth)
+    except MsfnetError as error:
+        raise MsfnetError(f"{sample.depth_path}: {error}") from None
+    if image.shape != frame.image.shape:
+        # The file's intrinsics do not describe a crop.
+        frame = replace(frame, image=image, intrinsics=None)
+    return frame, depth
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A sample, its ground truth, and what each model made of its frame."""
+
+    index: int
+    sample: Sample
+    ground_truth: NDArray[np.float32]
+    """(H, W) metres, as the protocol leaves it."""
+    answers: tuple[DepthMap, ...]
+
+
+def answer_all(
+    estimators: Sequence[Estimator], samples: Sequence[Sample], protocol: Protocol
+) -> Iterator[Answered]:
+    """Show every sample to every model; the next is read while the caller works on the answers.
+
+    Not sooner: a processor that also infers would be slowed by it.
+
+    Raises:
+        MsfnetError: there is no sample, or one cannot be read.
+    """
+    if not samples:
+        raise MsfnetError("there is no frame to score; check the path of the data set")
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(read_sample, samples[0], protocol, 0)
+        for index, sample in enumerate(samples):
+            frame, ground_truth = pending.result()
+            answers = tuple(estimator(frame) for estimator in estimators)
+            if index + 1 < len(samples):
+                pending = reader.submit(read_sample, samples[index + 1], protocol, index + 1)
+            yield Answered(index, sample, ground_truth, answers)

@@ -1,0 +1,84 @@
+"""One artefact held against another: parity on the same frames, and the change of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from msfnet_benchmarks.scoring.accuracy import (
+    TABLE_COLUMNS,
+    AccuracyAccumulator,
+    AccuracyReport,
+    Estimator,
+    answer_all,
+)
+from msfnet_benchmarks.scoring.alignment import Alignment
+from msfnet_benchmarks.scoring.parity import ParityAccumulator, ParityReport
+from msfnet_benchmarks.scoring.protocols import Protocol
+from msfnet_benchmarks.tables import format_table
+from msfnet_datasets.sample import Sample
+from msfnet_runtime.progress import Progress, silent
+
+_CHANGES = ("rel", "rmse", "rmse_pooled", "log10", "silog", "delta1", "delta2", "delta3")
+"""What the columns of the table are called in a summary, image counts aside."""
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """A candidate and its reference on the same frames under one protocol."""
+
+    candidate: AccuracyReport
+    reference: AccuracyReport
+    parity: ParityReport
+    """Over all pixels of what the models saw, whether they have ground truth or not."""
+
+    def change(self) -> dict[str, float]:
+        """Return every metric of the candidate less the reference's."""
+        after, before = asdict(self.candidate.summary), asdict(self.reference.summary)
+        return {name: after[name] - before[name] for name in after}
+
+    def text(self) -> str:
+        """Return metrics side by side with their change, then parity by range."""
+        change = self.change()
+        rows = [
+            ("this", *self.candidate.table_row()),
+            ("against", *self.reference.table_row()),
+            ("change", *(f"{change[name]:+.5f}" for name in _CHANGES), ""),
+        ]
+        return f"{format_table(('depth', *TABLE_COLUMNS), rows)}\n\n{self.parity.text()}"
+
+
+def compare_models(
+    candidate: Estimator,
+    reference: Estimator,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    *,
+    alignment: Alignment | None = None,
+    skipped: int = 0,
+    progress: Progress = silent,
+) -> ComparisonReport:
+    """Score two models on the same frames; every file is read once.
+
+    Args:
+        candidate: the artefact in question, e.g. an INT8 engine.
+        reference: what it should equal, e.g. the PyTorch checkpoint.
+        samples: frames with the ground truth the protocol asks for.
+        protocol: what both see and where they are scored.
+        alignment: score predictions aligned so as well, apart.
+        skipped: images the caller left out for want of ground truth; only reported.
+        progress: told after each image.
+
+    Raises:
+        MsfnetError: no sample, a file that cannot be read or scored, or a candidate without depth
+            where the reference has some.
+    """
+    scores = [AccuracyAccumulator(protocol, alignment) for _ in range(2)]
+    parity = ParityAccumulator(protocol.bins_m)
+    for item in answer_all([candidate, reference], samples, protocol):
+        for score, answer in zip(scores, item.answers, strict=True):
+            score.add(item.sample, answer, item.ground_truth)
+        parity.add(candidate=item.answers[0], reference=item.answers[1])
+        progress(item.index + 1, len(samples), item.sample.name)
+    reports = [score.report(skipped) for score in scores]
+    return ComparisonReport(reports[0], reports[1], parity.report())

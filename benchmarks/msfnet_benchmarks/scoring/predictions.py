@@ -1,0 +1,184 @@
+"""Depth maps that any program wrote as 16-bit PNG, answered as a model would answer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_benchmarks.scoring.accuracy import read_sample
+from msfnet_benchmarks.scoring.protocols import Protocol
+from msfnet_datasets.sample import Sample
+from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime.images import read_raw
+from msfnet_runtime.sinks.folder import MANIFEST
+
+UNITS: Mapping[str, int] = MappingProxyType({"mm": 1000, "256": 256})
+"""Counts per metre by the name of the unit: millimetres, or KITTI's 256 = 1 m."""
+
+
+class PredictionFolder:
+    """Answers frames from a folder of PNG files named after the samples, 0 = no depth.
+
+    ``FOLDER/DRIVE/0000000005.png`` answers the sample ``DRIVE/0000000005``; so does
+    ``FOLDER/0000000005.png`` where no other sample of the list ends so. A map has the size of the
+    whole frame or of what the protocol shows of it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        samples: Sequence[Sample],
+        protocol: Protocol,
+        unit: str | None = None,
+        *,
+        among: Sequence[Sample] = (),
+    ) -> None:
+        """Find every sample's map.
+
+        Args:
+            folder: of the maps.
+            samples: what will be asked for.
+            protocol: what frames are shown as.
+            unit: of :data:`UNITS`; left out, the folder's ``manifest.jsonl`` says it.
+            among: the whole list that the samples were chosen from; a map may be of any of it.
+
+        Raises:
+            MsfnetError: no such folder, samples without a map, a map that could be of several, or
+                an unknown or undeclared unit.
+        """
+        if not folder.is_dir():
+            raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
+        self._counts = _counts_per_metre(folder, unit)
+        self._declared = unit
+        self._protocol = protocol
+        self._files = _match(
+            folder, [sample.name for sample in samples], [s.name for s in among or samples]
+        )
+
+    def __call__(self, frame: Frame) -> DepthMap:
+        """Return the map of a sample's frame.
+
+        Raises:
+            MsfnetError: unreadable, not 16 bits, without any depth, or of another size.
+        """
+        path = self._files[frame.name]
+        depth = self._read(path)
+        size = frame.image.shape[:2]
+        if depth.shape != size:
+            try:
+                depth = self._protocol.prepare_depth(depth)
+            except MsfnetError:
+                depth = np.zeros((0, 0), np.float32)
+        if depth.shape != size:
+            raise MsfnetError(
+                f"{path} has another size than frame {frame.name}: neither the whole frame's nor "
+                f"the {size[0]}x{size[1]} that {self._protocol.name} shows"
+            )
+        return DepthMap(depth, depth > 0, frame.index)
+
+    def check_unit(self, samples: Iterable[Sample]) -> None:
+        """Refuse a unit that contradicts the ground truth of some samples.
+
+        Raises:
+            MsfnetError: in the median each is as far off as the other unit would put it right.
+        """
+        if self._declared is None:
+            return
+        other = next(unit for unit in UNITS if unit != self._declared)
+        factor = UNITS[other] / UNITS[self._declared]
+        first = None
+        for sample in samples:
+            frame, ground_truth = read_sample(sample, self._protocol)
+            answer = self(frame)
+            whole = self._protocol.restore(
+                np.where(answer.valid, answer.values, np.float32(np.nan)),
+                (ground_truth.shape[0], ground_truth.shape[1]),
+            )
+            both = self._protocol.valid(ground_truth) & (whole > 0)
+            ratio = float(np.median(whole[both] / ground_truth[both])) if both.any() else 1.0
+            if abs(ratio / factor - 1) > 0.2:
+                return
+            first = first or (sample.name, ratio)
+        if first:
+            raise MsfnetError(
+                f"{self._files[first[0]]} is {first[1]:.2f} times as deep as its ground truth; "
+                f"its unit looks like {other}, not {self._declared}"
+            )
+
+    def _read(self, path: Path) -> NDArray[np.float32]:
+        stored = read_raw(path)
+        if stored.ndim != 2 or stored.dtype != np.uint16:
+            raise MsfnetError(
+                f"{path} is {stored.dtype} {stored.shape}; depth maps are PNG of one 16-bit channel"
+            )
+        if not stored.any():
+            raise MsfnetError(f"{path} holds no depth at all; write it again")
+        return np.asarray(stored, np.float32) / np.float32(self._counts)
+
+
+def _counts_per_metre(folder: Path, unit: str | None) -> int:
+    """Return the declared unit; a manifest and a caller must not contradict each other."""
+    if unit is not None and unit not in UNITS:
+        raise MsfnetError(f"unknown unit {unit!r} of predictions; choose {' or '.join(UNITS)}")
+    stated = _manifest_counts(folder / MANIFEST)
+    if unit is None and stated is None:
+        raise MsfnetError(
+            f"{folder} has no {MANIFEST} that says its unit; pass --prediction-unit mm or 256"
+        )
+    if unit is not None and stated is not None and UNITS[unit] != stated:
+        raise MsfnetError(
+            f"{folder / MANIFEST} says {stated} counts per metre, --prediction-unit {unit} "
+            f"{UNITS[unit]}; leave the option out"
+        )
+    return UNITS[unit] if unit is not None else int(stated or 0)
+
+
+def _manifest_counts(path: Path) -> int | None:
+    """Return the counts per metre of a manifest, as ``msfnet stream`` writes it."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open(encoding="utf-8") as lines:
+            counts = json.loads(next(lines, ""))["counts_per_metre"]
+    except (ValueError, KeyError, TypeError):
+        raise MsfnetError(f"{path} does not say counts_per_metre; mend or remove it") from None
+    if not isinstance(counts, int) or counts < 1:
+        raise MsfnetError(f"{path} says {counts!r} counts per metre; mend or remove it")
+    return counts
+
+
+def _match(folder: Path, names: Sequence[str], listed: Sequence[str]) -> dict[str, Path]:
+    """Return each sample's file.
+
+    Raises:
+        MsfnetError: a sample has none, or only one that could be of another of the list as well.
+    """
+    known = Counter(PurePosixPath(name).name for name in listed)
+    files: dict[str, Path] = {}
+    missing = []
+    for name in names:
+        own, bare = folder / f"{name}.png", folder / f"{PurePosixPath(name).name}.png"
+        shared = known[PurePosixPath(name).name]
+        if own.is_file():
+            files[name] = own
+        elif shared > 1 and bare.is_file():
+            raise MsfnetError(
+                f"{bare} could be of {shared} frames of the list; name it {name}.png if it is of "
+                "that one, as `msfnet stream` names the maps of a list"
+            )
+        elif bare.is_file():
+            files[name] = bare
+        else:
+            missing.append(own if shared > 1 else bare)
+    if missing:
+        raise MsfnetError(
+            f"{folder} lacks {len(missing)} of {len(names)} depth maps, the first is "
+            f"{missing[0]}; write them, or score fewer with --frames or --list"
+        )
+    return files

@@ -1,0 +1,249 @@
+"""Runs NVIDIA's trtexec on an engine and reads what it measured.
+
+TensorRT 10 and 11 differ in what trtexec does unasked: 10 runs without a CUDA graph and with
+transfers, 11 the other way round, and the words that change it differ, too. What the tool at hand
+understands is read from its own ``--help``, so that the settings are always the ones asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msfnet_benchmarks.timing.device_latency import PERCENTILES, Latency, device_stages
+from msfnet_runtime import EngineArtifact, MsfnetError
+from msfnet_runtime.artifacts import Flavour
+from msfnet_runtime.timings import Timings
+
+TOOLS: dict[Flavour, str] = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
+"""The command of each flavour."""
+
+_FLAG = re.compile(r"--[A-Za-z0-9]+")
+_LINE = re.compile(r"\[I\] ([A-Z][\w ]*?): (min = .+)$", re.MULTILINE)
+_VALUE = re.compile(r"(min|max|mean|median|percentile\((\d+(?:\.\d+)?)%\)) = ([\d.e+-]+|inf) ms")
+_THROUGHPUT = re.compile(r"\[I\] Throughput: ([\d.e+-]+) qps")
+_VERSION = re.compile(r"\[I\] TensorRT(?:[-_ ]?RTX)? version: (\d+(?:\.\d+)+)")
+_PACKED_VERSION = re.compile(r"\[TensorRT[-_A-Z]* v(\d+)(\d\d)(\d\d)\]")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The performance summary at the end of trtexec's log."""
+
+    version: str
+    """Of TensorRT, e.g. ``10.13.3``; empty if the log does not say."""
+    throughput: float
+    """Queries a second."""
+    stages: dict[str, dict[str, float]]
+    """Milliseconds by trtexec's name (``GPU Compute Time``): min, max, mean, median, p90..."""
+
+
+def find_tool(flavour: Flavour) -> Path:
+    """Return the path of the flavour's command.
+
+    Raises:
+        MsfnetError: it is not on the path.
+    """
+    name = TOOLS[flavour]
+    found = shutil.which(name)
+    if found is None:
+        raise MsfnetError(
+            f"{name} is not on the PATH; add the bin folder of {flavour}'s archive or package "
+            "(its Python wheel holds none), or leave --trtexec out"
+        )
+    return Path(found)
+
+
+def read_flags(tool: Path) -> set[str]:
+    """Return the options that a tool's help names.
+
+    Raises:
+        MsfnetError: it cannot be run.
+    """
+    flags = set(_FLAG.findall(_run([str(tool), "--help"])[1]))
+    if "--loadEngine" not in flags:
+        raise MsfnetError(f"{tool} --help does not read as trtexec's; put NVIDIA's on the PATH")
+    return flags
+
+
+def build_command(
+    tool: Path,
+    flags: set[str],
+    engine: Path,
+    times: Path,
+    *,
+    cuda_graph: bool,
+    transfers: bool,
+    iterations: int,
+    shape: tuple[str, Sequence[int]] | None = None,
+) -> list[str]:
+    """Return the command line that measures an engine.
+
+    Args:
+        tool: trtexec or tensorrt_rtx.
+        flags: the options it understands, from its help.
+        engine: file to load.
+        times: JSON file that it writes.
+        cuda_graph: replay the work as a CUDA graph.
+        transfers: copy inputs in and outputs out.
+        iterations: runs, at least; trtexec goes on for its 3 seconds, too.
+        shape: name and shape of the input of a dynamic engine.
+
+    Raises:
+        MsfnetError: this version has no word for what is asked.
+    """
+    words = [str(tool), f"--loadEngine={engine}", f"--exportTimes={times}"]
+    words += ["--warmUp=200", "--duration=3", f"--iterations={iterations}"]
+    words += [f"--percentile={','.join(map(str, PERCENTILES))}"]
+    words += _graph_words(tool, flags, cuda_graph)
+    if "--includeDataTransfers" in flags:  # 11: left out unless asked for
+        words += ["--includeDataTransfers"] * transfers
+    elif not transfers:
+        words.append("--noDataTransfers")
+    if shape:
+        words.append(f"--shapes={shape[0]}:{'x'.join(map(str, shape[1]))}")
+    return words
+
+
+def _graph_words(tool: Path, flags: set[str], cuda_graph: bool) -> list[str]:
+    if "--noCudaGraph" in flags:  # 11: a graph unless told
+        return [] if cuda_graph else ["--noCudaGraph"]
+    if not cuda_graph:
+        return []
+    if "--rtxCudaGraphStrategy" in flags:  # TensorRT for RTX 1.2 and later
+        return ["--rtxCudaGraphStrategy=wholeGraph"]
+    if "--useCudaGraph" in flags:
+        return ["--useCudaGraph"]
+    raise MsfnetError(f"{tool} knows no CUDA graphs; measure with --no-cuda-graph")
+
+
+def parse_times(text: str) -> list[Timings]:
+    """Read ``--exportTimes``: one object a run, the warm-up left out, milliseconds.
+
+    ``total`` is from the first copy's start to the last one's end on the GPU's clock; as runs
+    overlap, it includes waiting for the run before.
+
+    Raises:
+        MsfnetError: it is not such a file, or holds no run.
+    """
+    try:
+        runs = json.loads(text)
+        timings = [
+            Timings(
+                h2d=float(run["h2dMs"]),
+                compute=float(run["computeMs"]),
+                d2h=float(run["d2hMs"]),
+                enqueue=float(run["endEnqMs"]) - float(run["startEnqMs"]),
+                total=float(run["endD2hMs"]) - float(run["startH2dMs"]),
+            )
+            for run in runs
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MsfnetError(
+            f"the times that trtexec exported cannot be read ({error}); this version is unknown"
+        ) from None
+    if not timings:
+        raise MsfnetError("trtexec exported no times; run it by hand to see why")
+    return timings
+
+
+def parse_summary(log: str) -> Summary:
+    """Read the performance summary of a log.
+
+    Raises:
+        MsfnetError: there is none.
+    """
+    throughput = _THROUGHPUT.search(log)
+    if throughput is None:
+        raise MsfnetError("trtexec printed no performance summary; this version is unknown")
+    stages = {
+        name: {
+            f"p{percentile}" if percentile else word: float(value)
+            for word, percentile, value in _VALUE.findall(values)
+        }
+        for name, values in _LINE.findall(log)
+    }
+    return Summary(_version(log), float(throughput[1]), stages)
+
+
+def _version(log: str) -> str:
+    if plain := _VERSION.search(log):
+        return plain[1]
+    packed = _PACKED_VERSION.search(log)
+    return ".".join(str(int(part)) for part in packed.groups()) if packed else ""
+
+
+def measure_with_trtexec(
+    artifact: EngineArtifact,
+    *,
+    cuda_graph: bool,
+    transfers: bool,
+    iterations: int,
+    shape: tuple[str, Sequence[int]] | None = None,
+) -> Latency:
+    """Run the flavour's trtexec on an engine.
+
+    Percentiles are computed from its exported times in the way of :class:`Stage`; trtexec's own
+    are those of single runs, not interpolated.
+
+    Raises:
+        MsfnetError: the tool is missing, fails, or answers in an unknown way.
+    """
+    tool = find_tool(artifact.flavour)
+    with tempfile.TemporaryDirectory() as folder:
+        times = Path(folder) / "times.json"
+        options: dict[str, Any] = {"cuda_graph": cuda_graph, "transfers": transfers}
+        command = build_command(
+            tool,
+            read_flags(tool),
+            artifact.path,
+            times,
+            iterations=iterations,
+            shape=shape,
+            **options,
+        )
+        status, log = _run(command)
+        if status:
+            raise MsfnetError(
+                f"{tool.name} failed with status {status}: {_last_error(log)}; run it by hand: "
+                f"{tool.name} --loadEngine={artifact.path}"
+            )
+        if not times.exists():
+            raise MsfnetError(f"{tool.name} exported no times; run it by hand to see why")
+        timings = parse_times(times.read_text(encoding="utf-8"))
+    summary = parse_summary(log)
+    return Latency(
+        tool=f"{tool.name} {summary.version}".strip(),
+        stages=device_stages(timings, transfers=transfers),
+        throughput=summary.throughput,
+        overlapped=True,
+        iterations=len(timings),
+        **options,
+    )
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command; return its status and all it printed."""
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, errors="replace"
+        )
+    except OSError as error:
+        raise MsfnetError(
+            f"{command[0]} cannot be run: {error.strerror}; put NVIDIA's own on the PATH"
+        ) from None
+    return done.returncode, done.stdout
+
+
+def _last_error(log: str) -> str:
+    """Return the last line that trtexec marks as an error, without its time."""
+    lines = log.strip().splitlines() or ["it printed nothing"]
+    errors = [line.partition("[E] ")[2] for line in lines if "[E] " in line]
+    return (errors or lines)[-1].strip()

@@ -1,0 +1,200 @@
+"""KITTI raw with ground truth: projected scans or improved maps, by drive or by split list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_datasets.ground_truth import (
+    DepthEncoding,
+    KittiCalibration,
+    ScanDepth,
+    load_kitti_calibration,
+    project_velodyne,
+    read_encoded,
+    read_velodyne,
+)
+from msfnet_datasets.sample import Sample, SampleList
+from msfnet_datasets.split_lists import ListEntry, existing_image, find_list, read_split_list
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.sources import kitti
+
+_Maps = Mapping[tuple[str, str], Path]
+"""(drive, camera) to the folder of its improved maps."""
+
+_DEPTH = 4
+"""Folders between a root of everything and ``DRIVE/proj_depth``, at most."""
+
+
+def kitti_raw_samples(path: Path, depth: ScanDepth = "camera_z") -> SampleList:
+    """Return the left frames of KITTI raw drives that have a velodyne scan.
+
+    Raises:
+        MsfnetError: no drive, or none with scans.
+    """
+    drives = kitti.find_drives(path)
+    samples = [sample for drive in drives for sample in scanned_frames(drive, depth)]
+    if not samples:
+        raise MsfnetError(f"no frame in {path} has a scan in velodyne_points/data; add the scans")
+    return SampleList(tuple(samples))
+
+
+def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
+    """Return the frames of one drive that have a scan; there may be none.
+
+    Raises:
+        MsfnetError: no frames, or scans without their calibration.
+    """
+    scans = _numbered(drive.glob("velodyne_points/data/*.bin"))
+    images = [f for f in kitti.frame_files(drive) if int(f.stem) in scans]
+    if images:
+        _calibration(kitti.calibration_folder(drive), kitti.CAMERA)
+    return [_scanned(image, scans[int(image.stem)], depth) for image in images]
+
+
+def kitti_improved_samples(path: Path) -> SampleList:
+    """Return the left frames of KITTI raw drives that have an improved depth map.
+
+    The maps are looked for in the depth benchmark's own layout, up to four folders below
+    ``path``: ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
+
+    Raises:
+        MsfnetError: there is none.
+    """
+    samples = mapped_frames(path)
+    if not samples:
+        raise MsfnetError(
+            f"no frame in {path} has an improved depth map; expected raw drives and "
+            "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
+        )
+    return SampleList(tuple(samples))
+
+
+def mapped_frames(path: Path) -> list[Sample]:
+    """Return the left frames of all drives below ``path`` with an improved map, if any."""
+    maps: dict[str, dict[int, Path]] = {}
+    for (drive_name, camera), folder in _map_folders(path).items():
+        if camera == kitti.CAMERA:
+            maps[drive_name] = _numbered(folder.glob("*.png"))
+    drives = [folder.parents[1] for folder in _below(path, f"{kitti.CAMERA}/data")]
+    return [
+        _mapped(image, maps[drive.name][int(image.stem)])
+        for drive in drives
+        if drive.name in maps
+        for image in kitti.frame_files(drive)
+        if int(image.stem) in maps[drive.name]
+    ]
+
+
+def kitti_list_samples(
+    path: Path, name: str, *, improved: bool, depth: ScanDepth = "camera_z"
+) -> SampleList:
+    """Return the frames of a split list, of the left camera or the right one.
+
+    Args:
+        path: the root of the dates.
+        name: the list file; see :mod:`msfnet_datasets.split_lists`.
+        improved: take improved depth maps, and leave out what the list declares to have none;
+            scans otherwise.
+        depth: of a projected scan.
+
+    Raises:
+        MsfnetError: no such list, or one of other lines. Files that are absent are not looked
+            for here.
+    """
+    maps = _map_folders(path) if improved else {}
+    samples, without = [], []
+    for entry in read_split_list(find_list(name, path)):
+        image = existing_image(path / entry.image)
+        if len(entry.image.parts) < 4 or not image.stem.isdecimal():
+            raise MsfnetError(f"{name}: {entry.image} is no frame of a KITTI drive; mend the list")
+        if not improved:
+            scan = image.parents[2] / "velodyne_points/data" / f"{image.stem}.bin"
+            samples.append(_scanned(image, scan, depth))
+        elif entry.declared_none:
+            without.append(_name(image))
+        else:
+            samples.append(_mapped(image, _find_map(path, entry, image, maps)))
+    return SampleList(tuple(samples), tuple(without))
+
+
+def _map_folders(path: Path) -> dict[tuple[str, str], Path]:
+    """Return the folders of improved depth maps below ``path``."""
+    return {
+        (folder.parents[2].name, folder.name): folder
+        for folder in _below(path, "proj_depth/groundtruth/image_0[23]")
+    }
+
+
+def _below(path: Path, pattern: str) -> list[Path]:
+    """Return what lies in ``path`` or up to :data:`_DEPTH` folders below it, links followed.
+
+    Not every folder is walked through: KITTI has half a million files.
+    """
+    found = (path.glob("*/" * depth + pattern) for depth in range(_DEPTH + 1))
+    return sorted(folder for folders in found for folder in folders)
+
+
+def _find_map(path: Path, entry: ListEntry, image: Path, maps: _Maps) -> Path:
+    """Return where a frame's map lies: as the list says, or in the benchmark's own layout."""
+    named = path / (entry.depth or entry.image.with_suffix(".png"))
+    if entry.depth and named.is_file():
+        return named
+    folder = maps.get((image.parents[2].name, image.parents[1].name))
+    return folder / f"{image.stem}.png" if folder else named
+
+
+def _scanned(image: Path, scan: Path, depth: ScanDepth) -> Sample:
+    drive, camera = image.parents[2], image.parents[1].name
+    folder = kitti.calibration_folder(drive)
+    return Sample(
+        name=_name(image),
+        image_path=image,
+        depth_path=scan,
+        depth_reader=partial(_read_scan, scan, folder, camera, depth),
+        intrinsics=_intrinsics(folder, camera),
+        unit="float32 scans, metres",
+    )
+
+
+def _mapped(image: Path, depth: Path) -> Sample:
+    encoding = DepthEncoding.UINT16_256
+    folder = kitti.calibration_folder(image.parents[2])
+    return Sample(
+        name=_name(image),
+        image_path=image,
+        depth_path=depth,
+        depth_reader=partial(read_encoded, depth, encoding),
+        intrinsics=_intrinsics(folder, image.parents[1].name),
+        unit=encoding.text(),
+    )
+
+
+def _name(image: Path) -> str:
+    """Return ``DRIVE/INDEX``, with the camera between for the right one."""
+    drive, camera = image.parents[2].name, image.parents[1].name
+    side = "" if camera == kitti.CAMERA else f"{camera}/"
+    return f"{drive}/{side}{image.stem}"
+
+
+_intrinsics = cache(kitti.read_intrinsics)
+
+
+@cache
+def _calibration(folder: Path, camera: str) -> KittiCalibration:
+    return load_kitti_calibration(folder, camera)
+
+
+def _numbered(files: Iterable[Path]) -> dict[int, Path]:
+    """Return files by the number they are named with; others are not the data set's."""
+    return {int(file.stem): file for file in files if file.stem.isdecimal()}
+
+
+def _read_scan(
+    path: Path, folder: Path, camera: str, depth: ScanDepth, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    return project_velodyne(read_velodyne(path), _calibration(folder, camera), size, depth)

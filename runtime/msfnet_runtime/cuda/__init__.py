@@ -1,0 +1,1 @@
+"""CUDA through either Python binding: devices, memory, streams, graphs, events."""

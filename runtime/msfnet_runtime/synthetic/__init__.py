@@ -1,0 +1,1 @@
+"""Ray-cast streets and rooms with exact depth."""
