@@ -17,7 +17,7 @@ from tests.benchmarks.report.full_report import full_report
 jsonschema = pytest.importorskip("jsonschema", reason="validates what programs read")
 
 SCHEMA = json.loads(
-    resources.files("msfnet_benchmarks").joinpath("bench_schema.json").read_text("utf-8")
+    resources.files("msfnet_benchmarks.report").joinpath("bench_schema.json").read_text("utf-8")
 )
 
 
