@@ -6,7 +6,6 @@ error of one line that names the key, the recipe and, where there is one, the ke
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
@@ -17,14 +16,9 @@ from msfnet_benchmarks.scoring.protocols import PROTOCOLS, find_protocol
 from msfnet_datasets.ground_truth import DepthStorage, GroundTruth
 from msfnet_datasets.samples import Layout
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
+from msfnet_runtime.typed import build, parse_toml, read_text, to_plain
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig
-from msfnet_train.typed_toml import build
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB mean of ImageNet's images scaled to 0..1."""
@@ -237,7 +231,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as :meth:`from_dict` reads them; None where a key was left out."""
-        return asdict(self)
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Recipe:
@@ -248,7 +243,7 @@ class Recipe:
         Raises:
             MsfnetError: unknown key, preset, wrong type or missing key; the line names ``source``.
         """
-        recipe: Recipe = build(cls, _with_preset(values, source), source)
+        recipe = build(cls, _with_preset(values, source), f"recipe {source}")
         return recipe.ablated(recipe.ablation) if recipe.ablation else recipe
 
     def ablated(self, row: str) -> Recipe:
@@ -315,10 +310,8 @@ def load_network(settings: Mapping[str, str], source: str) -> NetworkConfig:
     values: dict[str, Any] = {}
     for name, text in settings.items():
         _override(values, f"network.{name}={text}")
-    config: NetworkConfig = build(
-        NetworkConfig, _with_preset(values, source)["network"], source, "network."
-    )
-    return config
+    network = _with_preset(values, source)["network"]
+    return build(NetworkConfig, network, f"recipe {source}", "network")
 
 
 def at_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
@@ -355,10 +348,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     name = str(name_or_path)
     source, text = _read(name)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise MsfnetError(f"recipe {source} is not TOML: {error}") from None
+    values = parse_toml(text, f"recipe {source}")
     for override in overrides:
         _override(values, override)
     return Recipe.from_dict({"name": Path(name).stem, **values}, source)
@@ -372,11 +362,7 @@ def _read(name: str) -> tuple[str, str]:
         raise MsfnetError(
             f"unknown recipe {name!r}; choose one of {', '.join(recipe_names())} or a .toml file"
         )
-    try:
-        return name, Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise MsfnetError(f"cannot read recipe {name}: {reason}; check the path") from None
+    return name, read_text(name, f"recipe {name}")
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -390,6 +376,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise MsfnetError(f"--set {override!r}: {table} is a value, not a table")
     try:
-        values[key] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        values[key] = parse_toml(f"value = {text}", override)["value"]
+    except MsfnetError:
         values[key] = text.strip()

@@ -1,0 +1,269 @@
+"""Turns JSON and TOML into frozen dataclasses and back, refusing what does not fit.
+
+Every file that msfnet reads goes through :func:`read_json` or :func:`read_toml`, so that an error
+always names the file, the key and the type that was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import atomic_path
+
+T = TypeVar("T")
+
+_LONGEST_VALUE = 80
+"""Characters of a wrong value that an error message shows."""
+
+
+def build(kind: type[T], values: Any, source: str, key: str = "") -> T:
+    """Return plain values as the annotated type.
+
+    Args:
+        kind: a dataclass whose fields are bool, int, float, str, Path, Any, Literal, tuples,
+            mappings with strings as keys, dataclasses, or unions of these and None. Such an
+            annotation itself is also accepted.
+        values: what :mod:`json` or :mod:`tomllib` return. Whole numbers are accepted as floats.
+            None is NaN for a float, and counts as left out where a field does not allow it.
+        source: where the values come from, for messages.
+        key: the key of the values within the source, for messages.
+
+    Raises:
+        MsfnetError: unknown or missing key, or a value of another type, named with ``source``.
+    """
+    return cast(T, _convert(kind, values, _Place(source, key)))
+
+
+def parse_json(text: str | bytes, kind: type[T], source: str) -> T:
+    """Build ``kind`` from JSON; arguments and errors as :func:`build`."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MsfnetError(f"{source} is not JSON: {error}") from None
+    return build(kind, values, source)
+
+
+def read_json(path: str | os.PathLike[str], kind: type[T]) -> T:
+    """Build ``kind`` from a JSON file.
+
+    Raises:
+        MsfnetError: the file cannot be read, or as :func:`build`.
+    """
+    return parse_json(read_text(path), kind, os.fspath(path))
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return the plain values of a TOML document.
+
+    Raises:
+        MsfnetError: not TOML, or no TOML library is installed (Python 3.10 has none of its own).
+    """
+    try:
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+    except ModuleNotFoundError:
+        raise MsfnetError("reading TOML on Python 3.10 needs tomli: pip install tomli") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MsfnetError(f"{source} is not TOML: {error}") from None
+
+
+def read_toml(path: str | os.PathLike[str], kind: type[T]) -> T:
+    """Build ``kind`` from a TOML file.
+
+    Raises:
+        MsfnetError: the file cannot be read, or as :func:`build`.
+    """
+    source = os.fspath(path)
+    return build(kind, parse_toml(read_text(path), source), source)
+
+
+def read_text(path: str | os.PathLike[str], source: str | None = None) -> str:
+    """Return a UTF-8 file's text.
+
+    Args:
+        path: the file.
+        source: its name in messages; the path if None.
+
+    Raises:
+        MsfnetError: the file cannot be read or is not text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        name = source or os.fspath(path)
+        raise MsfnetError(f"cannot read {name}: {reason}; check the path") from None
+
+
+def to_plain(value: Any) -> Any:
+    """Return dicts, lists and numbers that :func:`build` turns into ``value`` again.
+
+    Numbers that are not finite become None, since JSON has no notation for them.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Return a value of :func:`to_plain` as strict JSON."""
+    return json.dumps(to_plain(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
+    """Write :func:`to_json` and a line break to a file, whole or not at all.
+
+    Raises:
+        MsfnetError: the file cannot be written.
+    """
+    with atomic_path(path) as partial:
+        partial.write_text(to_json(value, indent) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands, for messages."""
+
+    source: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key} in {self.source}" if self.key else self.source
+
+    def at(self, name: str) -> _Place:
+        """Return the place of a key of this table."""
+        shown = name if name.isprintable() else repr(name)
+        return _Place(self.source, f"{self.key}.{shown}" if self.key else shown)
+
+    def item(self, number: int) -> _Place:
+        """Return the place of an item of this list."""
+        return _Place(self.source, f"{self.key}[{number}]")
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union without None, or the annotation alone."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(member for member in get_args(hint) if member is not type(None))
+    return (hint,)
+
+
+def _convert(hint: Any, value: Any, place: _Place) -> Any:
+    """Return a value as the annotated type; see :func:`build`."""
+    members = _members(hint)
+    if value is None and type(None) in get_args(hint):
+        return None
+    if isinstance(value, Mapping):
+        tables = [member for member in members if is_dataclass(member)]
+        members = tuple(tables) if len(tables) == 1 else members
+    if len(members) == 1:
+        return _convert_one(members[0], value, place)
+    for member in members:
+        try:
+            return _convert_one(member, value, place)
+        except MsfnetError:
+            continue
+    raise _mismatch(hint, value, place)
+
+
+def _convert_one(hint: Any, value: Any, place: _Place) -> Any:
+    """Return a value as an annotated type that is not a union."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return _convert_table(cast(type[Any], hint), value, place)
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: _convert(arguments[1], value[name], place.at(name)) for name in value}
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            pairs = zip(kinds, value, strict=True)
+            return tuple(_convert(*pair, place.item(n)) for n, pair in enumerate(pairs))
+    if _fits(hint, value):
+        return hint(value) if hint in (float, Path) else value
+    if hint is float and value is None:
+        return math.nan
+    raise _mismatch(hint, value, place)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Tell whether a value that is neither list nor table is of an annotated type."""
+    if hint is Any or get_origin(hint) is Literal:
+        return hint is Any or (value in get_args(hint) and not isinstance(value, bool))
+    if hint is float and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint in (bool, float, str, Path) and isinstance(value, str if hint is Path else hint)
+
+
+def _convert_table(kind: type[Any], values: Mapping[str, Any], place: _Place) -> Any:
+    """Return a dataclass built from a table."""
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in fields(kind) if f.init}
+    converted = {}
+    for name, value in values.items():
+        if name not in known:
+            raise _unknown_key(name, list(known), place)
+        if value is not None or _allows_none(hints[name]):
+            converted[name] = _convert(hints[name], value, place.at(name))
+    for name, f in known.items():
+        if name not in converted and f.default is MISSING and f.default_factory is MISSING:
+            place = place.at(name)
+            raise MsfnetError(f"{place.key} is missing in {place.source}; add it")
+    try:
+        return kind(**converted)
+    except MsfnetError as error:
+        raise MsfnetError(f"{place.source}: {error}") from None
+
+
+def _unknown_key(name: str, known: list[str], place: _Place) -> MsfnetError:
+    """Return the error of a key that no field has, with the key that was probably meant."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {place.at(near[0]).key}?" if near else f"known are {', '.join(known)}"
+    return MsfnetError(f"unknown key {place.at(name)}; {hint}")
+
+
+def _allows_none(hint: Any) -> bool:
+    """Tell whether None is a value of a field: where it is declared, and as NaN for a float."""
+    return hint is float or hint is Any or type(None) in get_args(hint)
+
+
+def _mismatch(hint: Any, value: Any, place: _Place) -> MsfnetError:
+    """Return the error of a value of another type."""
+    text = repr(value)
+    short = text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    return MsfnetError(f"{place} must be {_words(hint)}, not {short}")
+
+
+def _words(hint: Any) -> str:
+    """Return an annotated type in plain words."""
+    members, arguments = _members(hint), get_args(hint)
+    if members != (hint,):
+        return " or ".join(_words(member) for member in members)
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in arguments)
+    if get_origin(hint) is tuple and arguments[-1] is Ellipsis:
+        return f"a list of {_words(arguments[0])}"
+    if get_origin(hint) is tuple:
+        return f"[{', '.join(_words(member) for member in arguments)}]"
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    return names.get(hint, "a string" if hint in (str, Path) else "a table")
