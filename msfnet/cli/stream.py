@@ -12,6 +12,7 @@ import typer
 
 from msfnet.cli.options import ProviderOption, parse_size
 from msfnet.console import progress, say
+from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
 
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ class Layout(str, Enum):
     SIDE_BY_SIDE = "side-by-side"
     OVERLAY = "overlay"
     DEPTH = "depth"
-
-
-class Unit(str, Enum):
-    """What one count of 16-bit depth is."""
-
-    MILLIMETRES = "mm"
-    KITTI = "kitti"
 
 
 def stream(
@@ -68,7 +62,8 @@ def stream(
         typer.Option("--range", metavar="NEAR,FAR", help="Ends of the colours, metres."),
     ] = None,
     unit: Annotated[
-        Unit | None, typer.Option(help="Of 16-bit depth: millimetres, or KITTI's 1/256 m.")
+        PngStorage | None,
+        typer.Option(help="How 16-bit depth is stored: millimetres, or 256 counts per metre."),
     ] = None,
     intrinsics: Annotated[
         str | None,
@@ -152,7 +147,7 @@ def stream(
                 layout=layout.value,
                 colours=colours,
                 range_m=parse_range(colour_range) if colour_range else None,
-                unit=unit.value if unit else None,
+                unit=unit,
                 lens=parse_lens(intrinsics) if intrinsics else None,
             ),
             show=show,

@@ -38,7 +38,7 @@ def stream(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 def test_one_run_writes_several_outputs(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     """An overlay as wide as the frame, PNG in KITTI's unit, points, arrays of the same depth."""
     outs = ("a.mp4", "png", "npz:npz", "ply:ply")
-    look = ("--layout", "overlay", "--colours", "grey", "--range", "1,20", "--unit", "kitti")
+    look = ("--layout", "overlay", "--colours", "grey", "--range", "1,20", "--unit", "uint16_256")
 
     done = stream(
         tmp_path, *inputs, *(x for out in outs for x in ("--out", out)), *look, "--intrinsics=60deg"

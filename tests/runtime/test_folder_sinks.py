@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_runtime import CameraIntrinsics, DepthMap, ModelSpec, MsfnetError
+from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.sinks import open_sink
-from msfnet_runtime.sinks.options import SinkOptions, Unit, parse_lens
+from msfnet_runtime.sinks.options import SinkOptions, parse_lens
 from tests.runtime.streams import frame, ramp, write_all
 from tests.specs import network_spec
 
@@ -87,8 +88,8 @@ def test_a_frame_name_never_leaves_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "d/x/y.png").exists()
 
 
-@pytest.mark.parametrize(("unit", "counts"), [("mm", 1000), ("kitti", 256)])
-def test_the_unit_can_be_chosen(tmp_path: Path, unit: Unit, counts: int) -> None:
+@pytest.mark.parametrize(("unit", "counts"), [("uint16_mm", 1000), ("uint16_256", 256)])
+def test_the_unit_can_be_chosen(tmp_path: Path, unit: PngStorage, counts: int) -> None:
     """Against the model's range too; what does not fit saturates."""
     depth = DepthMap(np.array([[2.0, 70.0]], np.float32), np.ones((1, 2), bool))
 

@@ -9,20 +9,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.sinks.folder import FolderSink
-from msfnet_runtime.sinks.options import SinkOptions, Unit
+from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
-
-COUNTS_PER_METRE: dict[Unit, int] = {"mm": 1000, "kitti": 256}
 
 MAX_COUNT = 65535
 
 
-def counts_per_metre(spec: ModelSpec, unit: Unit | None = None) -> int:
+def counts_per_metre(spec: ModelSpec, unit: PngStorage | None = None) -> int:
     """Return the unit's counts, or millimetres where the model's range fits them, else KITTI's."""
-    fits = spec.depth_range_m[1] * COUNTS_PER_METRE["mm"] <= MAX_COUNT
-    return COUNTS_PER_METRE[unit or ("mm" if fits else "kitti")]
+    fits = spec.depth_range_m[1] * ENCODINGS["uint16_mm"].counts_per_metre <= MAX_COUNT
+    return int(ENCODINGS[unit or ("uint16_mm" if fits else "uint16_256")].counts_per_metre)
 
 
 def encode_depth(depth: DepthMap, counts: int) -> NDArray[np.uint16]:

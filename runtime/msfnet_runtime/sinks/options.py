@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from msfnet_runtime.colour import Layout
+from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import CameraIntrinsics, Frame
-
-Unit = Literal["mm", "kitti"]
 
 Lens = tuple[float, float, float, float] | float
 """A camera the user knows: fx, fy, cx, cy in pixels of its frames, or its horizontal field of
@@ -28,8 +26,9 @@ class SinkOptions:
     """The colour map's name, of :data:`msfnet_runtime.colour.COLOUR_MAPS`."""
     range_m: tuple[float, float] | None = None
     """The ends of the colour scale, metres; None takes the model's."""
-    unit: Unit | None = None
-    """Of 16-bit depth; None takes millimetres where the model's range fits them, else KITTI's."""
+    unit: PngStorage | None = None
+    """How 16-bit depth is stored; None: millimetres where the model's range fits them, else
+    KITTI's."""
     lens: Lens | None = None
     """The camera of frames whose source knows none."""
 

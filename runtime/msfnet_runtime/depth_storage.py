@@ -1,0 +1,52 @@
+"""How files store depth: one name for each way, for writing, reading and scoring alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+PngStorage = Literal["uint16_mm", "uint16_256"]
+"""How msfnet writes 16-bit PNG files: millimetres, or KITTI's 256 counts per metre."""
+
+DepthStorage = Literal["uint8_10m", "uint16_mm", "uint16_256", "float32_m", "velodyne"]
+"""How depth may be stored; ``velodyne`` are scans, the others images of one channel.
+
+``uint8_10m`` is DenseDepth's NYU, 255 = 10 m. ``uint16_mm`` is NYU's test list and what most
+RGB-D cameras write. ``uint16_256`` is KITTI's depth benchmark. ``float32_m`` is metres.
+"""
+
+
+@dataclass(frozen=True)
+class DepthEncoding:
+    """What one sample of a stored depth image means."""
+
+    dtype: str
+    """NumPy's name of the stored type."""
+    counts_per_metre: float
+    """The stored number of a depth of one metre."""
+    scale: str
+    """The unit in words."""
+
+    def text(self) -> str:
+        """Return type and unit, e.g. ``uint16, millimetres``."""
+        return f"{self.dtype}, {self.scale}"
+
+    def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return stored samples of any shape as float32 metres."""
+        return np.asarray(stored, np.float32) * np.float32(1 / self.counts_per_metre)
+
+
+ENCODINGS: Mapping[DepthStorage, DepthEncoding] = MappingProxyType(
+    {
+        "uint8_10m": DepthEncoding("uint8", 25.5, "255 = 10 m"),
+        "uint16_mm": DepthEncoding("uint16", 1000, "millimetres"),
+        "uint16_256": DepthEncoding("uint16", 256, "256 = 1 m"),
+        "float32_m": DepthEncoding("float32", 1, "metres"),
+    }
+)
+"""The encodings of depth images; scans have none."""
