@@ -37,7 +37,7 @@ def test_answers_are_the_function_of_their_batches(
         np.testing.assert_array_equal(engine.infer(batch), depth_like(batch))
 
     assert library.device.log.count("launch") == (5 if cuda_graphs else 0)
-    assert ("no CUDA graphs: not asked for" in engine.describe()) is not cuda_graphs
+    assert ("no CUDA graphs: not requested" in engine.describe()) is not cuda_graphs
 
 
 @pytest.mark.parametrize("fault", ["empty", "refused", "stale", "wrong", "not capturable"])
@@ -123,7 +123,7 @@ def test_an_engine_that_is_not_what_its_manifest_says_is_refused(opened: Open, l
     ("fault", "words"),
     [
         ({"loads": False}, "cannot be deserialised; rebuild it with `msfnet build"),
-        ({"contexts_left": 0}, "no execution context; free GPU memory"),
+        ({"contexts_left": 0}, "not create an execution context.*memory"),
     ],
 )
 def test_what_tensorrt_refuses_is_one_line(opened: Open, fault: dict[str, Any], words: str) -> None:
@@ -176,7 +176,7 @@ def test_a_closed_engine_refuses_every_way_in(opened: Open, rng: np.random.Gener
     ways: list[Callable[[], object]] = [
         lambda: engine.infer(batch),
         lambda: engine.timed(batch),
-        engine.ring,
+        engine.queue,
         lambda: list(engine.infer_stream([batch])),
         lambda: engine.infer_device(batch),
     ]
@@ -206,7 +206,7 @@ def test_the_engine_runs_through_either_binding(
     rng: np.random.Generator,
     binding: str,
 ) -> None:
-    """Graphs, a ring and timings included, on both bindings' stand-ins."""
+    """CUDA graphs, a queue and timings work with the stand-ins of both bindings."""
     first, library = opened()
     first.close()
     library.device = FakeDevice(seed=5)
@@ -238,5 +238,5 @@ def test_layers_are_timed_by_tensorrts_profiler(opened: Open, rng: np.random.Gen
 def test_a_profiler_that_stays_silent_is_one_line(opened: Open, rng: np.random.Generator) -> None:
     """And nothing it took is kept: the engine closes without a leak."""
     engine, _library = opened(fault="silent")
-    with pytest.raises(MsfnetError, match="no times of its layers; leave out --profile"):
+    with pytest.raises(MsfnetError, match="no layer times"):
         engine.layer_times(batches(rng, 1)[0])

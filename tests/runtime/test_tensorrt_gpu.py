@@ -69,11 +69,11 @@ def test_graphs_run_on_this_card(engine: TensorRTEngine, rng: np.random.Generato
     assert engine.describe().endswith("(CUDA graphs)")
 
 
-def test_a_ring_answers_in_order(engine: TensorRTEngine, rng: np.random.Generator) -> None:
-    """Two hundred batches, three in flight."""
-    given = batches(rng, 200)
+def test_a_queue_returns_outputs_in_order(engine: TensorRTEngine, rng: np.random.Generator) -> None:
+    """Two hundred batches run, three in flight."""
+    inputs = batches(rng, 200)
 
-    for answer, batch in zip(engine.infer_stream(given, in_flight=3), given, strict=True):
+    for answer, batch in zip(engine.infer_stream(inputs, in_flight=3), inputs, strict=True):
         np.testing.assert_allclose(answer, conv_reference(batch), rtol=2e-3, atol=2e-3)
 
 
@@ -107,7 +107,7 @@ def test_a_graph_is_handed_over_faster_than_a_run(
 def test_ten_thousand_batches_leave_memory_as_it_was(
     engine: TensorRTEngine, rng: np.random.Generator
 ) -> None:
-    """By the ring, as streams run."""
+    """The batches run through the queue, as a stream's do."""
     (batch,) = batches(rng, 1)
     probe = open_device()
     for _ in engine.infer_stream(batch for _ in range(200)):
@@ -129,9 +129,9 @@ def test_pytorch_gives_and_takes_arrays_in_place(
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     for batch in batches(rng, 20):
-        given = torch.from_numpy(batch).cuda()
+        inputs = torch.from_numpy(batch).cuda()
         doubled = (batch * 2).astype(np.float32)
-        with engine.infer_device(given * 2.0) as answer:  # torch's work is still under way
+        with engine.infer_device(inputs * 2.0) as answer:  # torch's work is still under way
             taken = torch.from_dlpack(answer)
             assert taken.data_ptr() == answer.address
             np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""TensorRT engines, both flavours: ``tensorrt`` and TensorRT for RTX share one Python API."""
+"""Runs TensorRT engines; ``tensorrt`` and TensorRT for RTX share one Python API."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.cuda.device_array import DeviceArray, foreign_array, join_unmarked
 from msfnet_runtime.engine import EngineBase, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
-from msfnet_runtime.engines.tensorrt_lane import Lane, Streams
-from msfnet_runtime.engines.tensorrt_ring import Ring
+from msfnet_runtime.engines.tensorrt_queue import InFlightQueue
+from msfnet_runtime.engines.tensorrt_slot import ExecutionSlot, Streams
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.preflight import check_architecture, preflight, rebuild_command
 from msfnet_runtime.timings import Timings
@@ -42,7 +42,7 @@ def load_tensorrt(flavour: Flavour) -> Any:
 
 
 def _profiler(trt: Any, layers: list[tuple[str, float]]) -> Any:
-    """Return TensorRT's IProfiler that appends (name, ms) of every layer."""
+    """Return an IProfiler of TensorRT that appends (name, ms) of every layer to ``layers``."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]  # the module is known at run time only
         def __init__(self) -> None:
@@ -55,18 +55,18 @@ def _profiler(trt: Any, layers: list[tuple[str, float]]) -> Any:
 
 
 class TensorRTEngine(EngineBase):
-    """One deserialised engine and the execution contexts it needs. Not thread-safe.
+    """Runs one deserialised engine with the execution contexts it needs. Not thread-safe.
 
-    Each shape's first batch is captured as a CUDA graph, and the graph's answer compared with
-    the plain run's. Where that fails a warning says why, and :meth:`describe` too.
+    The first batch of each shape is captured as a CUDA graph, and the output of the graph is
+    compared with that of the plain run. If that fails, a warning and :meth:`describe` say why.
 
     Args:
-        path: the engine, its manifest beside it.
-        cuda_graphs: False runs without graphs.
+        path: the engine; its manifest lies beside it.
+        cuda_graphs: False runs without CUDA graphs.
 
     Raises:
-        MsfnetError: manifest missing, engine not made for this machine, library or GPU absent,
-            or the engine is not what its manifest says.
+        MsfnetError: the manifest is missing, the engine was not built for this machine, the
+            library or GPU is absent, or the engine differs from its manifest.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, cuda_graphs: bool = True) -> None:
@@ -77,17 +77,17 @@ class TensorRTEngine(EngineBase):
         self._device = open_device()
         self._runtime: Any = None
         self._engine: Any = None
-        self._lanes: list[Lane] = []
-        self._ringing = False
+        self._slots: list[ExecutionSlot] = []
+        self._queue_open = False
         self._device_context: tuple[Context, int] | None = None
         self._lent = 0
-        self._graphs, self._obstacle = cuda_graphs, "not asked for"
+        self._graphs, self._obstacle = cuda_graphs, "not requested"
         try:
             check_architecture(artifact, self._device.architecture)
             self._deserialise(trt, artifact)
             check_tensors(self._engine, artifact.spec)
             self._streams = Streams(*(self._device.stream() for _ in Streams._fields))
-            self._lane(0)
+            self._slot(0)
         except BaseException:
             self._drop_library()
             self._device.close()
@@ -101,62 +101,65 @@ class TensorRTEngine(EngineBase):
         graphs = "CUDA graphs" if self._graphs else f"no CUDA graphs: {self._obstacle}"
         return f"{self._label} ({graphs})"
 
-    def ring(self, in_flight: int = 2) -> Ring:
-        """Return a ring that overlaps copies and compute of so many batches; close it after use.
+    def queue(self, in_flight: int = 2) -> InFlightQueue:
+        """Return a queue that overlaps copies and compute; close it after use.
+
+        Args:
+            in_flight: largest number of batches in flight.
 
         Raises:
-            MsfnetError: another ring is open, or memory is short.
+            MsfnetError: another queue is open, or memory is short.
         """
         self._must_be_open()
-        if self._ringing:
-            raise MsfnetError("the engine's ring is in use; close it first")
+        if self._queue_open:
+            raise MsfnetError("the engine's queue is in use; close it first")
         if in_flight < 1:
-            raise MsfnetError(f"in_flight must be at least 1, not {in_flight}; 2 overlap")
-        lanes = [self._lane(1 + number) for number in range(in_flight)]
-        self._ringing = True
-        return Ring(lanes, self._start, self._ring_ended)
+            raise MsfnetError(f"in_flight must be at least 1, not {in_flight}")
+        slots = [self._slot(1 + number) for number in range(in_flight)]
+        self._queue_open = True
+        return InFlightQueue(slots, self._start, self._queue_closed)
 
     def infer_stream(
         self, batches: Iterable[NDArray[Any]], *, in_flight: int = 2
     ) -> Generator[NDArray[np.float32], None, None]:
-        """Run batches with copies and compute overlapped; yield the answers in order.
+        """Run batches with copies and compute overlapped; yield the outputs in order.
 
-        A batch is asked for only when there is room for it. Batches may differ in shape.
+        The next batch is read only when there is room for it. Batches can differ in shape.
         """
-        with self.ring(in_flight) as ring:
+        with self.queue(in_flight) as queue:
             for batch in batches:
-                if ring.full:
-                    yield ring.result()
-                ring.submit(batch)
-            while ring.waiting:
-                yield ring.result()
+                if queue.full:
+                    yield queue.result()
+                queue.submit(batch)
+            while queue.waiting:
+                yield queue.result()
 
     def infer_device(self, array: Any, stream: int | None = None) -> DeviceArray:
-        """Run one batch that lies in GPU memory; return the answer there. Nothing is copied.
+        """Run one batch that is in GPU memory; return the output there. Nothing is copied.
 
         Args:
-            array: with ``__cuda_array_interface__``, shaped and typed as ``spec.inputs[0]``.
-            stream: put all work on this stream and return at once: keep ``array`` until it is
-                done. None waits for the answer.
+            array: has ``__cuda_array_interface__``, and shape and type of ``spec.inputs[0]``.
+            stream: enqueue all work on this stream and return immediately; keep ``array`` until
+                the work is done. None waits for the output.
 
         Raises:
-            MsfnetError: no device array, another shape or type, or the engine is closed.
+            MsfnetError: not a device array, wrong shape or type, or the engine is closed.
         """
         self._must_be_open()
         device = self._device
-        given = foreign_array(array, device.dlpack)
-        check_batch(np.broadcast_to(np.empty((), given.dtype), given.shape), self._spec)
+        batch = foreign_array(array, device.dlpack)
+        check_batch(np.broadcast_to(np.empty((), batch.dtype), batch.shape), self._spec)
         context, last = self._contexts_for_arrays()
         on = self._streams.compute if stream is None else stream
         device.wait(on, last)
-        output = context.set_shape(given.shape, on)
-        if given.unmarked:
+        output = context.set_shape(batch.shape, on)
+        if batch.unmarked:
             join_unmarked(array, on)
-        elif given.stream not in (None, on):
-            device.record(last, given.stream)
+        elif batch.stream not in (None, on):
+            device.record(last, batch.stream)
             device.wait(on, last)
         result = self._reserve(output, stream)
-        context.bind(given.address, result.address)
+        context.bind(batch.address, result.address)
         context.enqueue(on)
         device.record(last, on)
         if stream is None:
@@ -164,69 +167,69 @@ class TensorRTEngine(EngineBase):
         return result
 
     def layer_times(self, batch: NDArray[Any]) -> list[tuple[str, float]]:
-        """Run one batch without a CUDA graph; return (name, ms) of the layers TensorRT made.
+        """Run one batch without a CUDA graph; return (name, ms) of TensorRT's layers.
 
-        A context of its own is made for it, since a profiler stays with its context.
+        It uses a separate execution context, because a profiler cannot be removed from one.
 
         Raises:
-            MsfnetError: another shape or type, no memory left, or TensorRT gives no times.
+            MsfnetError: wrong shape or type, no memory left, or TensorRT reports no times.
         """
         self._must_be_open()
         check_batch(batch, self._spec)
         context = Context(self._device, self._engine, self._spec)
-        lane = Lane(self._device, context, self._streams)
+        slot = ExecutionSlot(self._device, context, self._streams)
         try:
-            lane.prepare(batch.shape)
-            lane.upload(batch)
+            slot.prepare(batch.shape)
+            slot.upload(batch)
             layers: list[tuple[str, float]] = []
             context.profile(_profiler(self._trt, layers), self._streams.compute)
             return layers
         finally:
-            lane.close()
+            slot.close()
 
     def timed(
         self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
     ) -> Timings:
-        """Run one batch and say what each stage cost.
+        """Run one batch and return the time of each stage.
 
         Args:
             batch: as for ``infer``.
-            cuda_graph: with or without; None as ``infer`` runs.
-            transfers: False leaves the copies out; the batch is then on the device beforehand.
+            cuda_graph: run with or without a CUDA graph; None does what ``infer`` does.
+            transfers: False excludes the copies; the batch is on the device beforehand.
 
         Raises:
-            MsfnetError: a graph was asked for that cannot be captured.
+            MsfnetError: ``cuda_graph`` is True and no graph can be captured.
         """
         self._must_be_open()
         check_batch(batch, self._spec)
-        lane, graph = self._lanes[0], self._graphs if cuda_graph is None else cuda_graph
-        lane.prepare(batch.shape)
+        slot, graph = self._slots[0], self._graphs if cuda_graph is None else cuda_graph
+        slot.prepare(batch.shape)
         if not graph:
-            lane.without_graph()
-        elif obstacle := lane.use_graph(batch):
-            raise MsfnetError(f"no CUDA graph can be timed ({obstacle}); time without")
+            slot.without_graph()
+        elif obstacle := slot.use_graph(batch):
+            raise MsfnetError(f"no CUDA graph can be timed ({obstacle}); time it without")
         if not transfers:
-            lane.upload(batch)
-        lane.submit(batch, transfers=transfers)
-        return lane.timings(transfers=transfers)
+            slot.upload(batch)
+        slot.submit(batch, transfers=transfers)
+        return slot.timings(transfers=transfers)
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        self._start(self._lanes[0], batch)
-        return self._lanes[0].result()
+        self._start(self._slots[0], batch)
+        return self._slots[0].result()
 
-    def _start(self, lane: Lane, batch: NDArray[Any]) -> None:
-        """Submit a batch, through a graph where that works."""
+    def _start(self, slot: ExecutionSlot, batch: NDArray[Any]) -> None:
+        """Submit a batch, with a CUDA graph if possible."""
         self._must_be_open()
         check_batch(batch, self._spec)
-        lane.prepare(batch.shape)
+        slot.prepare(batch.shape)
         if self._graphs:
-            obstacle = lane.use_graph(batch)
+            obstacle = slot.use_graph(batch)
             if obstacle:
                 self._give_up_graphs(obstacle)
-        lane.submit(batch)
+        slot.submit(batch)
 
     def _give_up_graphs(self, obstacle: str) -> None:
-        """Run without graphs from now on, and say so."""
+        """Run without CUDA graphs from now on, and warn about it."""
         self._graphs, self._obstacle = False, obstacle
         warnings.warn(f"TensorRT runs without CUDA graphs: {obstacle}", stacklevel=4)
 
@@ -234,7 +237,7 @@ class TensorRTEngine(EngineBase):
         with self._device.active():
             self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
             if artifact.options.get("version_compatible"):
-                # Such an engine brings the code that runs it; its hash was checked above.
+                # Such an engine contains host code; the preflight has checked its hash.
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
         if self._engine is None:
@@ -242,22 +245,22 @@ class TensorRTEngine(EngineBase):
                 f"{artifact.path} cannot be deserialised; {rebuild_command(artifact)}"
             )
 
-    def _lane(self, number: int) -> Lane:
-        """Return a lane, with all before it made."""
-        while len(self._lanes) <= number:
+    def _slot(self, number: int) -> ExecutionSlot:
+        """Return the slot with this number; create it and those before it if needed."""
+        while len(self._slots) <= number:
             context = Context(self._device, self._engine, self._spec)
-            self._lanes.append(Lane(self._device, context, self._streams))
-        return self._lanes[number]
+            self._slots.append(ExecutionSlot(self._device, context, self._streams))
+        return self._slots[number]
 
     def _contexts_for_arrays(self) -> tuple[Context, int]:
-        """Return the context for others' memory, and the event behind its last run."""
+        """Return the context for device arrays, and the event after its last run."""
         if self._device_context is None:
             context = Context(self._device, self._engine, self._spec)
             self._device_context = (context, self._device.event())
         return self._device_context
 
     def _reserve(self, shape: tuple[int, ...], stream: int | None) -> DeviceArray:
-        """Reserve an answer, which may outlive the engine."""
+        """Allocate an output array, which can outlive the engine."""
         dtype = self._spec.outputs[0].dtype
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self._device.allocate(size)
@@ -272,21 +275,21 @@ class TensorRTEngine(EngineBase):
         place = self._device.dlpack
         return DeviceArray(address, shape, dtype, device=place, release=release, stream=stream)
 
-    def _ring_ended(self) -> None:
-        self._ringing = False
+    def _queue_closed(self) -> None:
+        self._queue_open = False
 
     def _must_be_open(self) -> None:
         if not self._open:
             raise MsfnetError("the engine is closed; open it again")
 
     def _release(self) -> None:
-        """Give all back; the device stays until the last answer on it is given back."""
+        """Free everything; the device stays open until the last output array is freed."""
         for stream in self._streams:
             with suppress(MsfnetError):  # a stream that fails has no work to wait for
                 self._device.synchronize(stream)
         try:
-            for lane in self._lanes:
-                lane.close()
+            for slot in self._slots:
+                slot.close()
             if self._device_context:
                 self._device_context[0].close()
         finally:
@@ -295,8 +298,8 @@ class TensorRTEngine(EngineBase):
                 self._device.close()
 
     def _drop_library(self) -> None:
-        """Let TensorRT free its own while the device is still open."""
-        self._lanes.clear()
+        """Let TensorRT free its objects while the device is still open."""
+        self._slots.clear()
         self._device_context = None
         with self._device.active():
             self._engine = self._runtime = None

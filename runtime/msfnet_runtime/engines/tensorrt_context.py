@@ -1,4 +1,4 @@
-"""One TensorRT execution context: its shapes, its tensors' addresses, its place on a stream."""
+"""Wraps one TensorRT execution context: input shape, tensor addresses, runs on a stream."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _TYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
-"""NumPy's names of TensorRT's types."""
+"""NumPy's name for each of TensorRT's types."""
 
 
 class Range(NamedTuple):
-    """The shapes of one optimisation profile, and its number."""
+    """The shapes that one optimisation profile accepts, and the number of the profile."""
 
     profile: int
     smallest: Shape
     largest: Shape
 
     def holds(self, shape: Shape) -> bool:
-        """Tell whether a shape lies within."""
+        """Return whether a shape lies within the range."""
         return all(
             low <= size <= high
             for low, size, high in zip(self.smallest, shape, self.largest, strict=True)
@@ -43,11 +43,11 @@ def words(shape: tuple[int | str, ...]) -> str:
 
 
 def check_tensors(engine: Any, spec: ModelSpec) -> None:
-    """Compare what the engine itself says of its tensors with its manifest.
+    """Compare the tensors of an engine with its manifest.
 
     Args:
         engine: TensorRT's ICudaEngine.
-        spec: the manifest's.
+        spec: the spec in the manifest.
 
     Raises:
         MsfnetError: names, directions, types or shapes differ.
@@ -67,19 +67,19 @@ def check_tensors(engine: Any, spec: ModelSpec) -> None:
 
 def _check_tensor(engine: Any, tensor: TensorSpec, mode: str) -> None:
     shape = tuple(int(size) for size in engine.get_tensor_shape(tensor.name))
-    asked = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
+    expected = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
     kind = engine.get_tensor_dtype(tensor.name).name
     dtype = _TYPES.get(kind, kind)
     built = (engine.get_tensor_mode(tensor.name).name, dtype, shape)
-    if built != (mode, tensor.dtype, asked):
+    if built != (mode, tensor.dtype, expected):
         raise MsfnetError(
             f"the engine's {tensor.name!r} is an {built[0].lower()} {words(shape)} {dtype}, its "
-            f"manifest says {mode.lower()} {words(asked)} {tensor.dtype}; build it again"
+            f"manifest says {mode.lower()} {words(expected)} {tensor.dtype}; build it again"
         )
 
 
 def profile_ranges(engine: Any, name: str) -> tuple[Range, ...]:
-    """Return the shapes that each profile of the engine takes for an input."""
+    """Return the shapes that each optimisation profile accepts for an input."""
     ranges = []
     for index in range(engine.num_optimization_profiles):
         low, _, high = engine.get_tensor_profile_shape(name, index)
@@ -91,12 +91,12 @@ class Context:
     """An execution context for one input and one output, on one GPU.
 
     Args:
-        device: where it runs.
+        device: the GPU that runs it.
         engine: TensorRT's ICudaEngine.
-        spec: the engine's tensors.
+        spec: describes the engine's tensors.
 
     Raises:
-        MsfnetError: TensorRT has no room for another context.
+        MsfnetError: there is no memory for another context.
     """
 
     def __init__(self, device: Device, engine: Any, spec: ModelSpec) -> None:
@@ -107,22 +107,20 @@ class Context:
         with device.active():
             self._context = engine.create_execution_context()
         if self._context is None:
-            raise MsfnetError(
-                "TensorRT could create no execution context; free GPU memory, or use fewer"
-            )
+            raise MsfnetError("TensorRT could not create an execution context; free GPU memory")
 
     def set_shape(self, shape: Shape, stream: int) -> Shape:
-        """Choose the input's shape, and the profile that holds it; return the output's.
+        """Set the input's shape, and the profile that accepts it; return the output's shape.
 
         Raises:
-            MsfnetError: no profile holds it.
+            MsfnetError: no profile accepts it.
         """
         fitting = [r.profile for r in self._ranges if r.holds(shape)]
         if not fitting:
             ranges = ", ".join(f"{words(r.smallest)} to {words(r.largest)}" for r in self._ranges)
             raise MsfnetError(
-                f"{words(shape)} is outside the engine's profiles ({ranges}); give a batch "
-                "within, or build the engine with another --profile"
+                f"{words(shape)} is outside the engine's profiles ({ranges}); pass a batch "
+                "within them, or build the engine with another profile"
             )
         with self._device.active():
             if self._profile not in fitting:
@@ -136,13 +134,13 @@ class Context:
         return output
 
     def bind(self, source: int, target: int) -> None:
-        """Set where the input is read and the output written."""
+        """Set the addresses of input and output."""
         for tensor, address in ((self.input, source), (self.output, target)):
             if not self._context.set_tensor_address(tensor.name, address):
                 raise MsfnetError(f"TensorRT refused memory for {tensor.name!r}; build it again")
 
     def enqueue(self, stream: int) -> None:
-        """Put one run on the stream.
+        """Enqueue one run on the stream.
 
         Raises:
             MsfnetError: TensorRT refused it.
@@ -153,7 +151,7 @@ class Context:
             raise MsfnetError("TensorRT refused to run the batch; run `msfnet doctor`")
 
     def profile(self, profiler: Any, stream: int) -> None:
-        """Run once on the stream and wait, every layer's time told to TensorRT's IProfiler.
+        """Run once on the stream and wait; the profiler gets the time of every layer.
 
         Raises:
             MsfnetError: TensorRT refused it.
@@ -164,16 +162,16 @@ class Context:
         self.enqueue(stream)
         self._device.synchronize(stream)
         with self._device.active():
-            told = self._context.report_to_profiler()
-        if not told:
-            raise MsfnetError("TensorRT gave no times of its layers; leave out --profile")
+            reported = self._context.report_to_profiler()
+        if not reported:
+            raise MsfnetError("TensorRT reported no layer times; measure without a layer profile")
 
     def capturable(self, stream: int) -> bool:
-        """Tell whether TensorRT for RTX, the flavour that says so, can be captured as it stands."""
-        asked = getattr(self._context, "is_stream_capturable", None)
-        return asked is None or bool(asked(stream))
+        """Return whether the stream can be captured; only TensorRT for RTX can answer no."""
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        return capturable is None or bool(capturable(stream))
 
     def close(self) -> None:
-        """Let TensorRT free what the context holds."""
+        """Let TensorRT free the context."""
         with self._device.active():
             self._context = None

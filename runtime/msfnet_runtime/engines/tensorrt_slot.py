@@ -1,4 +1,4 @@
-"""A batch's way through the GPU: in, through one execution context, and out, in steps."""
+"""Runs one batch on the GPU in steps: copy in, one execution context, copy out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.timings import Timings
 
 _GRAPH_TOLERANCE = 1e-3
-"""Largest difference of a graph's answer from the plain run's, of the answer's largest value."""
+"""Largest accepted difference between the output of a CUDA graph and that of the plain run, as a
+fraction of the largest output value."""
 
 
 class Streams(NamedTuple):
-    """Copies and compute run beside each other; events join them."""
+    """The CUDA streams on which copies and compute overlap; events order them."""
 
     copy_in: int
     compute: int
@@ -26,7 +27,7 @@ class Streams(NamedTuple):
 
 
 class _Memory:
-    """Host and device memory of one tensor, which grows and never shrinks."""
+    """Holds the host and device memory of one tensor, which grows and never shrinks."""
 
     def __init__(self, device: Device, dtype: str) -> None:
         self._device, self._dtype = device, np.dtype(dtype)
@@ -35,7 +36,7 @@ class _Memory:
         self.host: NDArray[Any] = np.empty(0, self._dtype)
 
     def fit(self, shape: Shape) -> None:
-        """Make room for a shape; the old contents are lost."""
+        """Allocate room for a shape; the previous contents are lost."""
         size = int(np.prod(shape)) * self._dtype.itemsize
         if self._pinned is None or self._pinned.nbytes < size:
             self.free()
@@ -44,7 +45,7 @@ class _Memory:
         self.host = self._pinned[:size].view(self._dtype).reshape(shape)
 
     def free(self) -> None:
-        """Give both back."""
+        """Free both."""
         self.host = np.empty(0, self._dtype)
         if self._pinned is not None:
             self._device.free(self._pinned)
@@ -55,16 +56,16 @@ class _Memory:
 
 
 class _Stage(NamedTuple):
-    """The events around one stage."""
+    """The CUDA events before and after one stage."""
 
     start: int
     end: int
 
 
-class Lane:
-    """One execution context with memory of its own, for one batch at a time.
+class ExecutionSlot:
+    """Owns one execution context and its memory, and runs one batch at a time.
 
-    After :meth:`submit` come other lanes' turns, then :meth:`result`.
+    Between :meth:`submit` and :meth:`result` other slots can run.
     """
 
     def __init__(self, device: Device, context: Context, streams: Streams) -> None:
@@ -79,7 +80,7 @@ class Lane:
         self._started = self._enqueue_ms = 0.0
 
     def prepare(self, shape: Shape) -> None:
-        """Make context and memory fit a shape; another shape ends the graph of the last.
+        """Fit context and memory to a shape; a new shape discards the CUDA graph.
 
         Raises:
             MsfnetError: no profile of the engine holds the shape, or memory is short.
@@ -95,12 +96,12 @@ class Lane:
         self._shape = shape
 
     def submit(self, batch: NDArray[Any], *, transfers: bool = True) -> None:
-        """Start a batch of the prepared shape; through the graph where one was captured.
+        """Start a batch of the prepared shape, with the CUDA graph if one was captured.
 
         Args:
-            batch: copied at once.
-            transfers: False computes on what :meth:`upload` left on the device, and leaves the
-                answer there.
+            batch: copied before this returns.
+            transfers: False computes on the batch that :meth:`upload` copied to the device, and
+                leaves the output there.
         """
         self._input.host[...] = batch
         self._started = time.perf_counter()
@@ -117,12 +118,12 @@ class Lane:
             self._copy(self._out, self._streams.copy_out)
 
     def result(self) -> NDArray[np.float32]:
-        """Wait for the submitted batch and return its answer."""
+        """Wait for the submitted batch and return its output."""
         self._device.synchronize_event(self._out.end)
         return self._output.host.copy()
 
     def timings(self, *, transfers: bool = True) -> Timings:
-        """Wait for the submitted batch and say what it cost."""
+        """Wait for the submitted batch and return the times of its stages."""
         self._device.synchronize_event(self._out.end if transfers else self._compute.end)
         total = 1e3 * (time.perf_counter() - self._started)
         stages = (self._in, self._compute, self._out)
@@ -139,13 +140,14 @@ class Lane:
         self._device.synchronize(self._streams.copy_in)
 
     def use_graph(self, batch: NDArray[Any]) -> str:
-        """Capture the prepared shape as a CUDA graph, unless it is, and prove it on a batch.
+        """Capture a CUDA graph for the prepared shape, if there is none, and verify it.
 
-        It is captured on one batch and proven on another, so that an input frozen at the
-        capture shows.
+        The graph is captured with one batch and verified with another, which reveals an input
+        that was frozen during the capture.
 
         Returns:
-            Why there is none; the lane then runs without. Empty if there is.
+            The reason why there is no graph, empty if there is one. Without a graph the slot runs
+            the plain way.
 
         Raises:
             MsfnetError: the plain run fails.
@@ -153,13 +155,13 @@ class Lane:
         if self._graph:
             return ""
         self.upload(np.flip(batch))
-        plain = self._answer()
+        plain = self._run_and_wait()
         self.upload(batch)
-        self._answer()
+        self._run_and_wait()
         try:
-            self._graph = self._captured()
+            self._graph = self._capture()
             self.upload(np.flip(batch))
-            replayed = self._replayed()
+            replayed = self._replay()
         except MsfnetError as error:
             self.without_graph()
             return str(error)
@@ -167,16 +169,16 @@ class Lane:
         if np.allclose(plain, replayed, rtol=0, atol=limit, equal_nan=True):
             return ""
         self.without_graph()
-        return "the graph's answer differs from the plain run's"
+        return "the output of the graph differs from that of the plain run"
 
     def without_graph(self) -> None:
-        """Forget the graph."""
+        """Discard the CUDA graph."""
         if self._graph:
             self._device.free(self._graph)
             self._graph = 0
 
     def close(self) -> None:
-        """Give back context, memory, events and graph."""
+        """Free context, memory, events and graph."""
         self.without_graph()
         self._context.close()
         for memory in (self._input, self._output):
@@ -199,24 +201,24 @@ class Lane:
         else:
             self._context.enqueue(self._streams.compute)
 
-    def _answer(self) -> NDArray[Any]:
-        """Run what is on the device and wait for the answer."""
+    def _run_and_wait(self) -> NDArray[Any]:
+        """Run the batch that is on the device and wait for the output."""
         self._run()
         self._device.copy_out(self._output.host, self._output.address, self._streams.compute)
         self._device.synchronize(self._streams.compute)
         return self._output.host.copy()
 
-    def _replayed(self) -> NDArray[Any]:
-        """Return the graph's answer, written over NaN: an answer left from before is none."""
+    def _replay(self) -> NDArray[Any]:
+        """Return the output of the graph, first overwritten with NaN to reveal stale output."""
         self._output.host.view(np.uint8)[...] = 0xFF
         self._device.copy_in(self._output.address, self._output.host, self._streams.compute)
-        return self._answer()
+        return self._run_and_wait()
 
-    def _captured(self) -> int:
-        """Return the instantiated graph of one run; the capture is ended whatever happens."""
+    def _capture(self) -> int:
+        """Capture one run and return the instantiated graph; the capture always ends."""
         stream = self._streams.compute
         if not self._context.capturable(stream):
-            raise MsfnetError("TensorRT says that it cannot be captured as it stands")
+            raise MsfnetError("TensorRT reports that the stream cannot be captured")
         self._device.begin_capture(stream)
         try:
             self._context.enqueue(stream)

@@ -1,4 +1,4 @@
-"""Batches in flight on a GPU made of NumPy: order, overlap, backpressure, refusals."""
+"""Tests batches in flight on a simulated GPU: order, overlap, backpressure, refusals."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tests.runtime.fake_tensorrt import DYNAMIC, Open, batches, depth_like
 def test_a_stream_of_batches_keeps_order_however_the_gpu_schedules(
     opened: Open, rng: np.random.Generator, seed: int | None, in_flight: int, cuda_graphs: bool
 ) -> None:
-    """Streams that lag or run ahead at random find every missing wait; the caller reuses memory."""
+    """CUDA streams that lag or run ahead at random reveal any missing wait; the input is reused."""
     engine, _ = opened(seed=seed, cuda_graphs=cuda_graphs)
-    given = batches(rng, 7)
-    reused = np.empty_like(given[0])
+    inputs = batches(rng, 7)
+    reused = np.empty_like(inputs[0])
 
     def refill() -> Iterator[NDArray[np.float32]]:
-        for batch in given:
+        for batch in inputs:
             reused[...] = batch
             yield reused
 
     answers = list(engine.infer_stream(refill(), in_flight=in_flight))
 
-    assert len(answers) == len(given)
-    for answer, batch in zip(answers, given, strict=True):
+    assert len(answers) == len(inputs)
+    for answer, batch in zip(answers, inputs, strict=True):
         np.testing.assert_array_equal(answer, depth_like(batch))
 
 
 def test_copies_hide_behind_compute(opened: Open, rng: np.random.Generator) -> None:
-    """Simulated: copying in takes 2.5 ms, compute 3; overlapped only the slower counts."""
+    """In the simulation copying in takes 2.5 ms and compute 3 ms; overlapped, only 3 ms count."""
     spent = {}
     for in_flight in (1, 2):
         engine, library = opened(cuda_graphs=False)
@@ -48,38 +48,38 @@ def test_copies_hide_behind_compute(opened: Open, rng: np.random.Generator) -> N
     assert spent[2] < 20 * 3 * 1.1
 
 
-def test_no_batch_is_asked_for_before_there_is_room(opened: Open, rng: np.random.Generator) -> None:
-    """Backpressure: a reader is never further ahead than the ring is long."""
+def test_no_batch_is_read_before_there_is_room(opened: Open, rng: np.random.Generator) -> None:
+    """The reader is never further ahead than the length of the queue."""
     engine, _ = opened()
-    asked = []
-    given = batches(rng, 6)
+    read = []
+    inputs = batches(rng, 6)
 
     def source() -> Iterator[NDArray[np.float32]]:
-        for number, batch in enumerate(given):
-            asked.append(number)
+        for number, batch in enumerate(inputs):
+            read.append(number)
             yield batch
 
-    for taken, _ in enumerate(engine.infer_stream(source(), in_flight=2)):
-        assert len(asked) <= taken + 3
+    for returned, _ in enumerate(engine.infer_stream(source(), in_flight=2)):
+        assert len(read) <= returned + 3
 
 
-def test_a_ring_says_what_it_cannot_do(opened: Open, rng: np.random.Generator) -> None:
-    """Full, empty, taken twice, closed; and an abandoned one leaves the engine as it was."""
+def test_a_queue_refuses_what_it_cannot_do(opened: Open, rng: np.random.Generator) -> None:
+    """It is full, empty, in use or closed; an abandoned queue leaves the engine usable."""
     engine, _ = opened()
     batch, other = batches(rng, 2)
-    with engine.ring(1) as ring:
+    with engine.queue(1) as queue:
         with pytest.raises(MsfnetError, match="in use"):
-            engine.ring()
+            engine.queue()
         with pytest.raises(MsfnetError, match="no batch is in flight"):
-            ring.result()
+            queue.result()
         with pytest.raises(MsfnetError, match="not 1x3x32x65"):
-            ring.submit(np.ones((1, 3, 32, 65), np.float32))
-        ring.submit(batch)
-        assert (ring.full, ring.waiting) == (True, 1)
+            queue.submit(np.ones((1, 3, 32, 65), np.float32))
+        queue.submit(batch)
+        assert (queue.full, queue.waiting) == (True, 1)
         with pytest.raises(MsfnetError, match="full"):
-            ring.submit(batch)
-    with pytest.raises(MsfnetError, match="ring is closed"):
-        ring.submit(batch)
+            queue.submit(batch)
+    with pytest.raises(MsfnetError, match="queue is closed"):
+        queue.submit(batch)
     abandoned = engine.infer_stream([batch, other, batch])
     next(abandoned)
     abandoned.close()
@@ -89,9 +89,9 @@ def test_a_ring_says_what_it_cannot_do(opened: Open, rng: np.random.Generator) -
 
 
 def test_a_stream_may_change_its_shape(opened: Open, rng: np.random.Generator) -> None:
-    """Lanes are refitted while others are in flight."""
+    """Slots change their shape while others are in flight."""
     engine, _ = opened(seed=3, **DYNAMIC)
-    given = [b for n in (8, 16, 32, 12) for b in batches(rng, 3, 1, 3, n, n)]
+    inputs = [b for n in (8, 16, 32, 12) for b in batches(rng, 3, 1, 3, n, n)]
 
-    for answer, batch in zip(engine.infer_stream(given), given, strict=True):
+    for answer, batch in zip(engine.infer_stream(inputs), inputs, strict=True):
         np.testing.assert_array_equal(answer, depth_like(batch))
