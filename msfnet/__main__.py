@@ -18,15 +18,15 @@ def run(arguments: list[str]) -> int:
     """Run one command line.
 
     Returns:
-        0 when all went well, 1 for an error the user can put right, 2 for bad usage, 130 when
-        stopped by Ctrl-C. ``--debug`` anywhere lets errors through with their traceback.
+        0 on success, 1 for an error that the user can put right, 2 for bad usage, 130 when
+        stopped by Ctrl-C. With ``--debug`` anywhere, errors are raised with their traceback.
     """
     from msfnet.cli import app
 
     debug = "--debug" in arguments
     try:
         status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
-        if status == _STOPPED:  # the command-line library has taken the Ctrl-C for itself
+        if status == _STOPPED:  # the command-line library caught Ctrl-C itself
             return _line("stopped", _STOPPED)
         return status if isinstance(status, int) else 0
     except BaseException as error:
@@ -44,10 +44,12 @@ def _explain(error: BaseException, arguments: list[str]) -> int:
     if hasattr(error, "format_message"):  # a usage error of the command-line library
         message = " ".join(str(error.format_message()).split()).rstrip(".")
         return _line(f"error: {message}; see `{_help_command(arguments)}`", 2)
+    from msfnet.cli import option_of
     from msfnet_runtime.errors import MsfnetError
 
     if isinstance(error, MsfnetError):
-        return _line(f"error: {error}", 1)
+        option = option_of(error.parameter, arguments) if error.parameter else None
+        return _line(f"error: {error}{f' ({option})' if option else ''}", 1)
     if isinstance(error, OSError) and error.filename:
         return _line(f"error: {error.filename}: {error.strerror}; check the path and its rights", 1)
     return _line(

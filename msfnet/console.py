@@ -1,4 +1,4 @@
-"""How the command line shows work: a bar on a terminal, plain lines elsewhere."""
+"""How the command line shows work and results: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from msfnet_runtime.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 5.0
+
+STANDARD_OUTPUT = Path("-")
+"""The file name that stands for standard output."""
+
+
+class Result(Protocol):
+    """What a command found."""
+
+    def text(self) -> str:
+        """Return it for people to read."""
+
+    def to_json(self) -> str:
+        """Return it as one JSON object."""
 
 
 @contextmanager
@@ -25,31 +39,60 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 class _Lines:
-    """Plain lines: the first, the last, and one every few seconds between."""
+    """Prints the first report, the last, and one every few seconds between.
+
+    A line is ``title: done/total what (percent, time elapsed, time left)``. One command may count
+    several times, each time with its own total; the time left is that of the present count.
+    """
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._last = -_SECONDS_BETWEEN_LINES
+        self._last = float("-inf")
+        self._begun = time.monotonic()
+        self._total, self._first, self._start = -1, 0, self._begun
+        """The present count's total, first report and start."""
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
+        if total != self._total or done < self._first:
+            self._total, self._first, self._start = total, done, now
         if now - self._last < _SECONDS_BETWEEN_LINES and not 0 < total <= done:
             return
         self._last = now
         count = f"{done}/{total}" if total else str(done)
-        print(f"{self._title}: {count} {what}".rstrip(), file=sys.stderr, flush=True)
+        times = [f"{done / total:.0%}"] if total else []
+        times.append(f"{_clock(now - self._begun)} elapsed")
+        if self._first < done < total:
+            left = (now - self._start) / (done - self._first) * (total - done)
+            times.append(f"{_clock(left)} left")
+        line = f"{self._title}: {count} {what}".rstrip()
+        print(f"{line} ({', '.join(times)})", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as ``M:SS`` or ``H:MM:SS``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextmanager
 def _bar(title: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[what]}"),
     )
@@ -65,3 +108,36 @@ def _bar(title: str) -> Iterator[Progress]:
 def say(text: str) -> None:
     """Print a result on standard output."""
     print(text, flush=True)
+
+
+def show(result: Result, json: Path | None) -> None:
+    """Print a result, and write it as JSON where that is asked for.
+
+    Args:
+        result: what was found.
+        json: file to write, made whole or not at all; ``-`` prints the JSON instead of the text.
+
+    Raises:
+        MsfnetError: the file cannot be written.
+    """
+    from msfnet_runtime.files import atomic_path
+
+    if json == STANDARD_OUTPUT:
+        say(result.to_json())
+        return
+    if json:
+        with atomic_path(json) as partial:
+            partial.write_text(result.to_json() + "\n", encoding="utf-8")
+    say(result.text())
+
+
+def check_json(json: Path | None) -> None:
+    """Find out before long work whether :func:`show` can write its file.
+
+    Raises:
+        MsfnetError: it cannot.
+    """
+    from msfnet_runtime.files import check_writable
+
+    if json not in (None, STANDARD_OUTPUT):
+        check_writable(json)

@@ -156,11 +156,13 @@ def _export(out: Path) -> tuple[Path, Path, Path]:
     """Write the three deploy graphs; return their paths, by falling precision."""
     from msfnet_calibration import convert_fp16, quantize_int8, select_frames
     from msfnet_export import export_checkpoint
+    from msfnet_export.export_options import ExportOptions
     from msfnet_runtime.sources import open_source
 
     fp32, fp16, int8 = (out / f"models/{name}.onnx" for name in ("fp32", "fp16", "int8"))
     with progress("export") as report:
-        export_checkpoint(out / "run/best.ckpt", fp32, frame_size=FRAME_SIZE, progress=report)
+        options = ExportOptions(frame_size=FRAME_SIZE)
+        export_checkpoint(out / "run/best.ckpt", fp32, options, progress=report)
     with open_source(str(out / "data/train")) as source:
         frames = select_frames(source, _CALIBRATION_FRAMES)
     with progress("convert to FP16") as report:

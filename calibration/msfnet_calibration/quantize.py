@@ -12,26 +12,21 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from msfnet_calibration.blocks import find_homes
+from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
 from msfnet_calibration.onnx_files import load_model
-from msfnet_calibration.ranges import METHODS, ActivationRanges, Method
+from msfnet_calibration.ranges import ActivationRanges
 from msfnet_calibration.shapes import annotate
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
 from msfnet_runtime.artifacts import refuse_cpu_form
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
-
-Target = Literal["tensorrt", "cpu"]
-"""Where the file is to run. TensorRT fuses a convolution with the activation behind it, so that
-pairs stand in front of convolutions only; ONNX Runtime's CPU provider computes in INT8 only what
-has pairs on both sides."""
-TARGETS: tuple[Target, ...] = ("tensorrt", "cpu")
 
 MIN_CHANNELS = 16
 """Convolutions with fewer input or output channels, in each group, gain nothing in INT8."""

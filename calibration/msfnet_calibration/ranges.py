@@ -14,19 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from msfnet_calibration.calibration_options import Method
 from msfnet_calibration.onnx_files import write_scratch
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
-
-Method = Literal["entropy", "minmax", "percentile"]
-METHODS: tuple[Method, ...] = ("entropy", "minmax", "percentile")
 
 PERCENTILE = 99.99
 

@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from msfnet_calibration.calibration_options import Method, Target
 from msfnet_calibration.change import relative_change
 from msfnet_calibration.half import to_fp16
 from msfnet_calibration.onnx_files import atomic_model, save_model
 from msfnet_calibration.probe import Islands, find_islands, float_values, probe_values
 from msfnet_calibration.quantize import (
     MIN_CHANNELS,
-    Target,
     find_units,
     insert_pairs,
     is_narrow,
@@ -28,7 +28,7 @@ from msfnet_calibration.quantize import (
     prepare_frames,
     tensors_beside,
 )
-from msfnet_calibration.ranges import ActivationRanges, Method, collect_ranges
+from msfnet_calibration.ranges import ActivationRanges, collect_ranges
 from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import sha256
@@ -187,7 +187,8 @@ def quantize_int8(
         frames: calibration frames, 4 or more; prepared as the model's spec says.
         method: ``entropy`` keeps the range that loses the least information (KL divergence),
             ``percentile`` 99.99 % of the values, ``minmax`` all of them.
-        runs_on: where the file is to run, see :data:`msfnet_calibration.quantize.Target`.
+        runs_on: where the file is to run, see
+            :data:`~msfnet_calibration.calibration_options.Target`.
         folder: where activation statistics are kept for another try; None: nowhere.
         progress: called after every frame.
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msfnet_export.export_options import Dynamic
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD
-
-Dynamic = Literal["batch", "size"]
 
 STEP = 32
 """Pixels: sides of inputs of a graph of dynamic size are multiples of it."""

@@ -10,29 +10,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from msfnet_export.cheap_decoder import cheapen_decoder
+from msfnet_export.export_options import PASSES, RUNS_ON, Pass, RunsOn
 from msfnet_export.pooling import FixedAveragePool, Grid
 from msfnet_runtime import MsfnetError
 from msfnet_train.blocks import AdaptiveAveragePool, DecoderBlock, SubPixelUpsample
-
-Pass = Literal[
-    "adaptive-pooling", "up-blocks", "convolutions", "batch-norm", "resizing", "winograd"
-]
-
-PASSES: tuple[Pass, ...] = get_args(Pass)
-"""What an export can be asked to leave out, so that its benefit shows; the last two are made for
-processors only."""
-
-RunsOn = Literal["any", "cpu"]
-
-RUNS_ON: tuple[RunsOn, ...] = get_args(RunsOn)
-"""Where an export is to run: anywhere, or on processors, see :mod:`msfnet_export.cheap_decoder`."""
 
 Grids = dict[str, tuple[Grid, Grid]]
 """Input and output grid of every adaptive pooling, Up-block and decoder block, by module name."""

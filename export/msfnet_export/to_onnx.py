@@ -6,9 +6,8 @@ import copy
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
@@ -21,8 +20,17 @@ from msfnet_calibration.onnx_files import (
     onnx_path,
     save_model,
 )
-from msfnet_export.graphs import Dynamic, at_frame_size, default_spec, with_dynamic
-from msfnet_export.lowering import Pass, RunsOn
+from msfnet_export.export_options import (
+    DEFAULTS,
+    Dynamic,
+    ExportOptions,
+    FloatPrecision,
+    Pass,
+    RunsOn,
+    Verify,
+    Weights,
+)
+from msfnet_export.graphs import at_frame_size, default_spec, with_dynamic
 from msfnet_export.parity import (
     TOLERANCE,
     BlockParity,
@@ -41,9 +49,6 @@ from msfnet_train.recipe import at_size
 
 MIN_SIDE = 32
 """Pixels: the encoder's last stage is at stride 32."""
-
-Verify = Literal["output", "deep"]
-Weights = Literal["inside", "beside"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def export_network(
     graph: Graph = "network",
     spec: ModelSpec | None = None,
     frame_size: tuple[int, int] | None = None,
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: FloatPrecision = "fp32",
     dynamic: Collection[Dynamic] = (),
     without: Collection[Pass] = (),
     runs_on: RunsOn = "any",
@@ -208,38 +213,25 @@ def _verify(
 def export_checkpoint(
     checkpoint: str | os.PathLike[str],
     path: str | os.PathLike[str],
+    options: ExportOptions = DEFAULTS,
     *,
-    size: tuple[int, int] | None = None,
-    frame_size: tuple[int, int] | None = None,
-    graph: Graph = "deploy",
-    precision: Literal["fp32", "fp16"] = "fp32",
-    dynamic: Collection[Dynamic] = (),
-    without: Collection[Pass] = (),
-    runs_on: RunsOn = "any",
-    weights: Weights = "inside",
     frames: Sequence[Frame] = (),
-    verify: Verify = "output",
     progress: Progress = silent,
 ) -> ExportReport:
-    """Export a checkpoint; ``size`` is its recipe's inference size if left out.
+    """Export a checkpoint.
+
+    Args:
+        checkpoint: as training writes it.
+        path: the ``.onnx`` file to write.
+        options: what is asked of the graph.
+        frames: real frames to compare on, besides random images.
+        progress: called after every step.
 
     Raises:
         MsfnetError: the checkpoint cannot be read, or as :func:`export_network`.
     """
     loaded = load_checkpoint(checkpoint)
+    chosen = replace(options, size=options.size or loaded.spec.size)
     return export_network(
-        loaded.network,
-        path,
-        size=size or loaded.spec.size,
-        graph=graph,
-        spec=loaded.spec,
-        frame_size=frame_size,
-        precision=precision,
-        dynamic=dynamic,
-        without=without,
-        runs_on=runs_on,
-        weights=weights,
-        frames=frames,
-        verify=verify,
-        progress=progress,
+        loaded.network, path, spec=loaded.spec, frames=frames, progress=progress, **vars(chosen)
     )

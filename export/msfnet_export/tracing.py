@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from msfnet_export.export_options import Pass, RunsOn
 from msfnet_export.graph_passes import (
     cast_constants,
     fold_batch_norm,
@@ -22,7 +23,7 @@ from msfnet_export.graph_passes import (
     simplify,
 )
 from msfnet_export.graphs import DeployGraph
-from msfnet_export.lowering import Pass, RunsOn, lower
+from msfnet_export.lowering import lower
 from msfnet_runtime import ModelSpec, MsfnetError
 
 OPSET = 18

@@ -1,6 +1,8 @@
-"""The command line: one thin file per group of commands, everything heavy imported inside them."""
+"""The command line: one file per group of commands; heavy imports sit inside the commands."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import typer
 
@@ -23,7 +25,7 @@ app = typer.Typer(
 def _main(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """``--debug`` is taken off the command line before it gets here; this documents it."""
+    """Document ``--debug``, which is read before the command line is parsed."""
 
 
 app.command("demo")(demo.demo)
@@ -45,3 +47,17 @@ def command_names() -> set[str]:
     """Return the names of the commands."""
     groups = {group.name for group in app.registered_groups if group.name}
     return groups | {command.name for command in app.registered_commands if command.name}
+
+
+def option_of(parameter: str, arguments: Sequence[str]) -> str | None:
+    """Return the option that sets a library's parameter, such as ``--arch`` for architectures.
+
+    Args:
+        parameter: its name, which is also that of the command function's parameter.
+        arguments: the command line, which begins with the command.
+    """
+    command = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    flags = [flag for each in command.params if each.name == parameter for flag in each.opts]
+    return next((flag for flag in flags if flag.startswith("--")), None)

@@ -1,86 +1,192 @@
-"""Words of the command line that several commands share, and how they are read."""
+"""Options that several commands share, each declared once, and how their values are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
+
+from msfnet_runtime.errors import MsfnetError
+
+T = TypeVar("T")
+
+
+class Size(NamedTuple):
+    """Height and width, pixels."""
+
+    height: int
+    width: int
+
+
+class Numbers(tuple[int, ...]):
+    """Whole numbers."""
+
+
+class Names(tuple[str, ...]):
+    """Names."""
+
 
 ProviderOption = Annotated[
     str,
     typer.Option(
         "--provider",
-        help="What runs ONNX files: cpu, cuda or tensorrt (ONNX Runtime's), or openvino; with "
-        "options as cuda:device_id=1.",
+        help="What runs ONNX files: cpu, cuda or tensorrt (of ONNX Runtime), or openvino; with "
+        "options such as cuda:device_id=1.",
     ),
 ]
 
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=0, help="CPU threads; 0: the library's choice.")
+]
 
-def refuse_existing(out: Path, force: bool) -> None:
-    """Keep a file that is there.
+ListOption = Annotated[
+    str | None,
+    typer.Option(
+        "--list",
+        help="List of the data set to read, by its name or its file; the data set's own choice "
+        "if left out.",
+    ),
+]
+
+FRAMES_HELP = "Number of frames to use, spread over the data; 0: all."
+
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Evaluation protocol, for example nyu_hu or kitti_raw."),
+]
+
+DATA_HELP = "Data set with ground truth: KITTI, NYU, or a folder of your own."
+"""For commands that score or train."""
+
+SOURCE_HELP = "Frames: a data set, a folder of images, a video, or a generated source."
+"""For commands that need no ground truth."""
+
+JsonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the results to this file as JSON; - prints them instead of the text.",
+    ),
+]
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what exists already.")]
+
+SeedOption = Annotated[
+    int, typer.Option("--seed", help="Seed of all random choices; the same seed, the same result.")
+]
+
+
+def size_option(flag: str, help_text: str) -> Any:
+    """Declare an option of two sides in pixels, whose type is :class:`Size`."""
+    return _parsed(flag, "HxW", parse_size, help_text)
+
+
+def numbers_option(flag: str, help_text: str) -> Any:
+    """Declare an option of whole numbers separated by commas, whose type is :class:`Numbers`."""
+    return _parsed(flag, "N,N", parse_numbers, help_text)
+
+
+def share_option(flag: str, help_text: str) -> Any:
+    """Declare an option of a share, ``5%`` or ``0.05``, whose type is ``float``."""
+    return _parsed(flag, "SHARE", parse_share, help_text)
+
+
+def names_option(
+    flag: str,
+    help_text: str,
+    *,
+    choices: Sequence[str] = (),
+    kind: Callable[[Sequence[Any]], Sequence[str]] = Names,
+) -> Any:
+    """Declare an option of names separated by commas.
+
+    Args:
+        flag: its name.
+        help_text: what it is for; the choices are added.
+        choices: the names there are; any name if empty.
+        kind: the option's type, a subclass of ``tuple``.
+    """
+
+    def read(text: str) -> Sequence[str]:
+        names = parse_names(text)
+        for name in names:
+            if choices and name not in choices:
+                raise MsfnetError(f"there is no {name!r}; choose from {', '.join(choices)}")
+        return kind(names)
+
+    words = f"{help_text} Any of {','.join(choices)}." if choices else help_text
+    return _parsed(flag, "NAME,NAME", read, words)
+
+
+def _parsed(flag: str, metavar: str, read: Callable[[str], object], help_text: str) -> Any:
+    """Declare an option whose text a function reads; its errors name the option."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):  # the default
+            return value
+        try:
+            return read(value)
+        except MsfnetError as error:
+            raise MsfnetError(f"{flag}: {error}") from None
+
+    return typer.Option(flag, metavar=metavar, parser=parse, help=help_text)
+
+
+def parse_size(text: str) -> Size:
+    """Read ``HxW``.
 
     Raises:
-        MsfnetError: it exists, and nothing says to replace it.
+        MsfnetError: it is not two whole numbers from 32 to 8192.
     """
-    from msfnet_runtime.errors import MsfnetError
-
-    if out.exists() and not out.is_dir() and not force:
-        raise MsfnetError(f"{out} exists already; pass --force to replace it")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read ``HxW`` as (height, width) in pixels.
-
-    Raises:
-        MsfnetError: it is not two whole numbers of at least 32.
-    """
-    from msfnet_runtime.errors import MsfnetError
-
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()):
-        raise MsfnetError(f"size {text!r} is not HxW; write for instance 228x304")
-    size = int(height), int(width)
+        raise MsfnetError(f"size {text!r} is not HxW; write for example 228x304")
+    size = Size(int(height), int(width))
     if min(size) < 32 or max(size) > 8192:
         raise MsfnetError(f"size {text} is out of range; both sides go from 32 to 8192 pixels")
     return size
 
 
-def parse_names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> Names:
     """Read a list separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return Names(name.strip() for name in text.split(",") if name.strip())
 
 
-def parse_numbers(text: str, what: str) -> tuple[int, ...]:
+def parse_numbers(text: str, what: str = "") -> Numbers:
     """Read whole numbers separated by commas.
-
-    Args:
-        text: the list; may be empty.
-        what: they are, for the error: ``seeds``.
 
     Raises:
         MsfnetError: something else.
     """
-    from msfnet_runtime.errors import MsfnetError
-
     names = parse_names(text)
     if not all(name.isdecimal() for name in names):
-        raise MsfnetError(f"{what} {text!r} are not whole numbers; write for instance 0,1")
-    return tuple(int(name) for name in names)
+        raise MsfnetError(f"{what} {text!r} are not whole numbers; write for example 0,1".lstrip())
+    return Numbers(int(name) for name in names)
 
 
 def parse_share(text: str) -> float:
-    """Read a share: ``5%`` or ``0.05``.
+    """Read a share of 0 or more: ``5%`` or ``0.05``.
 
     Raises:
-        MsfnetError: it is none of 0 or more.
+        MsfnetError: something else.
     """
-    from msfnet_runtime.errors import MsfnetError
-
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
     if not 0 <= share < float("inf"):
-        raise MsfnetError(f"{text!r} is no share; write for instance 5% or 0.05")
+        raise MsfnetError(f"{text!r} is not a share; write for example 5% or 0.05")
     return share
+
+
+def refuse_existing(out: Path, force: bool) -> None:
+    """Keep an existing file unless it may be replaced.
+
+    Raises:
+        MsfnetError: it exists, and ``force`` is not set.
+    """
+    if out.exists() and not out.is_dir() and not force:
+        raise MsfnetError(f"{out} exists already; pass --force to replace it")

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_calibration import onnx_files, quantize_int8
+from msfnet_calibration.calibration_options import METHODS, Method
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_calibration.quantize import find_units
-from msfnet_calibration.ranges import METHODS, Method
 from msfnet_calibration.variants import CALIBRATION, MEASURED
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine

@@ -85,7 +85,7 @@ def test_what_each_block_costs_is_measured_and_kept(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--data rooms --budget 'rel +1%'", "name a --protocol, e.g. nyu_hu"),
+        ("--data rooms --budget 'rel +1%'", "(--protocol)"),
         ("--data rooms --budget 'rel 1%' --protocol nyu_hu", "write e.g. 'rel +1%'"),
         ("--data rooms --budget 'rel +1%' --protocol nyu", "nyu_hu"),
         ("--data rooms --budget 'rel +1%' --protocol nyu_hu", "ask for the CPU|ask for cpu|CUDA"),

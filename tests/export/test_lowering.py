@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msfnet_export.export_options import PASSES
 from msfnet_export.lowering import (
-    PASSES,
     FoldedUpBlock,
     OffsetConv,
     double_in_decoder,

@@ -14,6 +14,7 @@ from torch import Tensor
 from msfnet_calibration import convert_fp16, onnx_files
 from msfnet_calibration.onnx_files import count_operators, load_model
 from msfnet_export import export_checkpoint, export_network, lowering
+from msfnet_export.export_options import ExportOptions
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.preprocess import finish, prepare
@@ -337,7 +338,9 @@ def test_a_checkpoint_exports_at_its_recipes_size(tmp_path: Path, exports: Expor
     )
     save_checkpoint(tmp_path / "best.ckpt", exports.network, recipe)
 
-    report = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "model.onnx", precision="fp16")
+    report = export_checkpoint(
+        tmp_path / "best.ckpt", tmp_path / "model.onnx", ExportOptions(precision="fp16")
+    )
 
     spec = report.artifact.spec
     assert (spec.graph, spec.precision) == ("deploy", "fp16")

@@ -19,7 +19,7 @@ import torch
 
 from msfnet_benchmarks.tables import format_table
 from msfnet_benchmarks.timing.latency import measure_latency
-from msfnet_export.lowering import Pass, RunsOn
+from msfnet_export.export_options import Pass, RunsOn
 from msfnet_export.parity import random_image
 from msfnet_export.to_onnx import export_network
 from msfnet_runtime import DepthEstimator, Frame

@@ -1,0 +1,52 @@
+"""What can be asked of a calibration; declared here so that a command line needs no onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Method = Literal["entropy", "minmax", "percentile"]
+"""How the ranges of activations are chosen."""
+METHODS: tuple[Method, ...] = ("entropy", "minmax", "percentile")
+
+Target = Literal["tensorrt", "cpu"]
+"""Where the file is to run. TensorRT fuses a convolution with the activation behind it, so that
+pairs stand in front of convolutions only; ONNX Runtime's CPU provider computes in INT8 only what
+has pairs on both sides."""
+TARGETS: tuple[Target, ...] = ("tensorrt", "cpu")
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What to calibrate on, and what it may cost."""
+
+    data: str
+    """Source of the calibration frames; of an NYU data set, its training list."""
+    frames: int = 64
+    """How many frames; 0: all."""
+    method: Method = "percentile"
+    runs_on: Target = "tensorrt"
+    """Where it is to run, and with a budget is measured: ONNX Runtime's provider of that name."""
+    budget: str = ""
+    """See :class:`msfnet_calibration.budget.Budget`; empty: every convolution that is wide."""
+    sensitivity: bool = False
+    """Measure each block alone; without a budget, too."""
+    protocol: str | None = None
+    """Evaluation protocol that scores a search."""
+    score: Path | None = None
+    """Frames with ground truth; :attr:`data` if None."""
+    samples: str | None = None
+    """List of them."""
+    score_frames: int = 256
+    """How many of them at most, 0: all; every second one is held out."""
+    threads: int = 0
+    """CPU threads; 0: the library's choice."""
+    work: Path | None = None
+    """Folder of what is measured; ``MODEL.calibration`` beside the output if None."""
+    seed: int = 0
+
+    @property
+    def searches(self) -> bool:
+        """Whether models are scored and timed."""
+        return bool(self.budget) or self.sensitivity
