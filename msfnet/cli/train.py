@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from msfnet.cli.options import parse_names, parse_numbers
-from msfnet.console import say
+from msfnet.console import progress, say
 
 
 def train(
@@ -41,6 +42,7 @@ def train(
     Example: msfnet train nyu_mini --data data/nyu_mini --out runs/nyu_mini
     """
     from msfnet_runtime.errors import MsfnetError
+    from msfnet_runtime.progress import silent
     from msfnet_train.ablation import run_ablation
     from msfnet_train.network import TABLE_III
     from msfnet_train.recipe import load_recipe
@@ -48,20 +50,23 @@ def train(
     from msfnet_train.run import train as run_training
 
     chosen = load_recipe(recipe, setting or ())
-    if not ablation:
-        if rows or seeds:
-            raise MsfnetError("--rows and --seeds go with --ablation; for one run use --set")
-        result = run_training(chosen, data, out, resume=resume, skip_bad=skip_bad).text()
-    else:
-        result = run_ablation(
-            chosen,
-            data,
-            out,
-            rows=parse_names(rows) or tuple(TABLE_III),
-            seeds=parse_numbers(seeds or str(chosen.trainer.seed), "seeds"),
-            resume=resume,
-            skip_bad=skip_bad,
-            report=say,
-        ).text()
+    if not ablation and (rows or seeds):
+        raise MsfnetError("--rows and --seeds go with --ablation; for one run use --set")
+    with progress("train") if is_main_process() else nullcontext(silent) as report:
+        if not ablation:
+            result = run_training(
+                chosen, data, out, resume=resume, skip_bad=skip_bad, progress=report
+            ).text()
+        else:
+            result = run_ablation(
+                chosen,
+                data,
+                out,
+                rows=parse_names(rows) or tuple(TABLE_III),
+                seeds=parse_numbers(seeds or str(chosen.trainer.seed), "seeds"),
+                resume=resume,
+                skip_bad=skip_bad,
+                progress=report,
+            ).text()
     if is_main_process():
         say(result)

@@ -1,4 +1,4 @@
-"""The rows of Table III are trained alike but for what they name, and compared over seeds."""
+"""The rows of Table III differ in what they name only, and are compared over seeds."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from tests.train.datasets import nyu_recipe, write_nyu
 
 ROWS = ("baseline", "usf+eda+batch_loss")
 
+Ablation = tuple[Path, AblationReport, list[tuple[int, int, str]]]
+"""Folder of the data and the runs, comparison, and all progress reports."""
+
 
 @pytest.fixture(scope="module")
-def ablation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AblationReport, list[str]]:
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     """Train two rows over two seeds for an epoch each."""
     root = tmp_path_factory.mktemp("ablation")
     write_nyu(root / "data set")
-    told: list[str] = []
+    reports: list[tuple[int, int, str]] = []
     report = run_ablation(
         nyu_recipe(trainer_epochs=1),
         root / "data set",
         root / "out",
         rows=ROWS,
         seeds=(3, 4),
-        report=told.append,
+        progress=lambda *report: reports.append(report),
     )
-    return root, report, told
+    return root, report, reports
 
 
-def test_every_row_is_trained_with_every_seed(
-    ablation: tuple[Path, AblationReport, list[str]],
-) -> None:
-    """Each run lies in its own folder and is what its row and seed say."""
-    root, report, told = ablation
+def test_every_row_is_trained_with_every_seed(ablation: Ablation) -> None:
+    """Each run has its own folder, and network, loss and seed follow its name."""
+    root, report, _ = ablation
 
     assert [len(report.rows[row]) for row in ROWS] == [2, 2]
-    assert told[1] == "run 2/4: usf+eda+batch_loss, seed 3"
     for row in ROWS:
         for seed in (3, 4):
             recipe = load_checkpoint(root / "out" / row / f"seed-{seed}/last.ckpt").recipe
@@ -51,10 +51,19 @@ def test_every_row_is_trained_with_every_seed(
             assert recipe.loss.batch == batch
 
 
-def test_the_table_has_mean_and_spread_above_the_papers(
-    ablation: tuple[Path, AblationReport, list[str]],
-) -> None:
-    """The sample standard deviation; the paper's figures are named as unverified."""
+def test_progress_names_the_run(ablation: Ablation) -> None:
+    """The order is seed by seed; every run reports its two steps with epoch and loss."""
+    steps = [report for report in ablation[2] if "loss" in report[2].rpartition(": ")[2]]
+
+    names = [(row, seed) for seed in (3, 4) for row in ROWS]
+    assert [step[:2] for step in steps] == [(1, 2), (2, 2)] * 4
+    for number, (row, seed) in enumerate(names, 1):
+        for _, _, what in steps[2 * number - 2 : 2 * number]:
+            assert what.startswith(f"run {number}/4, {row}, seed {seed}: epoch 1/1: loss ")
+
+
+def test_the_table_shows_mean_and_spread_with_the_papers_figures(ablation: Ablation) -> None:
+    """The spread is the sample standard deviation; the paper's figures are called unverified."""
     root, report, _ = ablation
     rels = [s.rel for s in report.rows["baseline"]]
     lines = report.text().splitlines()
@@ -67,10 +76,8 @@ def test_the_table_has_mean_and_spread_above_the_papers(
     assert kept["rows"]["baseline"][0]["rel"] == rels[0]
 
 
-def test_finished_runs_are_kept_when_resumed(
-    ablation: tuple[Path, AblationReport, list[str]],
-) -> None:
-    """Only the missing seed is trained; the rest gives the same numbers."""
+def test_finished_runs_are_kept_when_resumed(ablation: Ablation) -> None:
+    """Only the missing seed is trained; the finished run keeps its numbers."""
     root, report, _ = ablation
     before = (root / "out/baseline/seed-3/last.ckpt").stat().st_mtime_ns
 
@@ -81,7 +88,6 @@ def test_finished_runs_are_kept_when_resumed(
         rows=ROWS[:1],
         seeds=(3, 5),
         resume=True,
-        report=lambda line: None,
     )
 
     assert again.rows["baseline"][0] == report.rows["baseline"][0]
@@ -89,19 +95,17 @@ def test_finished_runs_are_kept_when_resumed(
     assert (root / "out/baseline/seed-5/last.ckpt").is_file()
 
 
-def test_what_cannot_be_compared_is_refused(
-    ablation: tuple[Path, AblationReport, list[str]],
-) -> None:
-    """Unknown rows, seeds twice, runs that are there, runs of another recipe."""
+def test_runs_that_cannot_be_compared_are_refused(ablation: Ablation) -> None:
+    """Unknown rows, repeated or missing seeds, existing runs, runs of another recipe."""
     root, _, _ = ablation
     recipe, data = nyu_recipe(trainer_epochs=1), root / "data set"
-    with pytest.raises(MsfnetError, match="unknown ablation 'eda'; choose one of baseline"):
+    with pytest.raises(MsfnetError, match=r"'eda'.*baseline"):
         run_ablation(recipe, data, root / "new", rows=("eda",))
-    with pytest.raises(MsfnetError, match="give every seed once"):
+    with pytest.raises(MsfnetError, match=r"seeds \[1, 1\]"):
         run_ablation(recipe, data, root / "new", seeds=(1, 1))
-    with pytest.raises(MsfnetError, match="holds a run; add --resume"):
-        run_ablation(recipe, data, root / "out", rows=ROWS, seeds=(3,), report=lambda line: None)
-    with pytest.raises(MsfnetError, match="is a run of another recipe"):
+    with pytest.raises(MsfnetError, match="already holds a run"):
+        run_ablation(recipe, data, root / "out", rows=ROWS, seeds=(3,))
+    with pytest.raises(MsfnetError, match="another recipe"):
         run_ablation(
             nyu_recipe(trainer_epochs=2),
             data,
@@ -109,7 +113,6 @@ def test_what_cannot_be_compared_is_refused(
             rows=ROWS,
             seeds=(3,),
             resume=True,
-            report=lambda line: None,
         )
     assert not (root / "new").exists()
 

@@ -1,4 +1,4 @@
-"""Does EDA's channel minimum carry anything?"""
+"""Tests of the counter of zero channel minima, which shows whether EDA works as Eq. 2 means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from msfnet_train import MSFNet, NetworkConfig
-from msfnet_train.diagnostics import ZeroMinimum, minimum_sentence
+from msfnet_train.module import ZeroMinimum
+from msfnet_train.run import describe_zero_minimum
 
 
 def network(**changes: object) -> MSFNet:
@@ -27,8 +28,10 @@ def share_of(net: MSFNet, images: torch.Tensor) -> float | None:
     return counter.share
 
 
-def test_a_relu_hides_the_minimum_and_the_projection_shows_it(rng: np.random.Generator) -> None:
-    """The literal reading collapses into CBAM-S; the default does not."""
+def test_the_minimum_is_zero_after_a_relu_and_not_after_the_projection(
+    rng: np.random.Generator,
+) -> None:
+    """EDA on raw stage 3 equals CBAM-S and the report says so; the default does not."""
     images = torch.from_numpy(rng.normal(size=(2, 3, 64, 96)).astype(np.float32))
 
     literal, default = (share_of(network(eda_input=i), images) for i in ("stage", "projection"))
@@ -37,12 +40,12 @@ def test_a_relu_hides_the_minimum_and_the_projection_shows_it(rng: np.random.Gen
     assert default is not None
     assert literal > 0.9
     assert default == 0
-    assert "acts as CBAM-S" in minimum_sentence(literal)
-    assert "CBAM-S" not in minimum_sentence(default)
+    assert "acts as CBAM-S" in describe_zero_minimum(literal)
+    assert "CBAM-S" not in describe_zero_minimum(default)
 
 
-def test_the_share_is_that_of_the_pools_input(rng: np.random.Generator) -> None:
-    """Counted over several passes, against NumPy on the very features."""
+def test_the_share_equals_numpys_on_the_same_features(rng: np.random.Generator) -> None:
+    """Several forward passes of different sizes are counted together."""
     net = network(eda_input="stage")
     assert net.eda is not None
     seen: list[np.ndarray] = []
@@ -58,8 +61,8 @@ def test_the_share_is_that_of_the_pools_input(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("attention", ["cbam_s", "none"])
-def test_without_eda_there_is_no_minimum(rng: np.random.Generator, attention: str) -> None:
-    """And nothing is counted outside the block."""
+def test_nothing_is_counted_without_eda(rng: np.random.Generator, attention: str) -> None:
+    """Nor outside the ``with`` block."""
     images = torch.from_numpy(rng.normal(size=(1, 3, 64, 64)).astype(np.float32))
     counter, net = ZeroMinimum(), network()
     with counter.watch(net):

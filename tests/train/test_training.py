@@ -1,10 +1,13 @@
-"""Runs end in whole checkpoints, go on where they stopped, and say in one line what is wrong."""
+"""Runs write complete checkpoints, resume exactly, report progress, and name what is wrong."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,13 +37,13 @@ from tests.train.datasets import SCENES, nyu_recipe, write_nyu
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run and what it was told."""
+    """A finished run and its progress reports."""
 
     recipe: Recipe
     data: Path
     folder: Path
     report: TrainReport
-    steps: list[tuple[int, int, str]]
+    reports: list[tuple[int, int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run of two epochs on eight pairs."""
     root = tmp_path_factory.mktemp("run")
     data, recipe = write_nyu(root / "data set"), nyu_recipe()
-    steps: list[tuple[int, int, str]] = []
-    report = train(recipe, data, root / "out", progress=lambda *step: steps.append(step))
-    return Run(recipe, data, root / "out", report, steps)
+    reports: list[tuple[int, int, str]] = []
+    report = train(recipe, data, root / "out", progress=lambda *step: reports.append(step))
+    return Run(recipe, data, root / "out", report, reports)
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -67,7 +70,7 @@ def copy_of(run: Run, folder: Path) -> Path:
 
 
 def test_a_run_leaves_two_checkpoints_its_recipe_and_logs(run: Run) -> None:
-    """Best and last, recipe, data and summary as JSON, logs, pictures; nothing else."""
+    """Best and last, recipe, data and summary as JSON, logs and pictures; no other files."""
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
         *("best.ckpt", "last.ckpt", "recipe.json", "data.json", "summary.json"),
@@ -85,14 +88,69 @@ def test_a_run_leaves_two_checkpoints_its_recipe_and_logs(run: Run) -> None:
     assert rels[-1] == pytest.approx(run.report.validation.rel, rel=1e-4)
 
 
-def test_a_run_tells_of_every_step(run: Run) -> None:
-    """Eight pairs in fours, twice: four steps, with epoch and loss in words."""
-    assert [(done, total) for done, total, _ in run.steps] == [(n, 4) for n in (1, 2, 3, 4)]
-    assert run.steps[-1][2].startswith("epoch 2/2: loss ")
+def test_every_training_step_is_reported(run: Run) -> None:
+    """Eight pairs in batches of four, twice: four steps, each with its epoch and loss."""
+    steps = [report for report in run.reports if "loss" in report[2]]
+
+    assert [(done, total) for done, total, _ in steps] == [(n, 4) for n in (1, 2, 3, 4)]
+    epochs = [re.sub(r"loss [\d.]+.*", "loss", what) for _, _, what in steps]
+    assert epochs == ["epoch 1/2: loss"] * 2 + ["epoch 2/2: loss"] * 2
 
 
-def test_the_report_counts_what_was_done(run: Run) -> None:
-    """Epochs, images per second over the wall time, the protocol by name."""
+def test_checking_validating_and_saving_are_reported(run: Run) -> None:
+    """Ten samples are checked; then every phase of an epoch counts the run's training steps."""
+    others = [report for report in run.reports if "loss" not in report[2]]
+
+    assert [report[:2] for report in others[:10]] == [(n, 10) for n in range(1, 11)]
+    assert all(what.startswith("checking the data") for _, _, what in others[:10])
+    assert others[10] == (0, 0, "preparing the network")
+    epoch = ["validation batch 1/1", "saving a checkpoint", "saving a checkpoint"]
+    assert others[11:] == [
+        *((2, 4, f"epoch 1/2: {what}") for what in epoch),
+        *((4, 4, f"epoch 2/2: {what}") for what in epoch),
+        (4, 4, "drawing the curves"),
+    ]
+
+
+def test_the_command_prints_progress_while_it_runs(tmp_path: Path) -> None:
+    """Without a terminal, lines with the steps, the epoch and the loss reach standard error."""
+    write_nyu(tmp_path / "data set")
+    settings = {
+        "network.encoder": "mobilenetv3_small_050",
+        "network.pretrained": "false",
+        "network.decoder_width": "0.0625",
+        "data.crop": "[64, 64]",
+        "data.inference_size": "[64, 96]",
+        "trainer.epochs": "2",
+        "trainer.workers": "0",
+        "trainer.batch_size": "4",
+    }
+    command = [sys.executable, "-m", "msfnet", "train", "nyu_mini", "--data", "data set"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    process = subprocess.Popen(
+        [*command, "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append((line, process.poll() is None))
+
+    assert process.wait(timeout=60) == 0, "".join(line for line, _ in lines)
+    assert re.match(r"train: \d+/10 ", lines[0][0])
+    assert any(
+        running and re.search(r"train: [1-4]/4 .*epoch [12]/2: .*loss \d", line)
+        for line, running in lines
+    ), lines
+
+
+def test_the_report_counts_epochs_and_images(run: Run) -> None:
+    """With images per second of the wall time, and the name of the protocol."""
     report = run.report
 
     assert (report.epochs, report.protocol, report.validation.images) == (2, "nyu_hu", 2)
@@ -102,8 +160,8 @@ def test_the_report_counts_what_was_done(run: Run) -> None:
     assert TrainReport.read(run.folder) == report
 
 
-def test_pictures_can_be_looked_at(run: Run) -> None:
-    """Curves and predictions are PNG with more than one colour; TensorBoard has the frames too."""
+def test_pictures_are_drawn_and_logged(run: Run) -> None:
+    """Curves and predictions are PNG files in many colours; TensorBoard has the frames too."""
     for name in ("curves.png", "predictions.png"):
         picture = read_image(run.folder / name)
         assert min(picture.shape[:2]) > 200
@@ -118,7 +176,7 @@ def test_pictures_can_be_looked_at(run: Run) -> None:
     assert (second.height, second.width) == (2 * 228, 304)
 
 
-def test_the_validation_is_what_evaluation_says_of_the_checkpoint(run: Run) -> None:
+def test_validation_and_evaluation_give_the_same_metrics(run: Run) -> None:
     """The training loop's REL and `msfnet evaluate` agree on the same frames."""
     split = open_split(run.recipe.data, run.data)
     with TorchEngine(run.report.last, "cpu") as engine:
@@ -128,8 +186,8 @@ def test_the_validation_is_what_evaluation_says_of_the_checkpoint(run: Run) -> N
     assert report.summary.rmse == pytest.approx(run.report.validation.rmse, rel=1e-4)
 
 
-def test_a_checkpoint_knows_its_network_and_where_it_comes_from(run: Run) -> None:
-    """In evaluation mode, with recipe, spec, the file's own hash, and what it has learnt from."""
+def test_a_checkpoint_holds_its_network_and_its_origin(run: Run) -> None:
+    """In evaluation mode, with recipe, spec, the file's own hash and its data's fingerprint."""
     checkpoint = load_checkpoint(run.report.best)
 
     assert not checkpoint.network.training
@@ -144,8 +202,8 @@ def test_a_checkpoint_knows_its_network_and_where_it_comes_from(run: Run) -> Non
     assert described["data"] == open_split(run.recipe.data, run.data).fingerprint()
 
 
-def test_a_saved_network_comes_back_to_the_bit(tmp_path: Path) -> None:
-    """Outside of training as well, buffers included."""
+def test_a_saved_network_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    """Without any training, buffers included."""
     recipe = nyu_recipe()
     network = MSFNet(recipe.network)
     network(torch.randn(2, 3, 64, 96))
@@ -158,8 +216,8 @@ def test_a_saved_network_comes_back_to_the_bit(tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[name], value)
 
 
-def test_pytorch_is_an_engine(run: Run, rng: np.random.Generator) -> None:
-    """Its answer is ``network(x)``, in float32, for a batch as the spec says."""
+def test_a_checkpoint_runs_as_an_engine(run: Run, rng: np.random.Generator) -> None:
+    """The output is ``network(x)`` in float32, for a batch of the spec's shape."""
     network = load_checkpoint(run.report.best).network
     batch = rng.normal(size=(1, 3, 64, 96)).astype(np.float32)
 
@@ -177,35 +235,35 @@ def test_pytorch_is_an_engine(run: Run, rng: np.random.Generator) -> None:
 
 
 class StopError(Exception):
-    """Kills a run from outside."""
+    """Interrupts a run from outside."""
 
 
 def stop_after(steps: int) -> Callable[[int, int, str], None]:
-    """Return a progress that kills the run at the end of a step."""
+    """Return a ``Progress`` that interrupts the run once more than ``steps`` steps are done."""
 
     def progress(done: int, total: int, what: str) -> None:
-        if done > steps:
+        if done > steps and "loss" in what:
             raise StopError
 
     return progress
 
 
 @pytest.mark.parametrize(("schedule", "decay"), [("onecycle", 0.0), ("step", 0.0), ("step", 0.8)])
-def test_a_killed_run_resumed_ends_as_if_never_stopped(
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
     run: Run, tmp_path: Path, schedule: str, decay: float
 ) -> None:
-    """The same weights: order, augmentation, optimiser, schedule and average all pick up."""
+    """With the same weights: order, augmentation, optimiser, schedule and average continue."""
     recipe = nyu_recipe(
         optimizer_schedule=schedule,
         optimizer_step_epochs=1,
         trainer_epochs=3,
         trainer_average_decay=decay,
     )
-    whole = train(recipe, run.data, tmp_path / "whole", progress=lambda *step: None)
+    whole = train(recipe, run.data, tmp_path / "whole")
     with pytest.raises(StopError):
         train(recipe, run.data, tmp_path / "cut", progress=stop_after(3))
 
-    resumed = train(recipe, run.data, tmp_path / "cut", resume=True, progress=lambda *step: None)
+    resumed = train(recipe, run.data, tmp_path / "cut", resume=True)
 
     assert (resumed.epochs, whole.epochs) == (3, 3)
     assert resumed.best_rel == pytest.approx(whole.best_rel, rel=1e-4)
@@ -220,13 +278,12 @@ def test_a_killed_run_resumed_ends_as_if_never_stopped(
     assert logs == ["csv", "csv-2"]
 
 
-def test_averaged_weights_are_those_that_are_scored_and_kept(run: Run, tmp_path: Path) -> None:
-    """The kept weights have the reported REL, and are the running mean of the plain run's."""
+def test_averaged_weights_are_scored_and_saved(run: Run, tmp_path: Path) -> None:
+    """The saved weights have the reported REL; the plain run's weights are kept beside them."""
     report = train(
         nyu_recipe(trainer_average_decay=0.8),
         run.data,
         tmp_path / "averaged",
-        progress=lambda *step: None,
     )
 
     split = open_split(run.recipe.data, run.data)
@@ -240,15 +297,15 @@ def test_averaged_weights_are_those_that_are_scored_and_kept(run: Run, tmp_path:
     assert not torch.allclose(state["state_dict"][name], ends[name], rtol=1e-3, atol=1e-5)
 
 
-def test_resuming_a_finished_run_says_how_it_ended(run: Run, tmp_path: Path) -> None:
-    """Nothing left to train is no error."""
+def test_resuming_a_finished_run_reports_its_result(run: Run, tmp_path: Path) -> None:
+    """A run with nothing left to train is validated again and is not an error."""
     report = train(run.recipe, run.data, copy_of(run, tmp_path / "done"), resume=True)
 
     assert report.epochs == 2
     assert report.validation.rel == pytest.approx(run.report.validation.rel, rel=1e-4)
 
 
-def test_the_last_checkpoint_is_the_last_epochs_and_the_best_the_best(
+def test_best_and_last_checkpoint_are_of_the_best_and_the_last_epoch(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when validation gets worse, and across a resumed run."""
@@ -264,15 +321,15 @@ def test_the_last_checkpoint_is_the_last_epochs_and_the_best_the_best(
 
     states = [torch.load(tmp_path / f"out/{n}.ckpt", weights_only=True) for n in ("best", "last")]
     assert [state["epoch"] for state in states] == [1, 2]
-    report = train(recipe, run.data, tmp_path / "out", resume=True, progress=lambda *step: None)
+    report = train(recipe, run.data, tmp_path / "out", resume=True)
 
     assert (report.best_rel, report.validation.rel) == pytest.approx((0.2, 0.25))
     states = [torch.load(path, weights_only=True) for path in (report.best, report.last)]
     assert [state["epoch"] for state in states] == [1, 3]
 
 
-def test_the_initial_prediction_is_what_the_head_starts_from() -> None:
-    """Its bias."""
+def test_the_initial_prediction_is_the_bias_of_the_head() -> None:
+    """So that the untrained network predicts about that value everywhere."""
     module = DepthModule(nyu_recipe(trainer_initial_prediction=7.5), {})
 
     assert module.network.decoder.head.bias is not None
@@ -287,37 +344,37 @@ def test_the_initial_prediction_is_what_the_head_starts_from() -> None:
         ({"trainer_epochs": 9}, "one-cycle schedule of .* ends after 2 epochs"),
     ],
 )
-def test_a_recipe_that_cannot_go_on_is_refused(
+def test_a_recipe_that_does_not_fit_the_checkpoint_is_refused(
     run: Run, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    """Rather than silently training by the old one, or failing far in."""
+    """Before training, and without silently using the old recipe."""
     with pytest.raises(MsfnetError, match=words):
         train(nyu_recipe(**changes), run.data, copy_of(run, tmp_path / "run"), resume=True)
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
-    """Unless the run is to go on."""
+def test_a_folder_that_holds_a_run_is_not_overwritten(run: Run) -> None:
+    """The error says so, and the last checkpoint keeps its bytes."""
     before = sha256(run.report.last)
 
-    with pytest.raises(MsfnetError, match="holds a run; add --resume or choose another folder"):
+    with pytest.raises(MsfnetError, match="already holds a run"):
         train(run.recipe, run.data, run.folder)
 
     assert sha256(run.report.last) == before
 
 
-def test_places_that_cannot_serve_are_one_line(run: Run, tmp_path: Path) -> None:
-    """Nothing to resume, and a folder that cannot be made."""
+def test_an_unusable_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    """A folder with nothing to resume, and folders that cannot be made."""
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(MsfnetError, match="nothing to resume in"):
+    with pytest.raises(MsfnetError, match=r"nothing to resume.*last\.ckpt"):
         train(run.recipe, run.data, tmp_path / "empty", resume=True)
     for out in ("file", "file/run"):
-        with pytest.raises(MsfnetError, match=r"cannot write .*; choose another folder"):
+        with pytest.raises(MsfnetError, match=rf"cannot write .*{out}"):
             train(run.recipe, run.data, tmp_path / out)
 
 
-def test_training_memorises_what_can_be_memorised(tmp_path: Path) -> None:
-    """Four pairs whose colour is their depth: the error falls far below that of the start."""
+def test_training_overfits_four_pairs(tmp_path: Path) -> None:
+    """Their colour gives their depth: loss and error fall far below their start."""
     recipe = nyu_recipe(
         trainer_epochs=30,
         trainer_validate_every=30,
@@ -328,7 +385,7 @@ def test_training_memorises_what_can_be_memorised(tmp_path: Path) -> None:
     losses: list[float] = []
 
     def progress(done: int, total: int, what: str) -> None:
-        losses.append(float(re.findall(r"loss ([\d.]+)", what)[0]))
+        losses.extend(map(float, re.findall(r"loss ([\d.]+)", what)))
 
     report = train(recipe, data, tmp_path / "out", progress=progress)
 
@@ -338,43 +395,41 @@ def test_training_memorises_what_can_be_memorised(tmp_path: Path) -> None:
 
 
 class NotANumber(torch.nn.Module):
-    """A loss that has gone wrong."""
+    """A loss that is not a number."""
 
     def forward(self, *tensors: object) -> dict[str, Tensor]:
         """Return NaN."""
         return {"loss": torch.tensor(torch.nan, requires_grad=True)}
 
 
-def test_a_loss_that_is_not_a_number_names_its_samples(
+def test_a_loss_that_is_nan_names_its_samples(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step and all pairs of the batch, and no checkpoint of it."""
+    """The error names the step and all pairs of the batch; no checkpoint is written."""
     monkeypatch.setattr("msfnet_train.module.MSFNetLoss", lambda config: NotANumber())
 
-    with pytest.raises(MsfnetError, match=r"the loss is nan at step 0, on room/\d, room/\d, room"):
+    with pytest.raises(MsfnetError, match=r"nan at step 0, on .*room/\d, room/\d, room"):
         train(run.recipe, run.data, tmp_path / "out")
 
     assert not (tmp_path / "out/last.ckpt").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_pair_that_cannot_be_learnt_from_is_one_line_from_any_process(
-    tmp_path: Path, workers: int
-) -> None:
-    """Its name, without the traceback of the process that read it."""
+def test_a_pair_without_depth_is_one_line_from_any_process(tmp_path: Path, workers: int) -> None:
+    """The line begins with its name, without the traceback of the process that read it."""
     data = write_nyu(tmp_path / "data set")
     recipe = nyu_recipe(
         trainer_workers=workers, data_depth_kind="metric", data_depth_range_m=(50.0, 80.0)
     )
 
-    with pytest.raises(MsfnetError, match=r"^room/\d has no depth inside the crop") as caught:
+    with pytest.raises(MsfnetError, match=r"^room/\d .*no depth.*crop") as caught:
         train(recipe, data, tmp_path / "out")
 
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_checkpoint_are_one_line(run: Run, tmp_path: Path) -> None:
-    """Absent, a folder, text, cut short, somebody else's, of another format, of another network."""
+def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    """Missing, a folder, text, truncated, foreign, of another format, of another network."""
     content = torch.load(run.report.last, weights_only=True)
     (tmp_path / "text.ckpt").write_text("weights")
     whole = run.report.last.read_bytes()
@@ -387,11 +442,11 @@ def test_files_that_are_no_checkpoint_are_one_line(run: Run, tmp_path: Path) -> 
     for name, words in {
         "absent.ckpt": "cannot read .*No such file",
         ".": "cannot read .*directory",
-        "text.ckpt": "is corrupt or no checkpoint",
-        "short.ckpt": "is corrupt or no checkpoint",
-        "other.ckpt": "is no msfnet checkpoint",
-        "tensor.ckpt": "is no msfnet checkpoint",
-        "newer.ckpt": "has checkpoint format 2, this msfnet reads 1",
+        "text.ckpt": "corrupt or not a checkpoint",
+        "short.ckpt": "corrupt or not a checkpoint",
+        "other.ckpt": "not an msfnet checkpoint",
+        "tensor.ckpt": "not an msfnet checkpoint",
+        "newer.ckpt": "format 2.* reads 1",
         "part.ckpt": "do not fit the network",
     }.items():
         with pytest.raises(MsfnetError, match=words) as caught:
@@ -400,7 +455,7 @@ def test_files_that_are_no_checkpoint_are_one_line(run: Run, tmp_path: Path) -> 
 
 
 class Hostile:
-    """Runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -413,7 +468,7 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     """Only tensors and plain values are unpickled."""
     torch.save({"state_dict": {}, "msfnet": Hostile(tmp_path / "ran")}, tmp_path / "bad.ckpt")
 
-    with pytest.raises(MsfnetError, match="is corrupt or no checkpoint"):
+    with pytest.raises(MsfnetError, match="corrupt or not a checkpoint"):
         load_checkpoint(tmp_path / "bad.ckpt")
 
     assert not (tmp_path / "ran").exists()

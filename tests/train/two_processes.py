@@ -1,4 +1,4 @@
-"""Trains as the first argument says, in as many CPU processes; run by test_distributed.py.
+"""Trains in as many CPU processes as the first argument says; started by test_distributed.py.
 
 Batch norms keep their running statistics: over half a batch they differ from those over a whole
 one, and PyTorch's synchronised batch norm needs GPUs.
@@ -35,7 +35,7 @@ def main(processes: int, data: Path, out: Path) -> None:
         loss_batch_weight=1.0,
         optimizer_learning_rate=1e-3,
     )
-    report = train(recipe, data, out, progress=lambda *step: None)
+    report = train(recipe, data, out)
     if is_main_process():
         print(f"{report.validation.rel:.6f} {report.images_per_second > 0}")
 

@@ -1,11 +1,11 @@
-"""Table III: the five rows of the paper's ablation, each trained over several seeds."""
+"""Trains the five rows of the paper's ablation (Table III), each with several seeds."""
 
 from __future__ import annotations
 
 import json
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.progress import Progress, silent
 from msfnet_train.network import TABLE_III
 from msfnet_train.recipe import Recipe
 from msfnet_train.run import SUMMARY, TrainReport, is_main_process, train
@@ -39,36 +40,30 @@ Nobody has verified them with this project. The paper does not say how its RMSE 
 
 @dataclass(frozen=True)
 class AblationReport:
-    """Every row's validation after its last epoch, seed by seed."""
+    """The validation of every row after its last epoch, one summary per seed."""
 
     recipe: str
-    """The name of the recipe all rows share."""
+    """The name of the recipe that all rows share."""
     protocol: str
     seeds: tuple[int, ...]
     rows: Mapping[str, tuple[DepthSummary, ...]]
     """By the names of :data:`msfnet_train.TABLE_III`."""
 
     def text(self) -> str:
-        """Return the table: means and their spread over the seeds, above the paper's figures."""
+        """Return a table of the means and their spread over the seeds, with the paper's figures."""
         cells = []
         for row, summaries in self.rows.items():
             measured = [_spread([getattr(s, name) for s in summaries]) for name in COLUMNS]
             cells.append((row, *measured, str(len(summaries))))
             rel, rmse, *others = (f"{value:g}" for value in PAPER[row])
             cells.append(("  paper, NYU 795/654", rel, rmse, "", *others, ""))
-        head = (
-            f"{self.recipe}, protocol {self.protocol}, {next(iter(self.rows.values()))[0].images} "
-            f"images, after the last epoch, seeds {', '.join(map(str, self.seeds))}"
-        )
+        images = next(iter(self.rows.values()))[0].images
         return (
-            f"{head}\n{format_table(HEADINGS, cells)}\n"
+            f"{self.recipe}, protocol {self.protocol}, {images} images, after the last epoch, "
+            f"seeds {', '.join(map(str, self.seeds))}\n{format_table(HEADINGS, cells)}\n"
             "± is the sample standard deviation over the seeds. The paper's figures are its own, "
             "on its own data; nobody has verified them with this project."
         )
-
-    def to_json(self) -> str:
-        """Return every run's metrics as JSON."""
-        return json.dumps(asdict(self), indent=2)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -85,57 +80,63 @@ def run_ablation(
     seeds: Sequence[int] = (0,),
     resume: bool = False,
     skip_bad: bool = False,
-    report: Callable[[str], None] = print,
+    progress: Progress = silent,
 ) -> AblationReport:
     """Train rows of Table III from one recipe, each with every seed, and compare them.
 
-    Seed by seed, so that a run that is cut short has whole comparisons.
+    All rows are trained with one seed before the next, so that an interrupted run still holds
+    complete comparisons.
 
     Args:
         recipe: what the rows share.
         data: the data set, in the recipe's layout.
-        out: folder; every run lands in ``ROW/seed-N``, the comparison in ``ablation.json``.
+        out: folder; every run is written to ``ROW/seed-N``, the comparison to ``ablation.json``.
         rows: names of :data:`msfnet_train.TABLE_III`.
-        seeds: of initial weights, order and augmentation.
+        seeds: seeds of the initial weights, the order of the data and the augmentation.
         resume: keep finished runs and continue the others.
-        skip_bad: as :func:`msfnet_train.run.train`.
-        report: told a line before each run.
+        skip_bad: as for :func:`msfnet_train.run.train`.
+        progress: called as :func:`msfnet_train.run.train` calls it, for one run after the other;
+            the text names the run.
 
     Raises:
-        MsfnetError: an unknown row, no seed, ``out`` holds runs and ``resume`` is off, or as
-            :func:`msfnet_train.run.train`.
+        MsfnetError: an unknown row, no seed or one given twice, ``out`` holds runs and ``resume``
+            is off, or as for :func:`msfnet_train.run.train`.
     """
     if not seeds or len(set(seeds)) < len(seeds):
-        raise MsfnetError("give every seed once, e.g. --seeds 0,1")
+        raise MsfnetError(f"seeds {list(seeds)}: give at least one, and each only once")
     recipes = {row: recipe.ablated(row) for row in rows}
+    runs = [(seed, row) for seed in seeds for row in recipes]
     done: dict[str, list[DepthSummary]] = {row: [] for row in rows}
-    for number, seed in enumerate(seeds):
-        for place, (row, ablated) in enumerate(recipes.items(), 1):
-            run = Path(out) / row / f"seed-{seed}"
-            report(f"run {number * len(rows) + place}/{len(seeds) * len(rows)}: {row}, seed {seed}")
-            seeded = replace(ablated, trainer=replace(ablated.trainer, seed=seed))
-            done[row].append(_run(seeded, data, run, resume, skip_bad).validation)
-    result = AblationReport(
-        recipe.name,
-        recipe.data.protocol,
-        tuple(seeds),
-        {row: tuple(summaries) for row, summaries in done.items()},
-    )
+    for number, (seed, row) in enumerate(runs, 1):
+        seeded = replace(recipes[row], trainer=replace(recipe.trainer, seed=seed))
+        report = _prefixed(progress, f"run {number}/{len(runs)}, {row}, seed {seed}: ")
+        folder = Path(out) / row / f"seed-{seed}"
+        done[row].append(_run(seeded, data, folder, resume, skip_bad, report).validation)
+    summaries = {row: tuple(results) for row, results in done.items()}
+    result = AblationReport(recipe.name, recipe.data.protocol, tuple(seeds), summaries)
     if is_main_process():
         with atomic_path(Path(out) / "ablation.json") as partial:
-            partial.write_text(result.to_json() + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     return result
 
 
+def _prefixed(progress: Progress, prefix: str) -> Progress:
+    return lambda done, total, what: progress(done, total, prefix + what)
+
+
 def _run(
-    recipe: Recipe, data: str | os.PathLike[str], folder: Path, resume: bool, skip_bad: bool
+    recipe: Recipe,
+    data: str | os.PathLike[str],
+    folder: Path,
+    resume: bool,
+    skip_bad: bool,
+    progress: Progress,
 ) -> TrainReport:
-    """Train one row with one seed, or take or continue what is there."""
+    """Train one row with one seed; if resuming, keep a finished run and continue another."""
     if resume and (folder / SUMMARY).is_file():
         before = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["recipe"]
         if Recipe.from_dict(before, f"of {folder}") == recipe:
             return TrainReport.read(folder)
-        raise MsfnetError(f"{folder} is a run of another recipe; choose another folder")
-    return train(
-        recipe, data, folder, resume=resume and (folder / "last.ckpt").is_file(), skip_bad=skip_bad
-    )
+        raise MsfnetError(f"{folder} holds a run of another recipe; choose another folder")
+    resume = resume and (folder / "last.ckpt").is_file()
+    return train(recipe, data, folder, resume=resume, skip_bad=skip_bad, progress=progress)

@@ -1,8 +1,8 @@
-"""Checkpoints: weights, and beside them all that is needed to run or to continue them.
+"""Reads and writes checkpoints: weights with everything needed to run or to resume them.
 
-One format serves the training loop and everybody else: a file of ``torch.save`` that holds only
-tensors and plain values (it is read with ``weights_only``), with the network's weights under
-``state_dict`` as ``network.*`` and everything else that this project adds under ``msfnet``.
+Training and all other stages use one format: a ``torch.save`` file of tensors and plain values
+only (it is read with ``weights_only``). The network's weights are under ``state_dict`` as
+``network.*``; recipe, spec and data fingerprint are under ``msfnet``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from msfnet_train.network import MSFNet
 from msfnet_train.recipe import Recipe
 
 KEY = "msfnet"
-"""The key of this project's part of the file."""
+"""Key of this project's part of the file."""
 
 FORMAT = 1
 
@@ -32,31 +32,30 @@ _UNREADABLE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, struct.error),
     *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
 )
-"""What unpickling arbitrary bytes was seen to raise."""
+"""Exceptions that unpickling arbitrary bytes raises."""
 
 PREFIX = "network."
-"""Of the network's weights in ``state_dict``."""
+"""Prefix of the network's weights in ``state_dict``."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and where it comes from."""
+    """A trained network and its origin."""
 
     network: MSFNet
     """In evaluation mode, on the CPU."""
     spec: ModelSpec
-    """Of the network graph at the recipe's inference size."""
+    """Describes the network graph at the recipe's inference size."""
     recipe: Recipe
-    """What it was trained by."""
+    """The recipe it was trained with."""
 
 
 def describe(recipe: Recipe, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a checkpoint says beside its weights.
+    """Return everything that a checkpoint holds beside its weights.
 
     Args:
-        recipe: what the network is trained by.
-        data: the fingerprint of what it has learnt from; left out for weights that were not
-            trained here.
+        recipe: the recipe of the training.
+        data: fingerprint of the training data; None for weights that were not trained here.
     """
     spec = replace(recipe.spec(), git_revision=git_revision())
     return {
@@ -68,7 +67,7 @@ def describe(recipe: Recipe, data: Mapping[str, Any] | None = None) -> dict[str,
 
 
 def save_checkpoint(path: str | os.PathLike[str], network: MSFNet, recipe: Recipe) -> None:
-    """Write a network's weights with the recipe they belong to.
+    """Write a network's weights with their recipe.
 
     Raises:
         MsfnetError: the file cannot be written.
@@ -82,7 +81,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint written by training or :func:`save_checkpoint`.
 
     Raises:
-        MsfnetError: missing, corrupt, not one of ours, or of a newer format.
+        MsfnetError: the file is missing, corrupt, not an msfnet checkpoint, or of another format.
     """
     content = read_checkpoint(path)
     recipe = Recipe.from_dict(content[KEY]["recipe"], f"of {path}")
@@ -96,14 +95,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         network.load_state_dict(weights)
     except RuntimeError:
         raise MsfnetError(
-            f"the weights in {path} do not fit the network its recipe describes; train again"
+            f"{path}: the weights do not fit the network its recipe describes; train again"
         ) from None
     spec = ModelSpec.from_json(content[KEY]["spec"])
     return Checkpoint(network.eval(), replace(spec, checkpoint_sha256=sha256(path)), recipe)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a checkpoint's content; only tensors and plain values are ever unpickled.
+    """Return a checkpoint's content; only tensors and plain values are unpickled.
 
     Raises:
         MsfnetError: as :func:`load_checkpoint`.
@@ -113,20 +112,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
     except _UNREADABLE:
-        raise MsfnetError(f"{path} is corrupt or no checkpoint; train or copy it again") from None
+        raise MsfnetError(
+            f"{path} is corrupt or not a checkpoint; copy or train it again"
+        ) from None
     ours = content.get(KEY) if isinstance(content, dict) else None
     if not (isinstance(ours, dict) and isinstance(content.get("state_dict"), dict)):
-        raise MsfnetError(f"{path} is no msfnet checkpoint; make one with `msfnet train`")
+        raise MsfnetError(f"{path} is not an msfnet checkpoint; make one with: msfnet train")
     if ours.get("format") != FORMAT:
         raise MsfnetError(
-            f"{path} has checkpoint format {ours.get('format')}, this msfnet reads {FORMAT}; "
-            "update msfnet or train again"
+            f"{path} has checkpoint format {ours.get('format')}, but this version of msfnet reads "
+            f"{FORMAT}; update msfnet or train again"
         )
     return content
 
 
 def git_revision() -> str:
-    """Return the commit this code runs from; empty when it is not run from its repository."""
+    """Return the commit of this code; an empty string outside its repository."""
     here = Path(__file__).resolve()
     try:
         for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):

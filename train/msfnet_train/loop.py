@@ -1,10 +1,8 @@
-"""How a run is set up: Lightning's trainer, what it shows, and how it writes."""
+"""Sets up Lightning's trainer for a recipe: devices, checkpoints, logs and progress reports."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,119 +12,73 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from rich.console import Console
-from rich.progress import Progress as Bar
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
-from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.progress import Progress
 from msfnet_train.recipe import Recipe
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, whatever kills the run."""
+    """Writes checkpoints that are complete or absent, even if the run is killed."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write beside the path and rename."""
+        """Write to a temporary file next to ``path`` and rename it."""
         with atomic_path(path) as partial:
             torch.save(checkpoint, partial)
 
 
-class EpochLines(Callback):
-    """One plain line per epoch on standard error, where there is no terminal."""
+class ReportProgress(Callback):
+    """Reports every training step, validation batch and saved checkpoint.
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Print the epoch, the loss and the validation."""
-        if trainer.is_global_zero:
-            seconds = time.monotonic() - self._started
-            print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {state(trainer)}, "
-                f"{seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-class Steps(Callback):
-    """Tells a :data:`Progress` of every step."""
+    ``done`` and ``total`` always count the training steps of the whole run, so that the time
+    left can be estimated from them.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
-    def on_train_batch_end(
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Report the step with the newest loss and validation metrics."""
+        names = {"train/loss": "loss", "rel": "validation REL", "delta1": "delta1"}
+        values = trainer.callback_metrics
+        self._report(
+            trainer, ", ".join(f"{names[k]} {float(values[k]):.3f}" for k in names if k in values)
+        )
+
+    def on_validation_batch_end(
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Report the step."""
+        """Report the batch among those of this validation."""
+        batches = trainer.num_val_batches
+        total = int(batches[0] if isinstance(batches, list) else batches)
+        self._report(trainer, f"validation batch {batch_idx + 1}/{total}")
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Report that a checkpoint is about to be written."""
+        self._report(trainer, "saving a checkpoint")
+
+    def _report(self, trainer: lightning.Trainer, what: str) -> None:
+        epochs = trainer.max_epochs or 0
+        epoch = min(trainer.current_epoch + 1, epochs)
         total = int(trainer.estimated_stepping_batches)
-        what = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {state(trainer)}"
-        self._progress(trainer.global_step, total, what)
-
-
-def state(trainer: lightning.Trainer) -> str:
-    """Return the newest loss and validation REL in words."""
-    names = {"train/loss": "loss", "rel": "validation REL", "delta1": "delta1"}
-    metrics = trainer.callback_metrics
-    return ", ".join(f"{names[k]} {float(metrics[k]):.3f}" for k in names if k in metrics)
-
-
-def display(progress: Progress | None) -> Callback:
-    """Return the callback that shows a run: the caller's, a bar on a terminal, or lines."""
-    if progress is not None:
-        return Steps(progress)
-    return TQDMProgressBar() if sys.stderr.isatty() else EpochLines()
-
-
-@contextmanager
-def show_check(progress: Progress | None) -> Iterator[Progress]:
-    """Yield what shows the look at the data: a bar on a terminal, or lines.
-
-    A caller with a ``progress`` of its own is told of steps alone, so it sees nothing here.
-    """
-    if progress is not None:
-        yield silent
-    elif sys.stderr.isatty():
-        with Bar(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("check the data", total=None)
-            yield lambda done, total, what: bar.update(task, completed=done, total=total)
-    else:
-        yield _CheckLines()
-
-
-class _CheckLines:
-    """One plain line every ten seconds on standard error."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        if time.monotonic() - self._last > 10:
-            self._last = time.monotonic()
-            print(f"check the data: {done}/{total}, {what}", file=sys.stderr, flush=True)
+        self._progress(trainer.global_step, total, f"epoch {epoch}/{epochs}: {what}")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's tips and the warnings that a user of a recipe cannot act on."""
+    """Silence Lightning's tips and the warnings that the user of a recipe cannot act on."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -141,34 +93,29 @@ def quiet() -> Iterator[None]:
 
 
 def make_trainer(
-    recipe: Recipe,
-    folder: Path,
-    progress: Progress | None,
-    *,
-    pairs: int,
-    callbacks: Sequence[Callback] = (),
+    recipe: Recipe, folder: Path, *, pairs: int, callbacks: Sequence[Callback]
 ) -> lightning.Trainer:
     """Return Lightning's trainer for a recipe.
 
     Args:
-        recipe: gives devices, precision, epochs and the like.
-        folder: of the run, for checkpoints and logs.
-        progress: told every step; a bar or lines if left out.
-        pairs: of an epoch; every tenth step is logged, or one an epoch where it has fewer.
-        callbacks: on top of its own.
+        recipe: sets devices, precision, epochs, averaging and validation.
+        folder: the run's folder, for checkpoints and logs.
+        pairs: training pairs per epoch. Every tenth step is logged, or one step per epoch if an
+            epoch has fewer.
+        callbacks: run after the trainer's own.
 
     Raises:
-        MsfnetError: the recipe asks for more GPUs than there are.
+        MsfnetError: the recipe asks for more GPUs than this machine has.
     """
     config, gpus = recipe.trainer, torch.cuda.device_count()
     devices = config.devices or max(gpus, 1)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     if 0 < gpus < devices:
-        raise MsfnetError(f"trainer.devices is {devices}, but there are {gpus} GPUs; lower it")
-    loggers = [
-        CSVLogger(folder, name="", version=_free_name(folder, "csv")),
-        TensorBoardLogger(folder, name="", version="tensorboard"),
-    ]
+        raise MsfnetError(
+            f"trainer.devices is {devices}, but this machine has {gpus} GPUs; use a smaller number"
+        )
+    # The average covers the buffers too: the running statistics of the batch norms.
+    averaging = [EMAWeightAveraging(decay=config.average_decay)] if config.average_decay else []
     return lightning.Trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=devices,
@@ -181,29 +128,23 @@ def make_trainer(
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        logger=loggers,
-        log_every_n_steps=min(10, max(1, pairs // (config.batch_size * devices * config.nodes))),
-        callbacks=[
-            *_averaging(config.average_decay),
-            *_checkpoints(folder, config.validate_every),
-            display(progress),
-            *callbacks,
+        logger=[
+            CSVLogger(folder, name="", version=_free_name(folder, "csv")),
+            TensorBoardLogger(folder, name="", version="tensorboard"),
         ],
+        log_every_n_steps=min(10, max(1, pairs // (config.batch_size * devices * config.nodes))),
+        callbacks=[*averaging, *_checkpoints(folder, config.validate_every), *callbacks],
         plugins=[AtomicCheckpoints()],
-        enable_progress_bar=progress is None and sys.stderr.isatty(),
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-def _averaging(decay: float) -> list[Callback]:
-    """Return what scores and keeps averaged weights, buffers of the norms included, if asked to."""
-    return [EMAWeightAveraging(decay=decay)] if decay else []
-
-
 def _checkpoints(folder: Path, validate_every: int) -> list[Callback]:
-    """Return what keeps ``best.ckpt`` and, after it and with its state, ``last.ckpt``.
+    """Return the callbacks that write ``best.ckpt`` and, after it, ``last.ckpt``.
 
-    Lightning's own ``save_last`` writes only when the best has changed.
+    ``last.ckpt`` then holds the state of ``best.ckpt``'s callback, which a resumed run needs.
+    Lightning's own ``save_last`` writes only when the best checkpoint has changed.
     """
     kept = (("best", "rel", validate_every), ("last", None, 1))
     return [
@@ -220,6 +161,6 @@ def _checkpoints(folder: Path, validate_every: int) -> list[Callback]:
 
 
 def _free_name(folder: Path, name: str) -> str:
-    """Return ``name``, or ``name-2`` and so on where a run before left its own."""
+    """Return ``name``, or ``name-2`` and so on if an earlier run has used it."""
     numbered = (f"{name}-{number}" for number in count(2))
     return next(n for n in chain([name], numbered) if not (folder / n).exists())

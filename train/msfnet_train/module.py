@@ -1,21 +1,22 @@
-"""The model and the data as Lightning trains them."""
+"""The network, its losses and its data as Lightning trains and validates them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from msfnet_benchmarks.scoring.metrics import DepthSummary, MetricsAccumulator
 from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.preprocess import finish
+from msfnet_train.blocks import ChannelPooling
 from msfnet_train.checkpoint import KEY, describe
 from msfnet_train.data import (
     EpochSampler,
@@ -27,7 +28,6 @@ from msfnet_train.data import (
     join_validation,
     start_worker,
 )
-from msfnet_train.diagnostics import ZeroMinimum
 from msfnet_train.losses import MSFNetLoss
 from msfnet_train.network import MSFNet, TrainingOutput
 from msfnet_train.recipe import Recipe
@@ -36,14 +36,47 @@ from msfnet_train.split import Split
 LOGGED_METRICS = ("rel", "rmse", "rmse_pooled", "log10", "delta1", "delta2", "delta3")
 
 
+class ZeroMinimum:
+    """Counts the pixels at which the channel minimum of Eq. 2 is exactly 0.
+
+    After a ReLU the minimum is 0 almost everywhere, and EDA computes the same as CBAM-S
+    (``[avg ; max]``). After the default projection it is almost never 0.
+    """
+
+    def __init__(self) -> None:
+        self._zero = self._pixels = 0
+
+    @property
+    def share(self) -> float | None:
+        """The share of the counted pixels; None if nothing was counted, as without EDA."""
+        return self._zero / self._pixels if self._pixels else None
+
+    @contextmanager
+    def watch(self, network: MSFNet) -> Iterator[None]:
+        """Count in every forward pass of the network inside the ``with`` block."""
+        with ExitStack() as handles:
+            for part in network.modules():
+                if isinstance(part, ChannelPooling) and part.minimum:
+                    handles.callback(part.register_forward_pre_hook(self._count).remove)
+            yield
+
+    def _count(self, pooling: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        minimum = inputs[0].detach().amin(dim=1)
+        self._zero += int((minimum == 0).sum())
+        self._pixels += minimum.numel()
+
+
 class DepthModule(lightning.LightningModule):
-    """MSFNet, its losses, its optimiser and its validation by a named protocol."""
+    """MSFNet with its losses, its optimiser, and validation under the recipe's protocol.
+
+    Args:
+        recipe: everything that decides the run.
+        data: fingerprint of the training data; checkpoints carry it.
+        pretrained: load the recipe's pretrained encoder weights. Switch it off when a checkpoint
+            replaces all weights anyway.
+    """
 
     def __init__(self, recipe: Recipe, data: Mapping[str, Any], *, pretrained: bool = True) -> None:
-        """Build the network; without ``pretrained``, its weights are about to be replaced.
-
-        ``data`` is the fingerprint of what it learns from; checkpoints carry it.
-        """
         super().__init__()
         self.recipe = recipe
         config = recipe.network if pretrained else replace(recipe.network, pretrained=False)
@@ -54,14 +87,14 @@ class DepthModule(lightning.LightningModule):
         if recipe.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)
         if recipe.trainer.compile:
-            self.network.compile()  # in place: the names of the weights stay
+            self.network.compile()  # in place: the names of the weights do not change
         self.loss = MSFNetLoss(recipe.loss)
         self.validation: DepthSummary | None = None
-        """Of the last validation."""
+        """Metrics of the last validation."""
         self.zero_minimum: float | None = None
-        """The share of zero channel minima in EDA in the last validation; None without EDA."""
+        """Share of zero channel minima in EDA in the last validation; None without EDA."""
         self.images_seen = 0
-        """Training images this process has learnt from."""
+        """Training images that this process has learnt from."""
         self._data = dict(data)
         self._protocol = find_protocol(recipe.data.protocol)
         self._spec = recipe.spec()
@@ -73,7 +106,7 @@ class DepthModule(lightning.LightningModule):
         """Return the loss of one batch.
 
         Raises:
-            MsfnetError: it is not finite; the line names the samples.
+            MsfnetError: the loss is not finite; the message names the samples.
         """
         image = batch.image
         if self.recipe.trainer.channels_last:
@@ -83,8 +116,8 @@ class DepthModule(lightning.LightningModule):
         terms = self.loss(output.prediction, output.auxiliary, batch.target, batch.valid)
         if not torch.isfinite(terms["loss"]):
             raise MsfnetError(
-                f"the loss is {terms['loss'].item()} at step {self.global_step}, on "
-                f"{', '.join(batch.names)}; look at these samples or lower the learning rate"
+                f"the loss is {terms['loss'].item()} at step {self.global_step}, on samples "
+                f"{', '.join(batch.names)}; check these samples or lower the learning rate"
             )
         self.images_seen += len(batch.names)
         self.log_dict(
@@ -94,14 +127,14 @@ class DepthModule(lightning.LightningModule):
         return terms["loss"]
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting."""
+        """Reset the metrics and start counting zero minima."""
         self._metrics, self._minimum = MetricsAccumulator(), ZeroMinimum()
         self._watch.enter_context(self._minimum.watch(self.network))
 
     def validation_step(self, batch: ValidationBatch, index: int) -> dict[str, Any]:
         """Score every frame as evaluation would score the exported model.
 
-        Every process scores all frames: the metrics are then those of one process, and a
+        Every process scores all frames, so that the metrics equal those of a single process. A
         validation set is small beside its training set.
 
         Returns:
@@ -125,7 +158,7 @@ class DepthModule(lightning.LightningModule):
             self.log("eda_zero_minimum", self.zero_minimum)
 
     def configure_optimizers(self) -> Any:
-        """Adam with the recipe's schedule (Sec. IV)."""
+        """Return Adam with the recipe's schedule (Sec. IV)."""
         config = self.recipe.optimizer
         adam = torch.optim.Adam(
             self.network.parameters(),
@@ -144,7 +177,8 @@ class DepthModule(lightning.LightningModule):
                 cycle_momentum=False,
             )
         elif config.schedule == "step":
-            # Counted in steps: a checkpoint is written before the epoch's schedulers move.
+            # Counted in steps, not epochs: a checkpoint is written before Lightning advances the
+            # schedulers of an epoch, so a resumed run would be one epoch behind.
             period = config.step_epochs * max(1, steps // self.recipe.trainer.epochs)
             scheduler = torch.optim.lr_scheduler.StepLR(adam, period, config.step_factor)
         else:
@@ -157,7 +191,7 @@ class DepthModule(lightning.LightningModule):
 
 
 class DepthData(lightning.LightningDataModule):
-    """The loaders of a run."""
+    """Loads the training and validation batches of a run."""
 
     def __init__(self, split: Split, recipe: Recipe) -> None:
         super().__init__()
@@ -165,7 +199,7 @@ class DepthData(lightning.LightningDataModule):
         self.recipe = recipe
 
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
-        """Augmented batches in an order that depends on the epoch alone."""
+        """Return augmented batches, in an order that depends on seed and epoch only."""
         trainer, config = self.trainer, self.recipe.trainer
         assert trainer is not None
         sampler = EpochSampler(
@@ -181,19 +215,19 @@ class DepthData(lightning.LightningDataModule):
             sampler=sampler,
             collate_fn=join_training,
             drop_last=len(sampler) >= config.batch_size,
-            **self._workers(),
+            **self._worker_options(),
         )
 
     def val_dataloader(self) -> DataLoader[ValidationBatch]:
-        """Frames as a deployed model sees them."""
+        """Return frames as a deployed model sees them, with their ground truth."""
         return DataLoader(
             ValidationFrames(self.split.validation, self.recipe),
             min(self.recipe.trainer.batch_size, 8),
             collate_fn=join_validation,
-            **self._workers(),
+            **self._worker_options(),
         )
 
-    def _workers(self) -> dict[str, Any]:
+    def _worker_options(self) -> dict[str, Any]:
         return {
             "num_workers": self.recipe.trainer.workers,
             "worker_init_fn": start_worker,

@@ -1,4 +1,4 @@
-"""What a run looks like: predictions beside ground truth, and the curves of loss and metrics."""
+"""Draws a run: predictions beside ground truth, and the curves of losses and metrics."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
 PREDICTIONS = "predictions.png"
 CURVES = "curves.png"
-SHOWN_AT_MOST = 6
+MAX_SHOWN = 6
+"""Validation frames in the picture of predictions, at most."""
 
 Shown = tuple[str, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 """Name, (h, w, 3) uint8 RGB as the network sees it, ground truth and prediction, (H, W) metres."""
 
 
 class Predictions(Callback):
-    """Keeps some validation frames: in TensorBoard every epoch, as ``predictions.png`` at the end.
+    """Shows some validation frames: in TensorBoard every epoch, in ``predictions.png`` at the end.
 
     Args:
-        recipe: gives the depth range of the colours.
-        names: of all validation samples; those shown are spread evenly over them.
-        folder: of the run.
+        recipe: sets the depth range of the colours.
+        names: names of all validation samples; the shown ones are spread evenly over them.
+        folder: the run's folder.
     """
 
     def __init__(self, recipe: Recipe, names: Sequence[str], folder: Path) -> None:
-        count = min(SHOWN_AT_MOST, len(names))
+        count = min(MAX_SHOWN, len(names))
         self._names = {names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()}
         self._range_m = recipe.data.depth_range_m
         self._folder = folder
         self._shown: list[Shown] = []
 
-    def on_validation_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Forget the frames of the epoch before."""
+    def on_validation_epoch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Forget the frames of the previous epoch."""
         self._shown = []
 
     def on_validation_batch_end(
@@ -58,34 +57,27 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep those of the batch that are shown; ``outputs`` holds its depth maps."""
-        for place, name in enumerate(batch.names):
+        """Keep the batch's frames that are to be shown; ``outputs`` holds its depth maps."""
+        for name, image, truth, depth in zip(
+            batch.names, batch.image, batch.ground_truth, outputs["depths"], strict=True
+        ):
             if name in self._names:
-                image = _to_rgb(batch.image[place].cpu().numpy())
-                self._shown.append(
-                    (name, image, batch.ground_truth[place], outputs["depths"][place])
-                )
+                self._shown.append((name, _to_rgb(image.cpu().numpy()), truth, depth))
 
     def on_validation_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+        self, trainer: lightning.Trainer, *args: Any, **kwargs: Any
     ) -> None:
         """Write ground truth above prediction to TensorBoard."""
         for logger in trainer.loggers:
             if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
-                for name, _, truth, prediction in self._shown:
-                    pair = [
-                        colour_depth(depth, depth > 0, self._range_m)
-                        for depth in (truth, prediction)
-                    ]
+                for name, _, *depths in self._shown:
+                    pair = np.vstack([colour_depth(d, d > 0, self._range_m) for d in depths])
                     logger.experiment.add_image(
-                        f"validation/{name}",
-                        np.vstack(pair),
-                        trainer.current_epoch,
-                        dataformats="HWC",
+                        f"validation/{name}", pair, trainer.current_epoch, dataformats="HWC"
                     )
 
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw the last validation's frames."""
+    def on_fit_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Draw the frames of the last validation."""
         if trainer.is_global_zero and self._shown:
             draw_predictions(self._shown, self._range_m, self._folder / PREDICTIONS)
 
@@ -97,7 +89,7 @@ def _to_rgb(normalised: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def draw_predictions(shown: Sequence[Shown], range_m: tuple[float, float], path: Path) -> None:
-    """Draw frames, ground truth and predictions, one row each, on one scale of metres."""
+    """Draw frame, ground truth and prediction, one row per frame, on one scale of metres."""
     height, width = shown[0][1].shape[:2]
     figure = new_figure(1200, 60 + len(shown) * max(120, 340 * height // width))
     grid = figure.subplots(len(shown), 3, squeeze=False)
@@ -108,53 +100,41 @@ def draw_predictions(shown: Sequence[Shown], range_m: tuple[float, float], path:
     write_figure(figure, path)
 
 
-def draw_curves(folder: Path) -> Path:
-    """Draw the losses by step and the metrics by epoch of a run, as its CSV logs have them.
+def draw_curves(folder: Path) -> None:
+    """Draw a run's losses by step and its metrics by epoch from its CSV logs into ``curves.png``.
 
     Args:
-        folder: of the run; a resumed run has several logs, later ones win.
-
-    Returns:
-        The PNG in the folder.
+        folder: the run's folder. A resumed run has several logs; the newest value of a step or
+            epoch is drawn.
     """
-    losses, metrics = _read_logs(folder)
+    curves = _read_logs(folder)
     figure = new_figure(1200, 420)
-    left, middle, right = figure.subplots(1, 3)
-    for name, points in sorted(losses.items()):
-        left.plot(*zip(*sorted(points.items()), strict=True), label=name, linewidth=1)
-    left.set(xlabel="step", title="training loss, weighted terms", yscale="log")
-    for axes, title, names in (
-        (middle, "validation error", ("rel", "log10", "rmse")),
-        (right, "validation accuracy", ("delta1", "delta2", "delta3")),
-    ):
-        for name in names:
-            if name in metrics:
-                axes.plot(*zip(*sorted(metrics[name].items()), strict=True), ".-", label=name)
-        axes.set(xlabel="epoch", title=title)
-    for axes in (left, middle, right):
+    panels = figure.subplots(1, 3)
+    losses = sorted(name for name in curves if name.startswith("train/"))
+    panels[0].set(xlabel="step", title="training loss, weighted terms", yscale="log")
+    panels[1].set(xlabel="epoch", title="validation error")
+    panels[2].set(xlabel="epoch", title="validation accuracy")
+    errors, accuracies = ("rel", "log10", "rmse"), ("delta1", "delta2", "delta3")
+    for axes, names in zip(panels, (losses, errors, accuracies), strict=True):
+        for name in (n for n in names if n in curves):
+            points = zip(*sorted(curves[name].items()), strict=True)
+            style = {"linewidth": 1} if axes is panels[0] else {"marker": "."}
+            axes.plot(*points, label=name.removeprefix("train/"), **style)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     write_figure(figure, folder / CURVES)
-    return folder / CURVES
 
 
-_Curves = dict[str, dict[int, float]]
-
-
-def _read_logs(folder: Path) -> tuple[_Curves, _Curves]:
-    """Return the training terms by step and the validation metrics by epoch, counted from 1."""
-    losses: _Curves = defaultdict(dict)
-    metrics: _Curves = defaultdict(dict)
-    logs = sorted(folder.glob("csv*/metrics.csv"), key=lambda log: log.stat().st_mtime)
-    for log in logs:
-        with log.open(newline="", encoding="utf-8") as rows:
-            for row in csv.DictReader(rows):
+def _read_logs(folder: Path) -> dict[str, dict[int, float]]:
+    """Return the logged values by name: training terms by step, metrics by epoch from 1."""
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for log in sorted(folder.glob("csv*/metrics.csv"), key=lambda path: path.stat().st_mtime):
+        with log.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
                 for name, text in row.items():
-                    if not text or name in ("step", "epoch"):
-                        continue
-                    if name.startswith("train/"):
-                        losses[name.removeprefix("train/")][int(row["step"])] = float(text)
-                    elif row["epoch"]:
-                        metrics[name][int(row["epoch"]) + 1] = float(text)
-    return losses, metrics
+                    training = name.startswith("train/")
+                    number = row["step"] if training else row["epoch"]
+                    if text and number and name not in {"step", "epoch"}:
+                        curves[name][int(number) + (not training)] = float(text)
+    return curves

@@ -1,4 +1,4 @@
-"""One training run from start to report: folder, data, trainer, pictures, summary."""
+"""Runs one training: folder, data, trainer, pictures and summary."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
-from msfnet_runtime.progress import Progress
+from msfnet_runtime.progress import Progress, silent
 from msfnet_train.checkpoint import KEY, read_checkpoint
 from msfnet_train.data import worker_message
-from msfnet_train.diagnostics import minimum_sentence
-from msfnet_train.loop import make_trainer, quiet, show_check
+from msfnet_train.loop import ReportProgress, make_trainer, quiet
 from msfnet_train.module import DepthData, DepthModule
-from msfnet_train.pictures import Predictions, draw_curves
+from msfnet_train.pictures import CURVES, Predictions, draw_curves
 from msfnet_train.recipe import Recipe
 from msfnet_train.split import Split, check_split, open_split
 
 SUMMARY = "summary.json"
-"""A finished run's report in its folder."""
+"""The report of a finished run, in its folder."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a finished run gives."""
+    """The result of a finished run."""
 
     best: Path
     """The checkpoint with the smallest validation REL."""
@@ -42,15 +41,15 @@ class TrainReport:
     curves: Path
     """Picture of the losses and metrics over the run."""
     epochs: int
-    """Epochs the last checkpoint has seen."""
+    """Epochs behind the last checkpoint."""
     seconds: float
     """Wall time of this call, validation included."""
     images_per_second: float
-    """Training images over the wall time, validation included."""
+    """Training images per second of that wall time."""
     protocol: str
     """The protocol of the validation."""
     validation: DepthSummary
-    """Of the last validation."""
+    """Metrics of the last validation."""
     best_rel: float
     """Validation REL of the best checkpoint."""
     zero_minimum: float | None
@@ -71,12 +70,12 @@ class TrainReport:
         if self.skipped:
             lines.append(f"{self.skipped} bad samples were left out")
         if self.zero_minimum is not None:
-            lines.append(minimum_sentence(self.zero_minimum))
+            lines.append(describe_zero_minimum(self.zero_minimum))
         lines += [f"best: {self.best}", f"last: {self.last}", f"curves: {self.curves}"]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the paths by name, since they lie together."""
+        """Return plain values; the paths are file names, because all files lie in one folder."""
         paths = {name: getattr(self, name).name for name in ("best", "last", "curves")}
         return {**asdict(self), **paths}
 
@@ -85,7 +84,7 @@ class TrainReport:
         """Return the report of the finished run in ``folder``.
 
         Raises:
-            MsfnetError: there is none.
+            MsfnetError: ``folder`` holds no finished run.
         """
         try:
             values = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["report"]
@@ -96,6 +95,14 @@ class TrainReport:
             raise MsfnetError(f"{folder} holds no finished run; train it first") from None
 
 
+def describe_zero_minimum(share: float) -> str:
+    """Return one line that says what a share of zero channel minima means for EDA (Eq. 2)."""
+    found = f"EDA: the channel minimum is 0 at {share:.1%} of the pixels"
+    if share < 0.5:
+        return found
+    return f'{found}, so EDA acts as CBAM-S; use network.eda_input = "projection"'
+
+
 def train(
     recipe: Recipe,
     data: str | os.PathLike[str],
@@ -103,7 +110,7 @@ def train(
     *,
     resume: bool = False,
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TrainReport:
     """Train MSFNet.
 
@@ -111,55 +118,66 @@ def train(
         recipe: everything that decides the run.
         data: the data set, in the recipe's layout.
         out: folder for ``best.ckpt``, ``last.ckpt``, the logs (CSV, TensorBoard), pictures
-            (``curves.png``, ``predictions.png``) and what was found in the data (``data.json``).
+            (``curves.png``, ``predictions.png``) and the record of the data (``data.json``).
         resume: continue from ``last.ckpt`` in ``out``.
-        skip_bad: leave out samples that cannot be used; they are an error otherwise.
-        progress: told every step; left out, a bar is drawn on a terminal and a line printed per
-            epoch elsewhere.
+        skip_bad: leave out samples that cannot be used, instead of refusing the data.
+        progress: called for every sample checked, then for every training step, validation
+            batch and saved checkpoint with the training steps done and in all. Of several
+            processes only the main one calls it.
 
     Raises:
         MsfnetError: no such data, bad samples in it, ``out`` holds another run or cannot be
             written, nothing to resume, or a loss that is not finite.
     """
     folder, started = Path(out), time.monotonic()
+    report = progress if is_main_process() else silent
     split = open_split(recipe.data, Path(data))
-    last = _prepare_folder(folder, recipe, resume)
-    with show_check(progress) as checking:
-        split = check_split(split, folder, skip_bad=skip_bad, progress=checking)
-    if last:
-        _check_same_data(last, split)
+    last = folder / "last.ckpt"
+    before = _read_resumable(last, recipe) if resume else None
+    if not before:
+        _start_folder(last, recipe)
+    split = check_split(
+        split,
+        folder,
+        skip_bad=skip_bad,
+        progress=lambda done, total, what: report(done, total, f"checking the data, {what}"),
+    )
+    if before:
+        _check_same_data(last, before["data"], split)
     with quiet():
+        report(0, 0, "preparing the network")
         lightning.seed_everything(recipe.trainer.seed, verbose=False)
-        module = DepthModule(recipe, split.fingerprint(), pretrained=last is None)
+        module = DepthModule(recipe, split.fingerprint(), pretrained=before is None)
         predictions = Predictions(recipe, [sample.name for sample in split.validation], folder)
         trainer = make_trainer(
-            recipe, folder, progress, pairs=len(split.train), callbacks=[predictions]
+            recipe,
+            folder,
+            pairs=len(split.train),
+            callbacks=[ReportProgress(report), predictions],
         )
         loaders = DepthData(split, recipe)
         try:
-            trainer.fit(module, datamodule=loaders, ckpt_path=last, weights_only=True)
+            trainer.fit(
+                module, datamodule=loaders, ckpt_path=last if before else None, weights_only=True
+            )
             if module.validation is None:
                 trainer.validate(module, datamodule=loaders, verbose=False)
         except MsfnetError as error:
             raise MsfnetError(worker_message(error)) from None
-    return _report(trainer, module, split, folder, time.monotonic() - started)
+    report(trainer.global_step, trainer.global_step, "drawing the curves")
+    return _summarise(trainer, module, split, folder, time.monotonic() - started)
 
 
 def is_main_process() -> bool:
-    """Tell whether this is the process that speaks; the others of a run train and say nothing."""
+    """Return whether this process reports for the run; the others of a DDP run are silent."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _prepare_folder(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
-    """Make the run's folder; return the checkpoint to continue from, if asked to."""
-    last = folder / "last.ckpt"
-    if resume:
-        if not last.is_file():
-            raise MsfnetError(f"nothing to resume in {folder}: no last.ckpt; leave out --resume")
-        _check_resumable(last, recipe)
-        return last
+def _start_folder(last: Path, recipe: Recipe) -> None:
+    """Make the folder of a new run and write the recipe into it."""
+    folder = last.parent
     if last.exists():
-        raise MsfnetError(f"{folder} holds a run; add --resume or choose another folder")
+        raise MsfnetError(f"{folder} already holds a run; resume it or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "recipe.json") as partial:
@@ -168,12 +186,18 @@ def _prepare_folder(folder: Path, recipe: Recipe, resume: bool) -> Path | None:
         raise MsfnetError(
             f"cannot write {folder}: {error.strerror}; choose another folder"
         ) from None
-    return None
 
 
-def _check_resumable(last: Path, recipe: Recipe) -> None:
-    """Refuse a recipe that the checkpoint's weights, optimiser or schedule cannot go on with."""
-    before = Recipe.from_dict(read_checkpoint(last)[KEY]["recipe"], f"of {last}")
+def _read_resumable(last: Path, recipe: Recipe) -> Mapping[str, Any]:
+    """Return what the checkpoint says of its run, if the recipe can continue it.
+
+    Raises:
+        MsfnetError: no checkpoint, or weights, optimiser or schedule do not fit the recipe.
+    """
+    if not last.is_file():
+        raise MsfnetError(f"nothing to resume: {last} does not exist; start a new run")
+    content: Mapping[str, Any] = read_checkpoint(last)[KEY]
+    before = Recipe.from_dict(content["recipe"], f"of {last}")
     for table in ("network", "optimizer"):
         if getattr(before, table) != getattr(recipe, table):
             raise MsfnetError(
@@ -182,36 +206,36 @@ def _check_resumable(last: Path, recipe: Recipe) -> None:
     if recipe.optimizer.schedule == "onecycle" and before.trainer.epochs != recipe.trainer.epochs:
         raise MsfnetError(
             f"the one-cycle schedule of {last} ends after {before.trainer.epochs} epochs; keep "
-            "trainer.epochs, or train anew"
+            "trainer.epochs, or start a new run"
         )
+    return content
 
 
-def _check_same_data(last: Path, split: Split) -> None:
-    """Refuse to go on with other data than the checkpoint has learnt from."""
-    before: Mapping[str, Any] = read_checkpoint(last)[KEY]["data"]
+def _check_same_data(last: Path, before: Mapping[str, Any], split: Split) -> None:
+    """Refuse to continue with other data than the checkpoint was trained on."""
     now = split.fingerprint()
     if before["sha256"] != now["sha256"]:
         raise MsfnetError(
-            f"{last} has learnt from other data ({before['train']} training and "
+            f"{last} was trained on other data ({before['train']} training and "
             f"{before['validation']} validation pairs; here are {now['train']} and "
-            f"{now['validation']}, or other files); give it the same, or train anew"
+            f"{now['validation']}, or other files); use the same data, or start a new run"
         )
 
 
-def _report(
+def _summarise(
     trainer: lightning.Trainer, module: DepthModule, split: Split, folder: Path, seconds: float
 ) -> TrainReport:
+    """Return the report; the main process also draws the curves and writes the summary."""
     assert module.validation is not None
-    scores = [
+    score = next(
         callback.best_model_score
         for callback in trainer.checkpoint_callbacks
         if isinstance(callback, ModelCheckpoint) and callback.monitor == "rel"
-    ]
-    score = scores[0]
+    )
     report = TrainReport(
         best=folder / "best.ckpt",
         last=folder / "last.ckpt",
-        curves=folder / "curves.png",
+        curves=folder / CURVES,
         epochs=trainer.current_epoch,
         seconds=seconds,
         images_per_second=module.images_seen * trainer.world_size / seconds,
@@ -223,7 +247,7 @@ def _report(
     )
     if trainer.is_global_zero:
         draw_curves(folder)
+        summary = {"recipe": module.recipe.to_dict(), "report": report.to_dict()}
         with atomic_path(folder / SUMMARY) as partial:
-            summary = {"recipe": module.recipe.to_dict(), "report": report.to_dict()}
             partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return report
