@@ -95,5 +95,5 @@ def test_the_wheel_carries_the_schema(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
 
     with zipfile.ZipFile(wheel) as archive:
-        content = json.loads(archive.read("msfnet_benchmarks/bench_schema.json"))
+        content = json.loads(archive.read("msfnet_benchmarks/report/bench_schema.json"))
     assert content == SCHEMA
