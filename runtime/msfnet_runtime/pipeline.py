@@ -1,45 +1,45 @@
-"""Capture, preparing, inference, finishing and writing overlapped: five threads, short queues."""
+"""Runs capture, preparation, inference, finishing and writing in five overlapping threads."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.channel import Channel
+from msfnet_runtime.channel import CLOCK, Channel, Clock
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
-from msfnet_runtime.meter import Measured, Meter
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.source import Source
-from msfnet_runtime.stages import Item, relay
-from msfnet_runtime.stream_stats import FrameTimes, QueueDepths, StreamStats
+from msfnet_runtime.stream_stats import FrameTimes, Measured, Meter, QueueDepths, StreamStats
 from msfnet_runtime.types import DepthMap, Frame
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 Observer = Callable[[StreamStats], None]
 
 _AHEAD = 2
-"""Frames of a file that wait before and after preparing: enough to even out the stages."""
+"""Frames of a file that wait before and after preparation: enough to even out the stages."""
 
 _IN_FLIGHT = 6
 """Frames of a file from the model to the last sink."""
 
 _IN_FLIGHT_LIVE = 3
-"""The same of a live source: one in the model, one being finished, one being written."""
+"""The same for a live source: one in inference, one being finished, one being written."""
 
 _POLL_S = 0.02
-"""How long to wait for anything before looking at the sinks again, seconds."""
+"""The longest time between two polls of the sinks, seconds."""
 
 
 def never() -> bool:
-    """Do not stop."""
+    """Never stop the stream."""
     return False
 
 
@@ -53,39 +53,58 @@ def run_pipeline(
     observers: Sequence[Observer] = (),
     interval_s: float = 1.0,
     stop: Callable[[], bool] = never,
+    clock: Clock = CLOCK,
 ) -> StreamStats:
     """Run every frame of an open source through a model into open sinks.
 
-    Capture, preparing, finishing and writing have a thread each; the calling thread infers. Of a
-    file every frame is written, in order, and reading waits for writing. Of a live source the
-    model takes the newest frame there is when it becomes free; older ones are dropped. The
-    number of frames in memory is constant. An error anywhere, Ctrl-C included, stops all and is
-    raised here; no thread outlives the call.
+    Capture, preparation, finishing and writing have a thread each; the calling thread infers.
+    Every frame of a file is written, in order, and reading waits for writing. From a live source
+    the model gets the newest frame when it becomes free; older frames are dropped. The number of
+    frames in memory is constant. An error in any thread, Ctrl-C included, stops the pipeline and
+    is raised here; no thread outlives the call.
 
     Args:
-        source: the frames.
+        source: provides the frames.
         estimator: the model.
-        sinks: where frame and depth go.
-        max_frames: stop after so many; None takes all.
-        max_fps: take no more frames than so many per second.
-        observers: called with a snapshot every interval, in a thread of their own, and at the end
-            with the whole run's.
+        sinks: receive each frame with its depth.
+        max_frames: stop after this many frames; None processes all.
+        max_fps: process at most this many frames per second.
+        observers: called with a snapshot every interval, in a separate thread, and at the end
+            with the statistics of the whole run.
         interval_s: seconds between snapshots.
-        stop: asked many times a second; True ends the stream as if the source had ended.
+        stop: called many times a second; True ends the stream as if the source had ended.
+        clock: measures the stages, the intervals and ``max_fps``.
 
     Returns:
         The statistics of the whole run.
 
     Raises:
-        MsfnetError: the source is empty, or any stage's own.
+        MsfnetError: the source is empty, an argument is out of range, or a stage failed.
     """
     if max_frames is not None and max_frames < 1:
         raise MsfnetError(f"max_frames must be at least 1, not {max_frames}; leave it out for all")
     for name, value in (("max_fps", max_fps), ("interval_s", interval_s)):
         if value is not None and not value > 0:
             raise MsfnetError(f"{name} must be above 0, not {value}; change it")
-    run = _Run(source, estimator, sinks, stop)
+    run = _Run(source, estimator, sinks, stop, clock)
     return run.report(max_frames, 1 / max_fps if max_fps else 0.0, observers, interval_s)
+
+
+@dataclass(frozen=True)
+class _Item(Generic[T]):
+    """A frame on its way through the stages."""
+
+    frame: Frame
+    number: int
+    """How many frames had been captured, this one included."""
+    captured: float
+    """Time of capture, seconds."""
+    seconds: tuple[float, ...]
+    """Duration of each stage so far."""
+    content: T
+    """Result of the last stage."""
+    completed: float
+    """Time at which the last stage was completed, seconds."""
 
 
 class _Run:
@@ -97,20 +116,23 @@ class _Run:
         estimator: DepthEstimator,
         sinks: Sequence[Sink],
         stop: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self._source, self._estimator, self._sinks = source, estimator, sinks
-        self._stop_asked = stop
+        self._stop_requested, self._clock = stop, clock
         live = source.live
         ahead, in_flight = (1, _IN_FLIGHT_LIVE) if live else (_AHEAD, _IN_FLIGHT)
-        self._captured: Channel[Item[None]] = Channel(ahead, newest=live)
-        self._prepared: Channel[Item[NDArray[Any]]] = Channel(ahead, newest=live)
-        self._inferred: Channel[Item[NDArray[np.float32]]] = Channel(in_flight)
-        self._finished: Channel[Item[DepthMap]] = Channel(in_flight)
-        self._room = threading.Semaphore(in_flight)
+        self._captured: Channel[_Item[None]] = Channel(ahead, newest=live, clock=clock)
+        self._prepared: Channel[_Item[NDArray[Any]]] = Channel(ahead, newest=live, clock=clock)
+        self._inferred: Channel[_Item[NDArray[np.float32]]] = Channel(in_flight, clock=clock)
+        self._finished: Channel[_Item[DepthMap]] = Channel(in_flight, clock=clock)
+        self._permits: Channel[bool] = Channel(in_flight, clock=clock)
+        for _ in range(in_flight):
+            self._permits.put(True)
+        self._done: Channel[None] = Channel(1, clock=clock)
         self._captures = self._outdated = 0
         self._due = 0.0
-        self._meter = Meter()
-        self._ended = threading.Event()
+        self._meter = Meter(clock)
         self._errors: list[BaseException] = []
 
     def report(
@@ -120,28 +142,28 @@ class _Run:
         observers: Sequence[Observer],
         interval_s: float,
     ) -> StreamStats:
-        """Run to the end and say how it went."""
+        """Run to the end and return the statistics."""
         self._max_frames, self._period_s = max_frames, period_s
         self._total = min((n for n in (self._source.length, max_frames) if n), default=0)
 
-        def tell(stats: StreamStats) -> None:
+        def notify(stats: StreamStats) -> None:
             for observer in observers:
                 observer(stats)
 
         def watch() -> None:
-            while not self._ended.wait(interval_s):
-                tell(self._stats(self._meter.interval()))
+            while not self._done.wait_until_over(interval_s):
+                notify(self._stats(self._meter.interval()))
 
         self._run([watch] if observers else [])
         if self._errors:
             raise self._errors[0]
         whole = self._stats(self._meter.whole())
-        tell(replace(whole, recent=self._meter.interval().recent))
+        notify(replace(whole, recent=self._meter.interval().recent))
         if not whole.frames:
             raise MsfnetError(
                 "stopped before the first frame was written; there is nothing to keep"
-                if self._stop_asked()
-                else "the source gave no frames; check that it holds any"
+                if self._stop_requested()
+                else "the source contains no frames; check it"
             )
         return whole
 
@@ -167,51 +189,60 @@ class _Run:
         )
 
     def _run(self, watchers: Sequence[Callable[[], None]]) -> None:
-        """Start the threads, infer here, and see every thread out whatever happens."""
-        stages = (self._capture, self._prepare, self._finish, *watchers, self._write)
+        """Start the threads, infer in this one, and wait for all of them in any case."""
+        stages = (self._capture, self._prepare, self._finish, self._write, *watchers)
+        exits: Channel[bool] = Channel(len(stages), clock=self._clock)
+
+        def run_stage(stage: Callable[[], None]) -> None:
+            self._guard(stage)
+            exits.put(True)
+
         threads = [
             threading.Thread(
-                target=self._guard, args=(stage,), name=f"msfnet-{stage.__name__}", daemon=True
+                target=run_stage,
+                args=(stage,),
+                name=f"msfnet-{stage.__name__.lstrip('_')}",
+                daemon=True,
             )
             for stage in stages
         ]
         for thread in threads:
             thread.start()
         try:
-            self._guard(lambda: self._drive(threads[-1]))
+            self._guard(self._drive)
         finally:
             self._cancel()
-            self._ended.set()
+            for _ in threads:
+                exits.get()
             for thread in threads:
                 thread.join()
 
-    def _drive(self, writer: threading.Thread) -> None:
-        """Infer, then wait until all is written, polling to the end."""
+    def _drive(self) -> None:
+        """Infer, then poll the sinks until everything is written."""
         frames = 0
         while frames != self._max_frames and (item := self._next()) is not None:
-            self._inferred.put(item.passed(lambda batch, _: self._estimator.infer(batch)))
+            self._inferred.put(self._advance(item, lambda batch, _: self._estimator.infer(batch)))
             frames += 1
         self._source.stop()
         self._captured.cancel()
         self._prepared.cancel()
         self._inferred.finish()
-        while writer.is_alive():
-            writer.join(_POLL_S)
+        while not self._done.wait_until_over(_POLL_S):
             self._poll()
 
     def _guard(self, stage: Callable[[], None]) -> None:
-        """Run a stage; its error stops the others and waits for the caller."""
+        """Run a stage; its error stops the others and is kept for the caller."""
         with ExitStack() as stack:
-            stack.push(self._keep)
+            stack.push(self._keep_error)
             stage()
 
-    def _keep(
+    def _keep_error(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        """Keep a stage's error for :meth:`report` to raise."""
+        """Keep the error of a stage for :meth:`report` to raise."""
         if error is not None:
             self._errors.append(error)
             self._cancel()
@@ -219,20 +250,20 @@ class _Run:
 
     def _cancel(self) -> None:
         self._source.stop()
-        for channel in (self._captured, self._prepared, self._inferred, self._finished):
+        for channel in (self._captured, self._prepared, self._inferred, self._finished, self._done):
             channel.cancel()
 
     def _poll(self) -> bool:
-        """Let every sink do its part in this thread; tell whether all want to go on."""
-        wishes = [sink.poll() for sink in self._sinks]
-        return all(wishes) and not self._stop_asked()
+        """Let every sink do its part in this thread; return whether the stream continues."""
+        continues = [sink.poll() for sink in self._sinks]
+        return all(continues) and not self._stop_requested()
 
-    def _next(self) -> Item[NDArray[Any]] | None:
-        """Wait until it is time, there is room, and a frame; None when the stream ends.
+    def _next(self) -> _Item[NDArray[Any]] | None:
+        """Wait until it is time, there is room and there is a frame; None when the stream ends.
 
-        A live source's frame is the newest that was captured when the first two were so.
+        From a live source this is the newest frame captured at the time when the first two held.
         """
-        while not self._may_infer():
+        while not self._can_infer():
             if self._prepared.over or not self._poll():
                 return None
         newest = self._captures if self._source.live else 0
@@ -243,46 +274,64 @@ class _Run:
             self._outdated += item is not None
         return None
 
-    def _may_infer(self) -> bool:
-        """Wait a little; tell whether ``max_fps`` and the frames in flight allow another."""
-        ahead = self._due - time.monotonic()
+    def _can_infer(self) -> bool:
+        """Wait a little; return whether ``max_fps`` and the frames in flight allow another."""
+        ahead = self._due - self._clock.now()
         if ahead > 0:
-            time.sleep(min(ahead, _POLL_S))
-        if ahead > _POLL_S or not self._room.acquire(timeout=_POLL_S):
+            self._done.wait_until_over(min(ahead, _POLL_S))
+        if ahead > _POLL_S or self._permits.get(_POLL_S) is None:
             return False
-        self._due = max(self._due + self._period_s, time.monotonic())
+        self._due = max(self._due + self._period_s, self._clock.now())
         return True
 
     def _capture(self) -> None:
-        """Read ahead, no further than frames are wanted."""
+        """Read ahead, but no more frames than are needed."""
         frames, live = iter(self._source), self._source.live
         while live or self._captures != self._max_frames:
-            start = time.monotonic()
+            start = self._clock.now()
             frame = next(frames, None)
-            now = time.monotonic()
+            now = self._clock.now()
             if frame is None:
                 break
             self._captures += 1
-            item = Item(frame, self._captures, now, (now - start,), None, now)
+            item = _Item(frame, self._captures, now, (now - start,), None, now)
             if not self._captured.put(item):
                 return
         self._captured.finish()
 
     def _prepare(self) -> None:
-        relay(self._captured, lambda _, frame: self._estimator.prepare(frame), self._prepared)
+        self._relay(self._captured, lambda _, frame: self._estimator.prepare(frame), self._prepared)
 
     def _finish(self) -> None:
-        relay(self._inferred, self._estimator.finish, self._finished)
+        self._relay(self._inferred, self._estimator.finish, self._finished)
 
     def _write(self) -> None:
-        """Write frame after frame, in order."""
+        """Write the frames in order."""
         while (item := self._finished.get()) is not None:
-            written = item.passed(self._write_one)
-            ages = (item.moment - item.captured, written.moment - item.captured)
+            written = self._advance(item, self._write_frame)
+            ages = (item.completed - item.captured, written.completed - item.captured)
             milliseconds = (1000 * seconds for seconds in (*ages, *written.seconds))
             self._meter.add(FrameTimes(item.frame.index, *milliseconds))
-            self._room.release()
+            self._permits.put(True)
+        self._done.finish()
 
-    def _write_one(self, depth: DepthMap, frame: Frame) -> None:
+    def _write_frame(self, depth: DepthMap, frame: Frame) -> None:
         for sink in self._sinks:
             sink.write(frame, depth)
+
+    def _relay(
+        self, inbox: Channel[_Item[S]], work: Callable[[S, Frame], T], outbox: Channel[_Item[T]]
+    ) -> None:
+        """Process items from one channel into the next until either ends."""
+        while (item := inbox.get()) is not None:
+            if not outbox.put(self._advance(item, work)):
+                return
+        outbox.finish()
+
+    def _advance(self, item: _Item[S], work: Callable[[S, Frame], T]) -> _Item[T]:
+        """Run one stage on an item and measure its duration."""
+        start = self._clock.now()
+        content = work(item.content, item.frame)
+        now = self._clock.now()
+        seconds = (*item.seconds, now - start)
+        return _Item(item.frame, item.number, item.captured, seconds, content, now)

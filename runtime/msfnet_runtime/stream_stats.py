@@ -1,23 +1,39 @@
-"""What a running stream says of itself: one snapshot per interval, one for the whole run."""
+"""Measures a running stream, in memory that does not grow with the stream's length."""
 
 from __future__ import annotations
 
 import json
+import math
+import threading
+from array import array
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
+from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.words import counted
+
+_RECENT = 4096
+"""The largest number of frames of one interval whose times are kept: the newest."""
+
+_SMALLEST_MS = 0.01
+_LOG_WIDTH = math.log(1.01)
+_BINS = 2600
+"""Ages are counted in bins 1 % wide, starting at 0.01 ms; the last one is beyond a week."""
 
 
 class FrameTimes(NamedTuple):
-    """What one frame took, milliseconds."""
+    """The times of one frame, milliseconds."""
 
     frame: int
-    """Its index in the source."""
+    """Index of the frame in its source."""
     age_ms: float
-    """From having the frame to having its depth."""
+    """From capture to depth available."""
     written_age_ms: float
-    """From having the frame to having written its depth."""
+    """From capture to depth written."""
     capture_ms: float
     prepare_ms: float
     infer_ms: float
@@ -27,7 +43,7 @@ class FrameTimes(NamedTuple):
 
 @dataclass(frozen=True)
 class Ages:
-    """Percentiles of an age, milliseconds; 0 where no frame passed."""
+    """Percentiles of an age, milliseconds; 0 without frames."""
 
     p50_ms: float = 0.0
     p90_ms: float = 0.0
@@ -39,7 +55,7 @@ class StageTimes:
     """Mean time of a frame in each stage, milliseconds; stages overlap."""
 
     capture_ms: float = 0.0
-    """Reading, a camera's own wait included."""
+    """Reading, including the wait for a camera."""
     prepare_ms: float = 0.0
     infer_ms: float = 0.0
     finish_ms: float = 0.0
@@ -48,7 +64,7 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class QueueDepths:
-    """Frames waiting between the stages."""
+    """The number of frames that wait after each stage."""
 
     captured: int = 0
     prepared: int = 0
@@ -58,22 +74,22 @@ class QueueDepths:
 
 @dataclass(frozen=True)
 class StreamStats:
-    """A snapshot of a stream. Counts are totals; fps, ages and stages are the interval's.
+    """A snapshot of a stream. Counts are totals; fps, ages and stages are those of the interval.
 
-    The interval is the time since the last snapshot; in the last, and in what a pipeline returns,
-    the whole run.
+    The interval is the time since the previous snapshot. In the last snapshot, and in the result
+    of a pipeline, it is the whole run.
     """
 
     frames: int
     """Frames written."""
     total: int
-    """Frames there will be, where that is known; else 0."""
+    """Frames in the stream, 0 if unknown."""
     dropped: int
-    """Frames of a live source that a newer one replaced before they were looked at."""
+    """Frames of a live source that were replaced by a newer one before inference."""
     skipped: int
-    """Frames that failed to decode."""
+    """Frames that could not be decoded."""
     losses: int
-    """Times the source was lost and came back."""
+    """How often the source was lost and came back."""
     seconds: float
     """Since the first read."""
     fps: float
@@ -85,20 +101,20 @@ class StreamStats:
     stages: StageTimes
     queues: QueueDepths
     engine: str
-    """What runs the model."""
+    """Description of the engine."""
     live: bool
     """Whether the source is live."""
     recent: tuple[FrameTimes, ...] = ()
-    """The frames since the last snapshot, oldest first; empty in what a pipeline returns."""
+    """The frames since the previous snapshot, oldest first; empty in the result of a pipeline."""
 
     def line(self) -> str:
-        """Return a snapshot as one short line, the count of frames left out."""
+        """Return a snapshot as one short line, without the number of frames."""
         counts = f", {self.dropped} dropped" * self.live + f", {self.skipped} skipped"
         lost = f", source lost {counted(self.losses, 'time')}" * bool(self.losses)
         return f"{self.fps:.1f} frames/s, age of depth {self.age.p99_ms:.0f} ms{counts}{lost}"
 
     def text(self) -> str:
-        """Return what a whole run did as three lines."""
+        """Return the statistics of a whole run as three lines."""
         counts = (
             f"{counted(self.dropped, 'older frame')} dropped" * bool(self.dropped),
             f"{counted(self.skipped, 'unreadable frame')} skipped" * bool(self.skipped),
@@ -121,3 +137,103 @@ class StreamStats:
         del values["recent"]
         exact = json.dumps(values, allow_nan=False)
         return json.dumps(json.loads(exact, parse_float=lambda text: round(float(text), 3)))
+
+
+class AgeCounts:
+    """Counts ages in logarithmic bins: percentiles of any number of frames, to within 1 %."""
+
+    def __init__(self) -> None:
+        self._counts = array("Q", bytes(8 * _BINS))
+
+    def add(self, age_ms: float) -> None:
+        """Count one age."""
+        place = math.log(max(age_ms, _SMALLEST_MS) / _SMALLEST_MS) / _LOG_WIDTH
+        self._counts[min(int(place), _BINS - 1)] += 1
+
+    def ages(self) -> Ages:
+        """Return the percentiles by nearest rank, at the middle of their bins."""
+        sums = np.cumsum(np.asarray(self._counts))
+        if not sums[-1]:
+            return Ages()
+        places = (np.searchsorted(sums, math.ceil(share * sums[-1])) for share in (0.5, 0.9, 0.99))
+        return Ages(*(_SMALLEST_MS * math.exp((int(p) + 0.5) * _LOG_WIDTH) for p in places))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of an interval or of the whole run; see :class:`StreamStats`."""
+
+    frames: int
+    seconds: float
+    fps: float
+    age: Ages
+    written_age: Ages
+    stages: StageTimes
+    recent: tuple[FrameTimes, ...] = ()
+
+
+class Meter:
+    """Collects the times of written frames from one thread, and reports them to another."""
+
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._start = self._last = clock.now()
+        self._frames = self._frames_before = 0
+        self._sums = np.zeros(len(StageTimes.__dataclass_fields__))
+        self._age, self._written_age = AgeCounts(), AgeCounts()
+        self._recent: deque[FrameTimes] = deque(maxlen=_RECENT)
+
+    def add(self, times: FrameTimes) -> None:
+        """Count one written frame."""
+        with self._lock:
+            self._frames += 1
+            self._sums += _stages(times)
+            self._age.add(times.age_ms)
+            self._written_age.add(times.written_age_ms)
+            self._recent.append(times)
+
+    def interval(self) -> Measured:
+        """Return the measurements since the last call, and begin another interval."""
+        with self._lock:
+            now, recent = self._clock.now(), tuple(self._recent)
+            frames = self._frames - self._frames_before
+            seconds = max(now - self._last, 1e-9)
+            self._recent.clear()
+            self._last, self._frames_before = now, self._frames
+            return Measured(
+                self._frames,
+                now - self._start,
+                frames / seconds,
+                _ages([times.age_ms for times in recent]),
+                _ages([times.written_age_ms for times in recent]),
+                _means(np.sum([_stages(times) for times in recent], axis=0), len(recent)),
+                recent,
+            )
+
+    def whole(self) -> Measured:
+        """Return the measurements since the start."""
+        with self._lock:
+            seconds = max(self._clock.now() - self._start, 1e-9)
+            return Measured(
+                self._frames,
+                seconds,
+                self._frames / seconds,
+                self._age.ages(),
+                self._written_age.ages(),
+                _means(self._sums, self._frames),
+            )
+
+
+def _stages(times: FrameTimes) -> tuple[float, ...]:
+    return times.capture_ms, times.prepare_ms, times.infer_ms, times.finish_ms, times.write_ms
+
+
+def _ages(ages_ms: Sequence[float]) -> Ages:
+    if not ages_ms:
+        return Ages()
+    return Ages(*(float(age) for age in np.percentile(ages_ms, (50, 90, 99))))
+
+
+def _means(sums: np.ndarray[tuple[int, ...], np.dtype[np.float64]], frames: int) -> StageTimes:
+    return StageTimes(*(float(total) / frames for total in sums)) if frames else StageTimes()

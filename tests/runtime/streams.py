@@ -1,9 +1,9 @@
-"""Small streams for the tests of sources, sinks and the pipeline."""
+"""Provides small streams for the tests of sources, sinks and the pipeline."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SIZE = (48, 80)
 
 
 def frame(index: int, size: tuple[int, int] = SIZE) -> Frame:
-    """Return a smooth picture whose level names its index, taken at 10 frames per second."""
+    """Return a smooth picture whose level identifies its index, at 10 frames per second."""
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
     picture = np.stack([rows % 100, columns % 100, (rows + columns) % 100], axis=-1) + 10 + index
     return Frame(picture.astype(np.uint8), index, index / 10)
@@ -58,7 +58,7 @@ def write_video(
 
 
 def scratch_video(path: Path, numbers: Sequence[int]) -> list[int]:
-    """Overwrite three quarters of some packets of a video file; its container stays whole.
+    """Overwrite three quarters of some packets of a video file; its container stays intact.
 
     Returns the positions of their frames in the video, sorted: packets come in another order.
     """
@@ -90,7 +90,7 @@ def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
 
 
 class Frames(SourceBase):
-    """``count`` frames, each after ``seconds``; ``fails`` raises before frame ``fails``."""
+    """Yields ``count`` frames, each after ``seconds``; raises ``error`` before frame ``fails``."""
 
     def __init__(
         self,
@@ -100,17 +100,19 @@ class Frames(SourceBase):
         seconds: float = 0.0,
         fails: int | None = None,
         error: BaseException | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.length = None if live else count
         self.live = live
         self.read = 0
         self._plan = (count, seconds, fails, error)
+        self._sleep = sleep
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
         count, seconds, fails, error = self._plan
         for index in range(count):
-            time.sleep(seconds)
+            self._sleep(seconds)
             if index == fails and error is not None:
                 raise error
             self.read += 1
@@ -118,7 +120,7 @@ class Frames(SourceBase):
 
 
 class Kept(SinkBase):
-    """Keeps what it gets, each after ``seconds``; raises ``error`` at frame ``fails``."""
+    """Keeps each frame after ``seconds``; raises ``error`` at frame ``fails``."""
 
     def __init__(
         self,
@@ -127,37 +129,43 @@ class Kept(SinkBase):
         fails: int | None = None,
         error: BaseException | None = None,
         ends_after: int | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.written: list[tuple[Frame, DepthMap]] = []
         self._plan = (seconds, fails, error, ends_after)
+        self._sleep = sleep
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Keep one frame."""
         seconds, fails, error, _ = self._plan
-        time.sleep(seconds)
+        self._sleep(seconds)
         if frame.index == fails and error is not None:
             raise error
         self.written.append((frame, depth))
 
     def poll(self) -> bool:
-        """Go on until so many were written."""
+        """End the stream once ``ends_after`` frames are written."""
         ends_after = self._plan[3]
         return ends_after is None or len(self.written) < ends_after
 
     @property
     def indices(self) -> list[int]:
-        """The indices of the frames, as they came."""
+        """The indices of the frames in the order of writing."""
         return [frame.index for frame, _ in self.written]
 
 
 def estimator(
-    *, seconds: float = 0.0, fails: int | None = None, error: BaseException | None = None
+    *,
+    seconds: float = 0.0,
+    fails: int | None = None,
+    error: BaseException | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> DepthEstimator:
-    """Return a model whose depth in metres is the red channel, so that it names its frame."""
+    """Return a model whose depth in metres is the red channel, which identifies the frame."""
     calls = iter(range(1_000_000))
 
     def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
-        time.sleep(seconds)
+        sleep(seconds)
         if next(calls) == fails and error is not None:
             raise error
         return batch[..., 0][None].astype(np.float32)

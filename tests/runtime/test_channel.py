@@ -1,54 +1,57 @@
-"""A channel is a queue that either waits or keeps the newest, and that can be ended."""
+"""Tests that a channel blocks or keeps the newest, and that either side can end it."""
 
 from __future__ import annotations
 
 import threading
-import time
 
 from msfnet_runtime.channel import Channel
+from tests.runtime.virtual_clock import VirtualClock
 
 
-def test_a_channel_waits_when_full_and_hands_over_what_waits_at_the_end() -> None:
-    """put returns only once there is room; after finish the rest can still be taken."""
-    channel: Channel[int] = Channel(2)
-    given: list[int] = []
+def test_a_full_channel_blocks_and_a_finished_one_can_still_be_read() -> None:
+    """put returns only once there is room; after finish the rest can still be read."""
+    clock = VirtualClock()
+    channel: Channel[int] = Channel(2, clock=clock)
+    appended: list[int] = []
 
-    def give() -> None:
+    def produce() -> None:
         for item in range(5):
             channel.put(item)
-            given.append(item)
+            appended.append(item)
         channel.finish()
 
-    giver = threading.Thread(target=give)
-    giver.start()
-    time.sleep(0.1)
-    waiting = list(given)
-    taken = [channel.get(1.0) for _ in range(5)]
-    giver.join()
+    producer = threading.Thread(target=produce)
+    producer.start()
+    clock.sleep(0.1)
+    waiting = list(appended)
+    read = [channel.get(1.0) for _ in range(5)]
+    producer.join()
 
     assert waiting == [0, 1]
-    assert taken == [0, 1, 2, 3, 4]
+    assert read == [0, 1, 2, 3, 4]
     assert channel.over
     assert not channel.put(6)
     assert channel.get(0.0) is None
 
 
-def test_a_cancelled_channel_lets_everybody_go() -> None:
-    """A giver that waits for room is told that its item was not taken."""
-    channel: Channel[int] = Channel(1)
+def test_cancelling_a_channel_releases_a_blocked_producer() -> None:
+    """put then returns False."""
+    clock = VirtualClock()
+    channel: Channel[int] = Channel(1, clock=clock)
     answers = [channel.put(1)]
-    giver = threading.Thread(target=lambda: answers.append(channel.put(2)))
-    giver.start()
-    time.sleep(0.05)
+    producer = threading.Thread(target=lambda: answers.append(channel.put(2)))
+    producer.start()
+    clock.sleep(0.05)
+    assert answers == [True], "the producer is blocked"
     channel.cancel()
-    giver.join(2)
+    producer.join(2)
 
     assert answers == [True, False]
     assert channel.over
 
 
-def test_a_channel_of_the_newest_drops_the_oldest() -> None:
-    """Nobody waits; what was dropped is counted."""
+def test_a_channel_of_the_newest_drops_and_counts_the_oldest() -> None:
+    """The producer never waits."""
     channel: Channel[int] = Channel(2, newest=True)
 
     assert all(channel.put(item) for item in range(5))

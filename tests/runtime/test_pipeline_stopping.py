@@ -1,4 +1,4 @@
-"""A pipeline stops as a whole: at an error, at a signal, at a sink's wish."""
+"""Tests that a pipeline stops as a whole: after an error, a signal or a closed window."""
 
 from __future__ import annotations
 
@@ -6,41 +6,46 @@ import _thread
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime import DepthEstimator, DepthMap, Frame, MsfnetError
+from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.stopping import Stop
 from msfnet_runtime.stream_stats import StreamStats
-from tests.runtime.streams import Frames, Kept, estimator
+from tests.runtime.streams import SIZE, Frames, Kept, estimator
+from tests.runtime.virtual_clock import VirtualClock
 from tests.specs import deploy_spec
 
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
-    """Every test here ends with the threads it began with."""
+    """Check that no test leaves a thread behind."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before
 
 
 def test_a_sink_can_end_the_stream() -> None:
-    """As a window does on q: the stream ends without an error and is reported."""
-    sink = Kept(ends_after=3)
+    """A window does so on q: the stream ends without an error and is reported."""
+    clock, sink = VirtualClock(), Kept(ends_after=3)
+    source = Frames(500, seconds=0.03, sleep=clock.sleep)
 
-    report = run_pipeline(Frames(500, seconds=0.002), estimator(), [sink])
+    report = run_pipeline(source, estimator(), [sink], clock=clock)
 
-    assert 3 <= report.frames < 20
+    assert report.frames == 3
     assert sink.indices == list(range(report.frames))
 
 
 def test_an_empty_source_is_one_line() -> None:
-    """Nothing came, and nothing is pretended."""
+    """The message says that there are no frames."""
     with pytest.raises(MsfnetError, match="no frames"):
         run_pipeline(Frames(0), estimator(), [Kept()])
 
@@ -51,7 +56,7 @@ ERROR = RuntimeError("broken")
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("where", ["source", "engine", "sink", "observer"])
 def test_an_error_anywhere_stops_everything(where: str, live: bool) -> None:
-    """The error itself is raised, queues full or empty."""
+    """The error itself is raised, whether queues are full or empty."""
     fails = {"fails": 2, "error": ERROR} if not live else {"fails": 0, "error": ERROR}
     source = Frames(300, live=live, **(fails if where == "source" else {}))  # type: ignore[arg-type]
     model = estimator(**(fails if where == "engine" else {}))  # type: ignore[arg-type]
@@ -77,29 +82,43 @@ class _AlwaysBroken(Kept):
         raise ERROR
 
 
-def _interrupt(after_s: float) -> None:
-    time.sleep(after_s)
-    _thread.interrupt_main()
+class _CallsAt(Kept):
+    """Calls a function at its fourth frame, and writes each frame for 50 simulated ms."""
+
+    def __init__(self, function: Callable[[], object], clock: VirtualClock) -> None:
+        super().__init__(seconds=0.05, sleep=clock.sleep)
+        self._function = function
+
+    def write(self, frame: Frame, depth: DepthMap) -> None:
+        """Write one frame."""
+        super().write(frame, depth)
+        if len(self.written) == 4:
+            self._function()
 
 
 @pytest.mark.parametrize("stage", ["infer", "write"])
 @pytest.mark.parametrize("live", [False, True])
 def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool) -> None:
-    """It is raised as in any Python program."""
-    key = threading.Thread(target=_interrupt, args=(0.2,))
-    slow = {"infer": 0.0, "write": 0.0} | {stage: 0.05}
-    key.start()
+    """It is raised as in any Python program, and the rest of the stream is not processed."""
+    clock = VirtualClock()
+    calls = iter(range(1000))
 
-    started = time.monotonic()
+    def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
+        clock.sleep(0.05)
+        if stage == "infer" and next(calls) == 3:
+            _thread.interrupt_main()
+        return batch[..., 0][None].astype(np.float32)
+
+    sink = _CallsAt(_thread.interrupt_main, clock) if stage == "write" else Kept()
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(
-            Frames(200, live=live, seconds=0.02 * live),
-            estimator(seconds=slow["infer"]),
-            [Kept(seconds=slow["write"])],
+            Frames(200, live=live, seconds=0.02 * live, sleep=clock.sleep),
+            DepthEstimator(FakeEngine(deploy_spec(*SIZE), infer)),
+            [sink],
+            clock=clock,
         )
-    key.join()
 
-    assert time.monotonic() - started < 3, "two hundred frames would take ten seconds"
+    assert len(sink.written) <= 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -107,26 +126,22 @@ def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool) -> None:
 def test_a_signal_ends_a_stream_as_its_end(
     live: bool, number: signal.Signals, tmp_path: Path
 ) -> None:
-    """What was written until then stays and is reported, without a gap."""
-    key = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
-    key.start()
+    """All frames written until then are kept and reported, without a gap."""
+    clock, stop = VirtualClock(), Stop()
+    kept = _CallsAt(lambda: os.kill(os.getpid(), number), clock)
 
-    stop = Stop()
     with stop.on_signals(), open_sink(tmp_path / "depth", deploy_spec()) as sink:
-        kept = Kept()
-        report = run_pipeline(
-            Frames(2000, live=live, seconds=0.01), estimator(), [sink, kept], stop=stop
-        )
-    key.join()
+        source = Frames(2000, live=live, seconds=0.01, sleep=clock.sleep)
+        report = run_pipeline(source, estimator(), [sink, kept], stop=stop, clock=clock)
 
     assert stop.signal == number
-    assert 1 <= report.frames < 200
+    assert 4 <= report.frames <= 12
     assert len(list((tmp_path / "depth").glob("*.png"))) == report.frames
     assert live or kept.indices == list(range(report.frames))
 
 
 def test_a_second_ctrl_c_aborts() -> None:
-    """Who presses it twice waits for nothing, and then handlers are as they were."""
+    """The second signal has its usual effect, and the handlers are restored."""
     before, stop = signal.getsignal(signal.SIGINT), Stop()
 
     with pytest.raises(KeyboardInterrupt), stop.on_signals():
@@ -138,6 +153,6 @@ def test_a_second_ctrl_c_aborts() -> None:
 
 
 def test_stopped_before_the_first_frame_is_one_line() -> None:
-    """An empty output is not a result."""
+    """There is no empty output."""
     with pytest.raises(MsfnetError, match="stopped before the first frame"):
-        run_pipeline(Frames(9, seconds=0.1), estimator(), [Kept()], stop=lambda: True)
+        run_pipeline(Frames(9), estimator(), [Kept()], stop=lambda: True)

@@ -1,4 +1,4 @@
-"""Statistics of a stream: right over a whole run, fresh in every interval, and bounded."""
+"""Tests the statistics of a stream: of the whole run, of each interval, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from msfnet_runtime.meter import AgeCounts, Meter
-from msfnet_runtime.stream_stats import Ages, FrameTimes, QueueDepths, StageTimes, StreamStats
+from msfnet_runtime.stream_stats import (
+    AgeCounts,
+    Ages,
+    FrameTimes,
+    Meter,
+    QueueDepths,
+    StageTimes,
+    StreamStats,
+)
+from tests.runtime.virtual_clock import VirtualClock
 
 STATS = StreamStats(
     frames=90,
@@ -29,7 +37,7 @@ STATS = StreamStats(
 
 
 def test_the_report_reads_as_three_lines() -> None:
-    """Rate, drops, skips, losses, ages, stages and the engine are all said."""
+    """It contains rate, drops, skips, losses, ages, stages and the engine."""
     text = STATS.text()
 
     assert len(text.splitlines()) == 3
@@ -42,7 +50,7 @@ def test_the_report_reads_as_three_lines() -> None:
 
 
 def test_a_snapshot_is_one_line_of_json() -> None:
-    """Everything but the single frames, nested as in Python."""
+    """It contains everything but the single frames, nested as in Python."""
     line = STATS.to_json()
     values = json.loads(line)
 
@@ -53,7 +61,7 @@ def test_a_snapshot_is_one_line_of_json() -> None:
 
 
 def test_counted_ages_give_percentiles_to_a_percent(rng: np.random.Generator) -> None:
-    """Held against NumPy over five orders of magnitude, out of range included."""
+    """They agree with NumPy over five orders of magnitude; values out of range are accepted."""
     values = rng.lognormal(3, 2, 20_000)
     counts = AgeCounts()
     assert counts.ages() == Ages()
@@ -68,18 +76,23 @@ def test_counted_ages_give_percentiles_to_a_percent(rng: np.random.Generator) ->
         AgeCounts().add(value)
 
 
-def test_an_interval_forgets_and_the_whole_remembers(rng: np.random.Generator) -> None:
-    """Means and ages of an interval are its own frames'; the whole run's are all frames'."""
+def test_an_interval_has_its_own_frames_and_the_run_has_all(rng: np.random.Generator) -> None:
+    """Means, ages and rates of an interval count its own frames, those of the run all frames."""
     frames = [FrameTimes(n, *rng.uniform(1, 50, 7)) for n in range(60)]
-    meter = Meter()
+    clock = VirtualClock()
+    meter = Meter(clock)
     for times in frames[:40]:
         meter.add(times)
+    clock.sleep(2)
     first = meter.interval()
     for times in frames[40:]:
         meter.add(times)
+    clock.sleep(0.5)
     second, third, whole = meter.interval(), meter.interval(), meter.whole()
 
     assert (first.frames, second.frames, third.frames, whole.frames) == (40, 60, 60, 60)
+    assert (first.fps, second.fps, whole.fps) == pytest.approx((20, 40, 24))
+    assert (first.seconds, second.seconds, whole.seconds) == pytest.approx((2, 2.5, 2.5))
     assert second.recent == tuple(frames[40:])
     ages = [times.age_ms for times in frames[40:]]
     assert second.age.p90_ms == pytest.approx(np.percentile(ages, 90))
@@ -90,7 +103,7 @@ def test_an_interval_forgets_and_the_whole_remembers(rng: np.random.Generator) -
 
 
 def test_a_meter_does_not_grow() -> None:
-    """Nobody may ask for hours; the newest frames of an interval are kept, the counts of all."""
+    """If nobody reads it for hours, it keeps the newest frames and counts all of them."""
     meter = Meter()
     for number in range(10_000):
         meter.add(FrameTimes(number, *[1.0] * 7))
