@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from msfnet.console import progress
 from msfnet.measuring import BenchRequest, bench_models
-from msfnet.streaming import stream_to
+from msfnet.models import open_model
 from msfnet_runtime import EngineArtifact, MsfnetError
+from msfnet_runtime.streaming import StreamOptions, stream
 
 if TYPE_CHECKING:
     from msfnet_benchmarks.report.report import BenchmarkReport
@@ -91,8 +92,9 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
     models = _export(out)
     engines = tuple(_build(model) for model in models)
     test = out / "data/test"
-    with progress("stream") as report:
-        stream = stream_to(models[1], str(test), out=[out / "drive.mp4"], progress=report)
+    with progress("stream") as report, open_model(models[1]) as engine:
+        options = StreamOptions(out=(str(out / "drive.mp4"),))
+        streamed = stream(engine, str(test), options, progress=report)
     with progress("bench") as report:
         request = BenchRequest(
             models,
@@ -103,7 +105,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
             page=out / "report.html",
         )
         benchmark = bench_models(request, progress=report)
-    return DemoReport(out, training, benchmark, engines, stream, time.monotonic() - started)
+    return DemoReport(out, training, benchmark, engines, streamed, time.monotonic() - started)
 
 
 def _prepare_folder(out: Path, force: bool) -> None:

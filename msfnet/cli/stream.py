@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from msfnet.cli.options import ProviderOption, parse_size
+from msfnet.cli.options import ProviderOption, Size, ThreadsOption, size_option
 from msfnet.console import progress, say
+from msfnet_runtime.colour import Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
 
-if TYPE_CHECKING:
-    from msfnet_runtime.stream_stats import StreamStats
-
-
-class Log(str, Enum):
-    """How a running stream is shown."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class Layout(str, Enum):
-    """What a picture shows: frame and depth, one over the other, or depth alone."""
-
-    SIDE_BY_SIDE = "side-by-side"
-    OVERLAY = "overlay"
-    DEPTH = "depth"
+Log = Literal["text", "json"]
+"""How a running stream is shown."""
 
 
 def stream(
@@ -39,8 +24,8 @@ def stream(
     source: Annotated[
         str,
         typer.Argument(
-            help="Camera index or device, URL, GStreamer pipeline, video, image, folder of "
-            "images, pattern, KITTI drive or NYU list."
+            help="Camera index or device, URL, GStreamer pipeline, video, image, folder or pattern "
+            "of images, or a data set."
         ),
     ],
     out: Annotated[
@@ -48,40 +33,52 @@ def stream(
         typer.Option(
             "--out",
             help="Video (.mp4), folder for 16-bit PNG, npz:FOLDER, ply:FOLDER, .rrd or rerun:. "
-            "Repeat it for several.",
+            "Repeatable.",
         ),
     ] = None,
     layout: Annotated[
-        Layout, typer.Option(help="What videos and the window show.")
-    ] = Layout.SIDE_BY_SIDE,
+        Layout,
+        typer.Option(help="Videos and the window show frame and depth, or depth alone."),
+    ] = "side-by-side",
     colours: Annotated[
         str, typer.Option(help="Colour map: turbo, magma, viridis, cividis or grey.")
     ] = "turbo",
-    colour_range: Annotated[
+    range_m: Annotated[
         str | None,
-        typer.Option("--range", metavar="NEAR,FAR", help="Ends of the colours, metres."),
+        typer.Option(
+            "--range", metavar="NEAR,FAR", help="Depths of the first and the last colour, metres."
+        ),
     ] = None,
     unit: Annotated[
         PngStorage | None,
         typer.Option(help="How 16-bit depth is stored: millimetres, or 256 counts per metre."),
     ] = None,
-    intrinsics: Annotated[
+    lens: Annotated[
         str | None,
         typer.Option(
-            metavar="FX,FY,CX,CY", help="Camera, where the source knows none; or its view: 60deg."
+            "--intrinsics",
+            metavar="FX,FY,CX,CY",
+            help="Camera, if the source has none: focal lengths and centre in pixels, or the "
+            "horizontal field of view, for example 60deg.",
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window.")] = False,
-    frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: all.")] = 0,
+    frames: Annotated[
+        int, typer.Option(min=0, help="Stop after this number of frames; 0: all.")
+    ] = 0,
     max_fps: Annotated[
-        float, typer.Option(min=0.0, help="Take no more frames per second; 0: no limit.")
+        float, typer.Option(min=0.0, help="Highest number of frames per second; 0: no limit.")
     ] = 0.0,
     log: Annotated[
-        Log, typer.Option(help="json: one line every second on standard error, then the report.")
-    ] = Log.TEXT,
+        Log,
+        typer.Option(
+            help="json: a line of statistics every second on standard error, and the whole run's "
+            "on standard output."
+        ),
+    ] = "text",
     metrics: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Serve Prometheus on this port of 127.0.0.1."),
+        typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1."),
     ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="Serve a live page on 127.0.0.1:8000.")
@@ -90,76 +87,88 @@ def stream(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Serve it there instead; any but a loopback address takes a token.",
+            help="Serve the live page here instead; needs a token unless it is a loopback address.",
         ),
     ] = None,
     web_token: Annotated[
         str | None,
         typer.Option(
-            envvar="MSFNET_WEB_TOKEN", show_default=False, help="What the page's viewers must know."
+            envvar="MSFNET_WEB_TOKEN", show_default=False, help="Access token for the live page."
         ),
     ] = None,
     rotate: Annotated[
-        int, typer.Option(help="Turn frames clockwise: 0, 90, 180 or 270 degrees.")
+        int, typer.Option(help="Rotate frames clockwise by 0, 90, 180 or 270 degrees.")
     ] = 0,
     camera_size: Annotated[
-        str, typer.Option(metavar="HxW", help="Ask a camera for this size; it gives the nearest.")
-    ] = "",
+        Size | None,
+        size_option("--camera-size", "Size to ask a camera for; it gives the nearest it has."),
+    ] = None,
     camera_fps: Annotated[
-        float, typer.Option(min=0.0, help="Ask a camera for this rate; 0: its own.")
+        float,
+        typer.Option(min=0.0, help="Frames per second to ask a camera for; 0: its own rate."),
     ] = 0.0,
-    no_reconnect: Annotated[
-        bool, typer.Option("--no-reconnect", help="End when a camera or stream is lost.")
-    ] = False,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds without a frame after which a network stream is lost.")
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect/--no-reconnect", help="Wait for a lost camera or stream to come back."
+        ),
+    ] = True,
+    timeout_s: Annotated[
+        float,
+        typer.Option("--timeout", help="Seconds without a frame until a network stream is lost."),
     ] = 10.0,
     provider: ProviderOption = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
-    """Stream frames through a model, every stage at the same time.
+    """Stream frames through a model; all stages run at the same time.
 
-    Ctrl-C or SIGTERM finishes what is written: exit status 130 or 143 for files, 0 for a camera.
-    A second Ctrl-C aborts.
+    Ctrl-C or SIGTERM finishes the outputs and ends with status 130 or 143, or 0 for a camera. A
+    second Ctrl-C aborts.
 
     Example: msfnet stream model.onnx drive.mp4 --out depth.mp4
     """
-    from msfnet.streaming import stream_to
+    from msfnet.models import open_model
     from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
     from msfnet_runtime.sources.options import SourceOptions
     from msfnet_runtime.stopping import Stop
+    from msfnet_runtime.streaming import StreamOptions
+    from msfnet_runtime.streaming import stream as run_stream
 
-    stop, json = Stop(), log is Log.JSON
-    with nullcontext(silent) if json else progress("stream") as report:
-        stats = stream_to(
-            model,
+    options = StreamOptions(
+        out=tuple(out or ()),
+        show=show,
+        web=web_address or ("127.0.0.1:8000" if web else None),
+        web_token=web_token,
+        metrics=metrics,
+        max_frames=frames or None,
+        max_fps=max_fps or None,
+        source=SourceOptions(
+            rotate=rotate,
+            camera_size=camera_size,
+            camera_fps=camera_fps or None,
+            reconnect=reconnect,
+            timeout_s=timeout_s,
+            skip_bad=True,
+        ),
+        sinks=SinkOptions(
+            layout=layout,
+            colours=colours,
+            range_m=parse_range(range_m) if range_m else None,
+            unit=unit,
+            lens=parse_lens(lens) if lens else None,
+        ),
+    )
+    stop, json = Stop(), log == "json"
+    with (
+        nullcontext(silent) if json else progress("stream") as report,
+        open_model(model, provider=provider, threads=threads) as engine,
+    ):
+        stats = run_stream(
+            engine,
             source,
-            source_options=SourceOptions(
-                rotate=rotate,
-                camera_size=parse_size(camera_size) if camera_size else None,
-                camera_fps=camera_fps or None,
-                reconnect=not no_reconnect,
-                timeout_s=timeout,
-                skip_bad=True,
-            ),
-            out=out or [],
-            options=SinkOptions(
-                layout=layout.value,
-                colours=colours,
-                range_m=parse_range(colour_range) if colour_range else None,
-                unit=unit,
-                lens=parse_lens(intrinsics) if intrinsics else None,
-            ),
-            show=show,
-            max_frames=frames or None,
-            max_fps=max_fps or None,
-            provider=provider,
-            threads=threads,
-            metrics=metrics,
-            web=web_address or ("127.0.0.1:8000" if web else None),
-            web_token=web_token,
-            announce=_announce,
-            observers=[_print_json] if json else [],
+            options,
+            announce=lambda address: _print(f"live page: {address}"),
+            observers=[lambda stats: _print(stats.to_json())] if json else [],
             stop=stop,
             progress=report,
         )
@@ -168,11 +177,6 @@ def stream(
         raise typer.Exit(128 + stop.signal)
 
 
-def _print_json(stats: StreamStats) -> None:
-    """Print a snapshot on standard error."""
-    print(stats.to_json(), file=sys.stderr, flush=True)
-
-
-def _announce(address: str) -> None:
-    """Print where the live page is, on standard error."""
-    print(f"live page: {address}", file=sys.stderr, flush=True)
+def _print(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
