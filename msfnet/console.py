@@ -59,13 +59,13 @@ class _Lines:
         if now - self._last < _SECONDS_BETWEEN_LINES and not 0 < total <= done:
             return
         self._last = now
-        count = f"{done}/{total}" if total else str(done)
+        count = f"{done}/{total}" if total else str(done or "")
         times = [f"{done / total:.0%}"] if total else []
         times.append(f"{_clock(now - self._begun)} elapsed")
         if self._first < done < total:
             left = (now - self._start) / (done - self._first) * (total - done)
             times.append(f"{_clock(left)} left")
-        line = f"{self._title}: {count} {what}".rstrip()
+        line = " ".join(part for part in (f"{self._title}:", count, what) if part)
         print(f"{line} ({', '.join(times)})", file=sys.stderr, flush=True)
 
 

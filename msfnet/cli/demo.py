@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.options import ForceOption, SeedOption
 from msfnet.console import say
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for all that is made.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of scenes and training.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")] = Path(
+        "demo"
+    ),
+    seed: SeedOption = 0,
+    force: ForceOption = False,
 ) -> None:
     """Run the whole pipeline on generated scenes: train, export, calibrate, build, stream, report.
 

@@ -7,36 +7,36 @@ from typing import Annotated
 
 import typer
 
-from msfnet.console import say
+from msfnet.cli.options import JsonOption
+from msfnet.console import check_json, show
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.")],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_path: JsonOption = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="PNG to draw the blocks into.")
+        Path | None, typer.Option("--plot", help="Draw the cost of each block into this PNG.")
     ] = None,
 ) -> None:
-    """Show what a model takes and gives, what it was made from, and what its blocks cost.
+    """Show a model's inputs, outputs and origin, and the cost of its blocks.
 
     Example: msfnet inspect model.onnx --plot blocks.png
     """
     from msfnet.inspection import describe_model
 
+    check_json(json_path)
     description = describe_model(model)
     if plot is not None:
         description.plot(plot)
-    say(description.to_json() if json else description.text())
+    show(description, json_path)
 
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show what this machine can train, export, build and run; providers are tried, not listed.
+def doctor(json_path: JsonOption = None) -> None:
+    """Show what this machine can train, export, build and run; each provider is tried.
 
     Example: msfnet doctor
     """
     from msfnet.machine import describe_machine
 
-    machine = describe_machine()
-    say(machine.to_json() if json else machine.text())
+    check_json(json_path)
+    show(describe_machine(), json_path)

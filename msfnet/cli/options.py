@@ -28,14 +28,12 @@ class Names(tuple[str, ...]):
     """Names."""
 
 
-ProviderOption = Annotated[
-    str,
-    typer.Option(
-        "--provider",
-        help="What runs ONNX files: cpu, cuda or tensorrt (of ONNX Runtime), or openvino; with "
-        "options such as cuda:device_id=1.",
-    ),
-]
+PROVIDER_HELP = (
+    "What runs ONNX files: cpu, cuda or tensorrt (of ONNX Runtime), or openvino; with options such "
+    "as cuda:device_id=1."
+)
+
+ProviderOption = Annotated[str, typer.Option("--provider", help=PROVIDER_HELP)]
 
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0: the library's choice.")

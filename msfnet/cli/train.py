@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.options import parse_names, parse_numbers
+from msfnet.cli.options import DATA_HELP, Names, Numbers, names_option, numbers_option
 from msfnet.console import progress, say
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.progress import silent
 
 
 def train(
@@ -17,14 +19,16 @@ def train(
         str,
         typer.Argument(help="nyu, kitti, nyu_mini, nyu_lite, nyu_nano, quick, … or a TOML file."),
     ],
-    data: Annotated[Path, typer.Option("--data", help="Training data in the recipe's layout.")],
+    data: Annotated[Path, typer.Option("--data", help=DATA_HELP)],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and logs.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the folder's last checkpoint.")
     ] = False,
-    setting: Annotated[
+    settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a recipe key, e.g. trainer.epochs=5. Repeatable."),
+        typer.Option(
+            "--set", help="Override a key of the recipe, for example trainer.epochs=5. Repeatable."
+        ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out samples that cannot be used.")
@@ -33,23 +37,27 @@ def train(
         bool, typer.Option("--ablation", help="Train the five rows of the paper's Table III.")
     ] = False,
     rows: Annotated[
-        str, typer.Option(help="With --ablation: only these, e.g. baseline,usf+eda+batch_loss.")
-    ] = "",
-    seeds: Annotated[str, typer.Option(help="With --ablation: train with each, e.g. 0,1.")] = "",
+        Names | None,
+        names_option(
+            "--rows", "With --ablation: only these rows, for example baseline,usf+eda+batch_loss."
+        ),
+    ] = None,
+    seeds: Annotated[
+        Numbers | None,
+        numbers_option("--seeds", "With --ablation: train each row with these, for example 0,1."),
+    ] = None,
 ) -> None:
-    """Train MSFNet from a recipe; checkpoints, logs, pictures and the recipe land in OUT.
+    """Train MSFNet from a recipe; OUT gets checkpoints, logs, pictures and the recipe.
 
     Example: msfnet train nyu_mini --data data/nyu_mini --out runs/nyu_mini
     """
-    from msfnet_runtime.errors import MsfnetError
-    from msfnet_runtime.progress import silent
     from msfnet_train.ablation import run_ablation
     from msfnet_train.network import TABLE_III
     from msfnet_train.recipe import load_recipe
     from msfnet_train.run import is_main_process
     from msfnet_train.run import train as run_training
 
-    chosen = load_recipe(recipe, setting or ())
+    chosen = load_recipe(recipe, settings or ())
     if not ablation and (rows or seeds):
         raise MsfnetError("--rows and --seeds go with --ablation; for one run use --set")
     with progress("train") if is_main_process() else nullcontext(silent) as report:
@@ -62,8 +70,8 @@ def train(
                 chosen,
                 data,
                 out,
-                rows=parse_names(rows) or tuple(TABLE_III),
-                seeds=parse_numbers(seeds or str(chosen.trainer.seed), "seeds"),
+                rows=rows or tuple(TABLE_III),
+                seeds=seeds or (chosen.trainer.seed,),
                 resume=resume,
                 skip_bad=skip_bad,
                 progress=report,

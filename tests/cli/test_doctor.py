@@ -16,7 +16,7 @@ from msfnet.__main__ import run
 
 def test_the_doctor_knows_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     """Libraries with versions, providers that were tried, and what engines can be built for."""
-    assert run(["doctor", "--json"]) == 0
+    assert run(["doctor", "--json", "-"]) == 0
 
     shown = json.loads(capsys.readouterr().out)
     assert shown["facts"]["numpy"] == np.__version__

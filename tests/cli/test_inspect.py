@@ -89,7 +89,7 @@ def test_json_holds_what_the_text_shows(
 ) -> None:
     """One object: facts, spec, blocks."""
     path = exports.plain.artifact.path
-    assert run(["inspect", str(path), "--json"]) == 0
+    assert run(["inspect", str(path), "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert run(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out

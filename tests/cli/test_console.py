@@ -1,0 +1,103 @@
+"""What a command shows of long work where there is no terminal, and of its result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from msfnet import console
+from msfnet.console import progress, show
+from msfnet_runtime import MsfnetError
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result."""
+
+    def text(self) -> str:
+        """Return it for people."""
+        return "seven"
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({"found": 7})
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the time that the display reads, seconds; it stands still until a test moves it."""
+    now = [100.0]
+    monkeypatch.setattr("msfnet.console.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_show_percent_elapsed_and_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first report, the last, and one at least five seconds after the last line."""
+    with progress("train") as report:
+        for done in range(5):
+            report(done, 4, "steps")
+            clock[0] += 4
+
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 0/4 steps (0%, 0:00 elapsed)",
+        "train: 2/4 steps (50%, 0:08 elapsed, 0:08 left)",
+        "train: 4/4 steps (100%, 0:16 elapsed)",
+    ]
+
+
+def test_the_time_left_is_that_of_the_present_count(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed count starts where it was; another total starts anew."""
+    with progress("bench") as report:
+        report(0, 2, "load")
+        clock[0] += 3000
+        report(10, 30, "measure")
+        clock[0] += 700
+        report(20, 30, "measure")
+
+    assert capsys.readouterr().err.splitlines() == [
+        "bench: 0/2 load (0%, 0:00 elapsed)",
+        "bench: 10/30 measure (33%, 50:00 elapsed)",
+        "bench: 20/30 measure (67%, 1:01:40 elapsed, 11:40 left)",
+    ]
+
+
+def test_an_unknown_total_has_no_percent(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The count alone, and no count before there is one."""
+    with progress("stream") as report:
+        report(0, 0, "opening")
+        clock[0] += 5
+        report(17, 0, "10 frames/s")
+
+    assert capsys.readouterr().err.splitlines() == [
+        "stream: opening (0:00 elapsed)",
+        "stream: 17 10 frames/s (0:05 elapsed)",
+    ]
+
+
+def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As text beside its file; ``-`` prints the JSON alone."""
+    show(Found(), tmp_path / "found.json")
+    assert capsys.readouterr().out == "seven\n"
+    assert json.loads((tmp_path / "found.json").read_text()) == {"found": 7}
+
+    show(Found(), Path("-"))
+    assert json.loads(capsys.readouterr().out) == {"found": 7}
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    """Its path is named; standard output and no file are fine."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(MsfnetError, match=r"file/out\.json"):
+        console.check_json(tmp_path / "file/out.json")
+    console.check_json(Path("-"))
+    console.check_json(None)
