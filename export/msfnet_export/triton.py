@@ -19,7 +19,6 @@ from msfnet_export.triton_config import (
     check_options,
     config_text,
     has_open_batch,
-    warmup_file,
 )
 from msfnet_export.triton_readme import TITLE, model_section, repository_readme
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
@@ -44,19 +43,19 @@ class TritonModel:
     """0: the batch is fixed."""
 
     def text(self) -> str:
-        """Say in one line what was written."""
+        """Return what was written in one line."""
         batch = f"batches of up to {self.max_batch_size}" if self.max_batch_size else "fixed batch"
         return f"{self.path}: {self.platform}, {batch}; {self.path.parent / README} starts a server"
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A model file with what its manifest says."""
+    """A model file with its description."""
 
     platform: Platform
     spec: ModelSpec
     files: dict[str, Path]
-    """What is copied into the version's folder, by its name there."""
+    """Files to copy into the version's folder, by their names there."""
     engine: EngineArtifact | None = None
 
 
@@ -74,7 +73,7 @@ def write_triton_model(
     Args:
         model: an ONNX file made by msfnet, or an engine of flavour ``tensorrt`` with its manifest.
         repository: folder of models; made if it is missing.
-        options: how the server runs the model; :class:`TritonOptions`' own if None.
+        options: how the server runs the model; the defaults if None.
         force: replace a model of the same name, all of its versions.
 
     Raises:
@@ -92,7 +91,7 @@ def write_triton_model(
     target = Path(repository) / served.name
     _check_target(target, force)
     staged = target.with_name(f".{served.name}.new")
-    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(staged, ignore_errors=True)  # left by a run that was killed
     with disk_full(target), atomic_directory(staged) as folder:
         (folder / "config.pbtxt").write_text(text, encoding="utf-8")
         (folder / README).write_text(model_section(served, source.engine), encoding="utf-8")
@@ -103,7 +102,7 @@ def write_triton_model(
         if options.warmup:
             (folder / "warmup").mkdir()
             batch = generated_batch(served.spec, served.warmup_shape)
-            batch.tofile(folder / "warmup" / warmup_file(served.spec))
+            batch.tofile(folder / "warmup" / served.warmup_file)
     _swap(staged, target)
     _write_readme(Path(repository))
     return TritonModel(target, served.name, served.platform, served.max_batch_size)
@@ -119,17 +118,17 @@ def _read(file: Path) -> _Source:
             files[weights] = file.with_name(weights)
         return _Source("onnxruntime_onnx", onnx.spec, files)
     if file.suffix not in ENGINE_SUFFIXES:
-        raise MsfnetError(f"{file} is neither an ONNX file nor an engine; give a .onnx or .engine")
+        raise MsfnetError(f"{file} is neither an ONNX file nor an engine; use one of them")
     engine = EngineArtifact.read(file)
     if engine.flavour != "tensorrt":
         raise MsfnetError(
             f"{file} was built by {engine.flavour}, whose engines Triton's TensorRT backend does "
-            "not load; give the ONNX file, or build it with `--flavour tensorrt`"
+            "not load; use the ONNX file, or build it with flavour tensorrt"
         )
     if engine.options.get("strip_weights"):
         raise MsfnetError(
-            f"{file} holds no weights, and Triton does not put them back; build it again without "
-            "--strip-weights"
+            f"{file} holds no weights, and Triton does not put them back; build it again with "
+            "its weights"
         )
     check_files(engine)
     return _Source("tensorrt_plan", engine.spec, {FILE_NAMES["tensorrt_plan"]: file}, engine)
@@ -139,14 +138,14 @@ def _name(name: str) -> str:
     """Return a model's name once it can be a folder and a part of a URL."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise MsfnetError(
-            f"model name {name!r} cannot be used in a URL; give --name letters, digits, '_', '-' "
-            "and '.'"
+            f"model name {name!r} cannot be used in a URL; use letters, digits, '_', '-' and '.'",
+            parameter="name",
         )
     return name
 
 
 def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
-    """Decide on the largest batch and on the shape of a first frame."""
+    """Choose the largest batch and the shape of the warm-up frame."""
     spec, engine = source.spec, source.engine
     profiles = engine.profiles if engine else ()
     largest = options.max_batch_size or DEFAULT_MAX_BATCH
@@ -157,7 +156,7 @@ def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
         if smallest > 1 or (options.max_batch_size or 1) > limit:
             raise MsfnetError(
                 f"the engine takes batches of {smallest} to {limit}, the server asks for 1 to "
-                f"{options.max_batch_size or limit}; build it with another --profile"
+                f"{options.max_batch_size or limit}; build it with another profile"
             )
         largest = options.max_batch_size or limit
     return Served(
@@ -171,18 +170,27 @@ def _serve(name: str, source: _Source, options: TritonOptions) -> Served:
 
 
 def _check_target(target: Path, force: bool) -> None:
-    """Keep what is no model, a model without ``force``, and a README of somebody else's."""
+    """Keep what is not a model, a model without ``force``, and a README of another project.
+
+    Raises:
+        MsfnetError: one of them is in the way.
+    """
     if target.exists() and not (target / "config.pbtxt").is_file():
-        raise MsfnetError(f"{target} is there and is no model; --name another")
+        raise MsfnetError(
+            f"{target} already exists and is not a Triton model; choose another name",
+            parameter="name",
+        )
     if target.exists() and not force:
-        raise MsfnetError(f"{target} exists already; pass --force to replace it, or --name another")
+        raise MsfnetError(
+            f"{target} exists already; replace it, or choose another name", parameter="force"
+        )
     readme = target.with_name(README)
     if readme.exists() and not readme.read_bytes().startswith(TITLE.encode()):
-        raise MsfnetError(f"{readme} was not written by msfnet; give the models their own folder")
+        raise MsfnetError(f"{readme} was not written by msfnet; choose another folder for models")
 
 
 def _swap(staged: Path, target: Path) -> None:
-    """Put a folder in the place of another, which is removed once the new one stands."""
+    """Put a folder in the place of another, which is removed afterwards."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

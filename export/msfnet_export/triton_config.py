@@ -1,12 +1,12 @@
 """The configuration of a model for Triton Inference Server: ``config.pbtxt``.
 
 Its schema is the message ``ModelConfig`` of Triton's ``model_config.proto``, in protobuf's text
-format. The few kinds of values needed are written here, so that nothing of protobuf is.
+format, which is written here so that protobuf is not needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,15 +22,8 @@ FILE_NAMES: dict[Platform, str] = {"onnxruntime_onnx": "model.onnx", "tensorrt_p
 
 DEFAULT_MAX_BATCH = 8
 
-_TYPES = {
-    "bool": "TYPE_BOOL",
-    "uint8": "TYPE_UINT8",
-    "int8": "TYPE_INT8",
-    "int32": "TYPE_INT32",
-    "int64": "TYPE_INT64",
-    "float16": "TYPE_FP16",
-    "float32": "TYPE_FP32",
-}
+_TYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32")
+"""NumPy's names of the types that Triton knows."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +31,10 @@ class TritonOptions:
     """How a server runs a model."""
 
     name: str = ""
-    """Of the model on the server; the file's own, without its suffix, if empty."""
+    """Of the model on the server; that of the file without its suffix if empty."""
     version: int = 1
     max_batch_size: int | None = None
-    """Images in one run of a graph whose batch is open; None: 8, or what the engine takes."""
+    """Images in one run of a graph whose batch is open; None: 8, or the engine's largest."""
     max_queue_delay_us: int | None = None
     """Microseconds the server may hold a request back to fill a batch."""
     preferred_batch_sizes: tuple[int, ...] = ()
@@ -68,39 +61,53 @@ class Served:
     profiles: int = 0
     """Optimisation profiles of an engine; 0 for a static one and for ONNX."""
 
+    @property
+    def warmup_file(self) -> str:
+        """Name of the raw file, in the model's folder ``warmup``, that holds one frame."""
+        return f"{self.spec.graph}_input.raw"
 
-class Word(str):
+    def without_batch(self, shape: Sequence[int | str]) -> Sequence[int | str]:
+        """Return a tensor's shape as the server wants it: without the batch that it sets."""
+        return shape[1:] if self.max_batch_size else shape
+
+
+class Symbol(str):
     """A name of the schema, which is not quoted."""
 
     __slots__ = ()
-
-
-Message = tuple[tuple[str, object], ...]
-"""Fields in order: strings, :class:`Word`, numbers, lists of them, and messages."""
 
 
 def config_text(served: Served, options: TritonOptions) -> str:
     """Return ``config.pbtxt``.
 
     Raises:
-        MsfnetError: a tensor's type is unknown to Triton.
+        MsfnetError: Triton does not know a tensor's type.
     """
-    fields: list[tuple[str, object]] = [
-        ("name", served.name),
-        ("platform", served.platform),
-        ("max_batch_size", served.max_batch_size),
-        ("default_model_filename", FILE_NAMES[served.platform]),
-    ]
-    fields += [("input", _tensor(tensor, served)) for tensor in served.spec.inputs]
-    fields += [("output", _tensor(tensor, served)) for tensor in served.spec.outputs]
-    fields.append(("instance_group", _instances(served, options)))
-    if served.max_batch_size > 1:
-        fields.append(("dynamic_batching", _batching(options)))
-    if options.warmup:
-        fields += [("model_warmup", message) for message in _warmups(served)]
-    value = (("string_value", served.spec.to_json()),)
-    fields.append(("parameters", (("key", SPEC_PARAMETER), ("value", value))))
-    return "\n".join(_lines(tuple(fields), "")) + "\n"
+    spec = served.spec
+    fields: dict[str, object] = {
+        "name": served.name,
+        "platform": served.platform,
+        "max_batch_size": served.max_batch_size,
+        "default_model_filename": FILE_NAMES[served.platform],
+        "input": [_tensor(tensor, served) for tensor in spec.inputs],
+        "output": [_tensor(tensor, served) for tensor in spec.outputs],
+        "instance_group": {
+            "count": options.instances,
+            "kind": Symbol(f"KIND_{options.kind.upper()}"),
+            "gpus": options.gpus or None,
+            # The server uses only the first profile unless all are listed.
+            "profile": [str(n) for n in range(served.profiles)] if served.profiles > 1 else None,
+        },
+        "dynamic_batching": {
+            "preferred_batch_size": options.preferred_batch_sizes or None,
+            "max_queue_delay_microseconds": options.max_queue_delay_us,
+        }
+        if served.max_batch_size > 1
+        else None,
+        "model_warmup": _warmups(served) if options.warmup else None,
+        "parameters": {"key": SPEC_PARAMETER, "value": {"string_value": spec.to_json()}},
+    }
+    return "\n".join(_lines(fields, "")) + "\n"
 
 
 def has_open_batch(spec: ModelSpec) -> bool:
@@ -109,125 +116,113 @@ def has_open_batch(spec: ModelSpec) -> bool:
 
 
 def check_options(spec: ModelSpec, options: TritonOptions, platform: Platform) -> None:
-    """Hold the options against the model.
+    """Compare the options with the model.
 
     Raises:
-        MsfnetError: one that the model cannot follow.
+        MsfnetError: the model cannot follow one of them.
     """
-    batching = options.max_queue_delay_us is not None or options.preferred_batch_sizes
-    if (options.max_batch_size or batching) and not has_open_batch(spec):
+    batching = ("max_batch_size", "max_queue_delay_us", "preferred_batch_sizes")
+    asked = [name for name in batching if getattr(options, name) not in (None, ())]
+    if asked and not has_open_batch(spec):
         raise MsfnetError(
             f"the model takes a fixed batch of {spec.inputs[0].shape[0]}, so the server cannot "
-            "batch requests; export it with `--dynamic batch`, or leave the batch options out"
+            "batch requests; export it with an open batch, or leave the batch options out",
+            parameter=asked[0],
         )
     if options.kind == "cpu" and platform == "tensorrt_plan":
-        raise MsfnetError("an engine runs on a GPU only; use --kind gpu, or give the ONNX file")
+        raise MsfnetError(
+            "an engine runs on a GPU only; choose kind gpu, or use the ONNX file", parameter="kind"
+        )
     if options.kind == "cpu" and options.gpus:
-        raise MsfnetError("--gpus goes with --kind gpu; leave one of the two out")
+        raise MsfnetError("a model on the CPU uses no GPUs; leave them out", parameter="gpus")
     if len(set(options.gpus)) != len(options.gpus):
-        raise MsfnetError(f"--gpus names a GPU twice: {options.gpus}; use --instances for copies")
+        raise MsfnetError(
+            f"GPUs {options.gpus} name one twice; ask for more instances to have copies",
+            parameter="gpus",
+        )
 
 
 def check_batch(served: Served, options: TritonOptions) -> None:
-    """Hold the preferred batches against the largest.
+    """Compare the preferred batches with the largest.
 
     Raises:
         MsfnetError: one is larger, or there is nothing to batch.
     """
-    sizes = options.preferred_batch_sizes
-    if sizes and not (min(sizes) >= 1 and max(sizes) <= served.max_batch_size):
+    sizes, largest = options.preferred_batch_sizes, served.max_batch_size
+    if sizes and not (min(sizes) >= 1 and max(sizes) <= largest):
         raise MsfnetError(
             f"preferred batches {', '.join(map(str, sizes))} must lie between 1 and the largest "
-            f"batch, {served.max_batch_size}; change one of them"
+            f"batch, {largest}; change one of them",
+            parameter="preferred_batch_sizes",
         )
-    if served.max_batch_size == 1 and (sizes or options.max_queue_delay_us is not None):
-        raise MsfnetError("a largest batch of 1 leaves nothing to batch; raise --max-batch-size")
+    if largest == 1 and (sizes or options.max_queue_delay_us is not None):
+        raise MsfnetError(
+            "a largest batch of 1 leaves nothing to batch; raise it", parameter="max_batch_size"
+        )
 
 
 def type_name(dtype: str) -> str:
-    """Return Triton's name of a NumPy type, e.g. ``TYPE_FP32``.
+    """Return Triton's name of a NumPy type without ``TYPE_``, e.g. ``FP32``.
 
     Raises:
         MsfnetError: it has none.
     """
     if dtype not in _TYPES:
         raise MsfnetError(
-            f"Triton is not told of tensors of type {dtype}; export the model with one of "
+            f"Triton has no tensors of type {dtype}; export the model with one of "
             f"{', '.join(_TYPES)}"
         )
-    return _TYPES[dtype]
+    return dtype.upper().replace("FLOAT", "FP")
 
 
-def _tensor(tensor: TensorSpec, served: Served) -> Message:
-    shape = tensor.shape[1:] if served.max_batch_size else tensor.shape
-    dims = [side if isinstance(side, int) else -1 for side in shape]
-    return (
-        ("name", tensor.name),
-        ("data_type", Word(type_name(tensor.dtype))),
-        ("dims", dims),
-    )
+def _tensor(tensor: TensorSpec, served: Served) -> dict[str, object]:
+    shape = served.without_batch(tensor.shape)
+    return {
+        "name": tensor.name,
+        "data_type": Symbol(f"TYPE_{type_name(tensor.dtype)}"),
+        "dims": [side if isinstance(side, int) else -1 for side in shape],
+    }
 
 
-def _instances(served: Served, options: TritonOptions) -> Message:
-    fields: list[tuple[str, object]] = [
-        ("count", options.instances),
-        ("kind", Word(f"KIND_{options.kind.upper()}")),
-    ]
-    if options.gpus:
-        fields.append(("gpus", list(options.gpus)))
-    if served.profiles > 1:  # the server uses the first one only unless told
-        fields.append(("profile", [str(index) for index in range(served.profiles)]))
-    return tuple(fields)
-
-
-def _batching(options: TritonOptions) -> Message:
-    fields: list[tuple[str, object]] = []
-    if options.preferred_batch_sizes:
-        fields.append(("preferred_batch_size", list(options.preferred_batch_sizes)))
-    if options.max_queue_delay_us is not None:
-        fields.append(("max_queue_delay_microseconds", options.max_queue_delay_us))
-    return tuple(fields)
-
-
-def _warmups(served: Served) -> Iterator[Message]:
-    """Yield one warm-up with one image, and one with the largest batch.
+def _warmups(served: Served) -> list[dict[str, object]]:
+    """Return one warm-up with one image, and one with the largest batch.
 
     The server makes a batch of single requests, so that the file always holds one image.
     """
     image = served.spec.inputs[0]
-    shape = served.warmup_shape[1:] if served.max_batch_size else served.warmup_shape
-    value = (
-        ("data_type", Word(type_name(image.dtype))),
-        ("dims", list(shape)),
-        ("input_data_file", warmup_file(served.spec)),
-    )
-    for count in sorted({1, max(served.max_batch_size, 1)}):
-        yield (
-            ("name", f"batch of {count}"),
-            ("batch_size", count),
-            ("inputs", (("key", image.name), ("value", value))),
-        )
+    value = {
+        "data_type": Symbol(f"TYPE_{type_name(image.dtype)}"),
+        "dims": served.without_batch(served.warmup_shape),
+        "input_data_file": served.warmup_file,
+    }
+    return [
+        {
+            "name": f"batch of {count}",
+            "batch_size": count,
+            "inputs": {"key": image.name, "value": value},
+        }
+        for count in sorted({1, max(served.max_batch_size, 1)})
+    ]
 
 
-def warmup_file(spec: ModelSpec) -> str:
-    """Return the name of the raw file, in the model's folder ``warmup``, that holds one frame."""
-    return f"{spec.graph}_input.raw"
-
-
-def _lines(message: Message, indent: str) -> Iterator[str]:
-    for name, value in message:
-        if isinstance(value, tuple):
+def _lines(message: Mapping[str, object], indent: str) -> Iterator[str]:
+    """Yield a message's fields; a list of messages repeats its field, None leaves it out."""
+    for name, value in message.items():
+        if isinstance(value, Mapping):
             yield f"{indent}{name} {{"
             yield from _lines(value, indent + "  ")
             yield f"{indent}}}"
-        else:
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for each in value:
+                yield from _lines({name: each}, indent)
+        elif value is not None:
             yield f"{indent}{name}: {_scalar(value)}"
 
 
 def _scalar(value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_scalar, value))}]"
-    if isinstance(value, str) and not isinstance(value, Word):
+    if isinstance(value, str) and not isinstance(value, Symbol):
         return f'"{_escape(value)}"'
     return str(value)
 

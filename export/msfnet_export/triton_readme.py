@@ -1,4 +1,4 @@
-"""What is written beside the models of a Triton repository: how to start a server and ask it."""
+"""The README of a Triton repository: how to start the server and how to send it frames."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from msfnet_runtime import EngineArtifact
 from msfnet_runtime.preprocess import frame_size
 
 _RELEASE = "26.10"
-"""The release of the server that is named where a model asks for no other."""
+"""The server's release to start, unless a model needs another one."""
 
 TITLE = "# Model repository for Triton Inference Server\n"
-"""By this line msfnet knows its own."""
+"""The first line, by which msfnet recognises its own README."""
 
 _HEADER = """\
 {title}
-Written by `msfnet triton`, which writes this file again whenever a model is added.
+Written by `msfnet triton`, which rewrites this file whenever a model is added.
 
 ## Start the server
 
 In this folder; 8000 is HTTP, 8001 gRPC, 8002 metrics:
 
 ```
-TRITON={release}  # see below what each model needs
+TRITON={release}  # some models below may need another release
 docker run --rm{gpus} -p 8000:8000 -p 8001:8001 -p 8002:8002 \\
     -v "$PWD":/models:ro nvcr.io/nvidia/tritonserver:$TRITON-py3 \\
     tritonserver --model-repository=/models
@@ -81,26 +81,28 @@ low, high = spec["depth_range_m"]
 print(f"{{depth.min():.2f}} to {{depth.max():.2f}} m; the model answers {{low:g}} to {{high:g}} m")
 """
 
-_PREPARE_DEPLOY = """\
+_PREPARE = {
+    "deploy": """\
 batch = cv2.resize(frame, ({width}, {height}))[np.newaxis]  # (1, {height}, {width}, 3) uint8
-"""
-
-_FINISH_DEPLOY = """\
-depth = answer.as_numpy("{output}")[0, 0]  # ({height}, {width}) float32, metres
-"""
-
-_PREPARE_NETWORK = """\
+""",
+    "network": """\
 mean, std = (255 * np.asarray(spec[key], np.float32) for key in ("mean", "std"))
 resized = cv2.resize(frame.astype(np.float32), ({width}, {height}))
 batch = np.ascontiguousarray(((resized - mean) / std).transpose(2, 0, 1)[np.newaxis])
-"""
+""",
+}
 
-_FINISH_NETWORK = """\
+_FINISH = {
+    "deploy": """\
+depth = answer.as_numpy("{output}")[0, 0]  # ({height}, {width}) float32, metres
+""",
+    "network": """\
 prediction = answer.as_numpy("{output}")[0, 0]
 low, high = spec["depth_range_m"]
 {metres}
 depth = cv2.resize(depth, frame.shape[1::-1])  # (H, W) float32, metres
-"""
+""",
+}
 
 _METRES = {
     "metric": "depth = np.clip(prediction, low, high)",
@@ -113,15 +115,15 @@ def repository_readme(sections: Sequence[str], *, gpu: bool) -> str:
     """Return the README of a repository.
 
     Args:
-        sections: of its models, as :func:`model_section` writes them.
-        gpu: one of them runs on a GPU.
+        sections: one of each model, as :func:`model_section` writes them.
+        gpu: whether one of them runs on a GPU.
     """
     header = _HEADER.format(title=TITLE, release=_RELEASE, gpus=" --gpus all" if gpu else "")
     return "\n".join([header, *sections])
 
 
 def model_section(served: Served, engine: EngineArtifact | None) -> str:
-    """Return what the README says of one model, a client that runs included."""
+    """Return the README's section on one model, with a client that runs."""
     spec = served.spec
     low, high = spec.depth_range_m
     batch = (
@@ -129,12 +131,16 @@ def model_section(served: Served, engine: EngineArtifact | None) -> str:
         if served.max_batch_size > 1
         else "One request is one run."
     )
+    deploy, metric = spec.graph == "deploy", spec.depth_kind == "metric"
+    image = "frame, RGB" if deploy else "image, RGB, normalised"
+    inverse = f"inverse depth: {spec.inverse_scale:g} / metres"
+    depth = "depth in metres" if deploy or metric else inverse
     rows = [
-        f"| `{tensor.name}` | {way} | {type_name(tensor.dtype)[5:]} | "
+        f"| `{tensor.name}` | {way} | {type_name(tensor.dtype)} | "
         f"{' x '.join(map(str, tensor.shape))} | {meaning} |"
         for way, tensors, meaning in (
-            ("input", spec.inputs, _input_meaning(served)),
-            ("output", spec.outputs, _output_meaning(served)),
+            ("input", spec.inputs, image),
+            ("output", spec.outputs, depth),
         )
         for tensor in tensors
     ]
@@ -155,36 +161,23 @@ def model_section(served: Served, engine: EngineArtifact | None) -> str:
 def client_code(served: Served) -> str:
     """Return Python that sends the picture ``frame.png`` and reads metres."""
     spec = served.spec
-    words = {
+    height, width = frame_size(spec) if spec.graph == "deploy" else served.warmup_shape[2:]
+    values = {
         "name": served.name,
         "parameter": SPEC_PARAMETER,
         "input": spec.inputs[0].name,
         "output": spec.outputs[0].name,
-        "dtype": type_name(spec.inputs[0].dtype)[5:],
+        "dtype": type_name(spec.inputs[0].dtype),
         "metres": _METRES[spec.depth_kind],
+        "height": height,
+        "width": width,
     }
-    if spec.graph == "deploy":
-        words["height"], words["width"] = map(str, frame_size(spec))
-        prepare, finish = _PREPARE_DEPLOY, _FINISH_DEPLOY
-    else:
-        words["height"], words["width"] = map(str, served.warmup_shape[2:])
-        prepare, finish = _PREPARE_NETWORK, _FINISH_NETWORK
-    words["prepare"], words["finish"] = (part.format(**words) for part in (prepare, finish))
-    return _CLIENT.format(**words)
-
-
-def _input_meaning(served: Served) -> str:
-    return "frame, RGB" if served.spec.graph == "deploy" else "image, RGB, normalised"
-
-
-def _output_meaning(served: Served) -> str:
-    if served.spec.graph == "deploy" or served.spec.depth_kind == "metric":
-        return "depth in metres"
-    return f"inverse depth: {served.spec.inverse_scale:g} / metres"
+    prepare, finish = (part[spec.graph].format(**values) for part in (_PREPARE, _FINISH))
+    return _CLIENT.format(**values, prepare=prepare, finish=finish)
 
 
 def _needs(engine: EngineArtifact | None) -> str:
-    """Say which release of the server loads the model."""
+    """Return which release of the server loads the model."""
     if engine is None:
         return (
             "Runs on any release of 2025 or later, whose ONNX Runtime knows opset and file format."
@@ -198,7 +191,7 @@ def _needs(engine: EngineArtifact | None) -> str:
     )
     if engine.options.get("version_compatible"):
         text += (
-            " The engine is version compatible: later versions of TensorRT load it once "
-            "`tritonserver` is given `--backend-config=tensorrt,version-compatible=true`."
+            " The engine is version compatible: later versions of TensorRT load it if "
+            "`tritonserver` runs with `--backend-config=tensorrt,version-compatible=true`."
         )
     return text
