@@ -1,8 +1,7 @@
-"""Things that hold a resource and give it back: by ``close()``, or at the end of a ``with``."""
+"""Provides a base class for objects that hold a resource until they are closed."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,20 +9,15 @@ if TYPE_CHECKING:
 
 
 class Closing:
-    """A context manager that closes itself."""
+    """A context manager that closes itself at the end of its ``with`` block."""
 
     def __enter__(self) -> Self:
         """Return the object itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
 
     def close(self) -> None:
-        """Give back what is held; nothing by default."""
+        """Free the resource; a subclass without one does nothing."""

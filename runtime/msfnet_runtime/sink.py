@@ -1,7 +1,8 @@
-"""The sink protocol: anything that takes frames with their depth."""
+"""Defines the sink protocol: an object that receives frames with their depth."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -13,39 +14,29 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class Sink(Protocol):
-    """Takes what a pipeline makes. Use it once, inside its context.
+class Sink(AbstractContextManager["Sink"], Protocol):
+    """Receives the results of a pipeline. Use it once, inside its context.
 
-    Leaving the context finishes the output, after an error elsewhere too: what was written is
-    never lost. Where nothing was written yet, nothing is left behind. An output that fails itself,
-    as on a full disk, keeps what came before, and its error says where.
+    Entering the context opens the output, so that an unwritable one is detected before the first
+    frame. Leaving it finishes the output, also after an error elsewhere: no written frame is
+    lost, and without frames nothing is left behind. An output that fails itself, for example on a
+    full disk, keeps the earlier frames, and its error says where they are.
     """
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Take one frame and its depth, in order; any thread, but never two at once."""
+        """Write one frame with its depth, in order; from any thread, but one at a time."""
 
     def poll(self) -> bool:
-        """Do what belongs to the thread that runs the pipeline; False ends the stream."""
-
-    def __enter__(self) -> Self:
-        """Open the output, so that an unwritable one is known before the first frame."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        """Finish the output, or remove it where nothing was written."""
+        """Do work that belongs to the thread of the pipeline; False ends the stream."""
 
 
 class SinkBase:
-    """What sinks share: their life is one context manager, and they never end the stream."""
+    """Implements what sinks share: one context manager opens and finishes the output."""
 
     def __enter__(self) -> Self:
         """Open the output."""
-        self._life = self._opened()
-        self._life.__enter__()
+        self._context = self._opened()
+        self._context.__enter__()
         return self
 
     def __exit__(
@@ -54,13 +45,28 @@ class SinkBase:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Finish the output, or remove it where nothing was written."""
-        return self._life.__exit__(kind, error, trace)
+        """Finish the output, or remove it if nothing was written."""
+        return self._context.__exit__(kind, error, trace)
 
     def poll(self) -> bool:
-        """Go on."""
+        """Continue the stream."""
         return True
 
     def _opened(self) -> AbstractContextManager[None]:
         """Return the context in which the output is open; nothing by default."""
         return nullcontext()
+
+
+class CallableSink(SinkBase):
+    """Calls ``function(frame, depth)`` for each frame, in order, in the writing thread.
+
+    An error in the function ends the stream and is raised by the pipeline. A slow function slows
+    the stream of a file, and makes that of a live source drop frames.
+    """
+
+    def __init__(self, function: Callable[[Frame, DepthMap], object]) -> None:
+        self._function = function
+
+    def write(self, frame: Frame, depth: DepthMap) -> None:
+        """Call the function."""
+        self._function(frame, depth)

@@ -1,42 +1,39 @@
-"""The source protocol: anything that yields frames."""
+"""Defines the source protocol: an object that yields frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.types import Frame
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 @dataclass(frozen=True)
 class SourceHealth:
-    """What went wrong in a source without ending it; counts since it was opened."""
+    """Problems of a source that did not end it; counts since it was opened."""
 
     skipped: int = 0
-    """Frames that failed to decode."""
+    """Frames that could not be decoded."""
     losses: int = 0
-    """Times the source was lost and came back."""
+    """How often the source was lost and came back."""
     dropped: int = 0
-    """Frames of a live source that a newer one replaced before they were taken."""
+    """Frames of a live source that were replaced by a newer one before they were read."""
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Frames in order. Iterate it once, inside its context."""
+class Source(AbstractContextManager["Source"], Protocol):
+    """Yields frames in order. Iterate over it once, inside its context, which closes it."""
 
     @property
     def live(self) -> bool:
-        """Whether frames pass by on their own time, so that only the newest is worth keeping."""
+        """Whether frames arrive in real time, so that only the newest is useful."""
 
     @property
     def length(self) -> int | None:
-        """How many frames there are, where that is known."""
+        """The number of frames, None if unknown."""
 
     @property
     def fps(self) -> float:
@@ -44,28 +41,17 @@ class Source(Protocol):
 
     @property
     def health(self) -> SourceHealth:
-        """What went wrong so far; asked from any thread."""
+        """Problems so far; readable from any thread."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
 
     def stop(self) -> None:
-        """End the frames soon, waits included (a lost camera's retries); any thread, any times."""
-
-    def __enter__(self) -> Self:
-        """Return the source itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Give back cameras and files."""
+        """End the frames soon, also while a lost camera is awaited. Any thread can call it."""
 
 
 class SourceBase(Closing):
-    """What most sources share: not live, of unknown length, healthy, nothing to give back."""
+    """Implements what most sources share: not live, unknown length, no problems, no resource."""
 
     live = False
     length: int | None = None
@@ -73,7 +59,7 @@ class SourceBase(Closing):
 
     @property
     def health(self) -> SourceHealth:
-        """What went wrong so far: nothing."""
+        """Problems so far: none."""
         return SourceHealth()
 
     def stop(self) -> None:

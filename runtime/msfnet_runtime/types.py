@@ -1,4 +1,4 @@
-"""What flows through the runtime: frames in, depth maps out."""
+"""Defines the data that flows through the runtime: frames, cameras and depth maps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,47 @@ class CameraIntrinsics:
     fy: float
     """Focal length along y, pixels."""
     cx: float
-    """Principal point's column, pixels; 0 is the centre of the first pixel."""
+    """Column of the principal point, pixels; 0 is the centre of the first pixel."""
     cy: float
-    """Principal point's row, pixels; 0 is the centre of the first pixel."""
+    """Row of the principal point, pixels; 0 is the centre of the first pixel."""
     width: int
     """Image width the values refer to, pixels."""
     height: int
     """Image height the values refer to, pixels."""
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The (3, 3) camera matrix, pixels."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+    def scaled(self, height: int, width: int) -> CameraIntrinsics:
+        """Return the camera of the same image resized to ``height`` x ``width`` pixels."""
+        x, y = width / self.width, height / self.height
+        return CameraIntrinsics(
+            fx=self.fx * x,
+            fy=self.fy * y,
+            cx=(self.cx + 0.5) * x - 0.5,
+            cy=(self.cy + 0.5) * y - 0.5,
+            width=width,
+            height=height,
+        )
+
+    def rotated(self, degrees: int) -> CameraIntrinsics:
+        """Return the camera of the same image rotated clockwise by a multiple of 90 degrees.
+
+        A rotation by 90 degrees moves pixel (column, row) to (height - 1 - row, column).
+        """
+        camera = self
+        for _ in range(degrees // 90):
+            camera = CameraIntrinsics(
+                fx=camera.fy,
+                fy=camera.fx,
+                cx=camera.height - 1 - camera.cy,
+                cy=camera.cx,
+                width=camera.height,
+                height=camera.width,
+            )
+        return camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +67,13 @@ class Frame:
     image: NDArray[np.uint8]
     """(H, W, 3) uint8, RGB."""
     index: int = 0
-    """Position in the source, from 0; a live source counts the frames it dropped too."""
+    """Position in the source, from 0; a live source also counts dropped frames."""
     timestamp_s: float = 0.0
-    """Capture time in seconds, on the source's own clock."""
+    """Capture time on the source's own clock, seconds."""
     intrinsics: CameraIntrinsics | None = None
-    """The camera that took it, where the source knows."""
+    """The camera, if the source knows it."""
     name: str = ""
-    """The file's stem where the source reads files, else empty."""
+    """Stem of the file if the source reads files, else empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +81,10 @@ class DepthMap:
     """Metric depth of one frame: the distance along the camera's z axis."""
 
     values: NDArray[np.float32]
-    """(H, W) float32, metres; meaningful where ``valid``."""
+    """(H, W) float32, metres; defined where ``valid``."""
     valid: NDArray[np.bool_]
     """(H, W) bool: the depth is finite and positive."""
     index: int = 0
-    """The frame's index."""
+    """Index of the frame."""
     timestamp_s: float = 0.0
-    """The frame's capture time, seconds."""
+    """Capture time of the frame, seconds."""

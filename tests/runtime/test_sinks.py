@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from msfnet_runtime import DepthMap, Frame, MsfnetError
-from msfnet_runtime.sink import Sink
+from msfnet_runtime.sink import CallableSink, Sink
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sinks.arrays import NpzSink
 from msfnet_runtime.sinks.clouds import PlySink
-from msfnet_runtime.sinks.function import CallableSink
 from msfnet_runtime.sinks.images import PngSink
 from msfnet_runtime.sinks.options import parse_lens, parse_range
 from msfnet_runtime.sinks.rerun import RerunSink

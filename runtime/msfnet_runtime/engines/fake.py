@@ -1,4 +1,4 @@
-"""A fake engine: a spec and a function. It drives the tests, ours and our users'."""
+"""Provides a fake engine, made of a spec and a function, for tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from msfnet_runtime.spec import ModelSpec
 
 
 class FakeEngine(EngineBase):
-    """Runs ``function`` where a real engine would run a network.
+    """Runs a function in place of a network.
 
     Args:
-        spec: what the engine claims to take and give.
-        function: batch to output, shaped as the spec says.
+        spec: the spec of the engine.
+        function: computes the output of a batch; the shapes are those of the spec.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class FakeEngine(EngineBase):
         self._function = function
 
     def describe(self) -> str:
-        """Say that nothing real runs."""
+        """Return ``fake``."""
         return "fake"
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:

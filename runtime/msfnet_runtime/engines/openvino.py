@@ -1,8 +1,8 @@
-"""ONNX files through OpenVINO on the CPU, computed in FP32.
+"""Runs ONNX files with OpenVINO on the CPU, computed in FP32.
 
-INT8 files give the depth their Q/DQ pairs say, without INT8's speed: OpenVINO's own INT8
-transformations (2026.4) moved the depth of a light MSFNet by 2.6 % at the median and 13 % at the
-99th percentile from ONNX Runtime's answer to the same file, seven times what INT8 itself does.
+INT8 files give the depth that their Q/DQ pairs define, but without the speed of INT8: OpenVINO's
+own INT8 transformations (2026.4) changed the depth of a light MSFNet by 2.6 % at the median and
+13 % at the 99th percentile from ONNX Runtime's output, seven times the effect of INT8 itself.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.engine import EngineBase
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.onnx_metadata import read_single_spec
 from msfnet_runtime.spec import ModelSpec
 
 
 class OpenVinoEngine(EngineBase):
-    """One compiled model, which several threads may run at once: each has a request of its own.
+    """One compiled model, which several threads can run at once: each has its own request.
 
     Args:
         path: an ONNX file made by msfnet.
-        threads: worker threads; 0 leaves the choice to OpenVINO.
-        profile: time every layer, for :meth:`layer_times`. It slows every run.
-        spec: of a file that does not carry one.
+        threads: worker threads; 0 lets OpenVINO choose.
+        profile: time every layer, for :meth:`layer_times`. Profiling slows every run.
+        spec: the spec of a file that contains none.
 
     Raises:
-        MsfnetError: OpenVINO is missing, or cannot read the file or run it as it is.
+        MsfnetError: OpenVINO is missing, or cannot read the file or run it in FP32.
     """
 
     thread_safe = True
@@ -44,9 +44,10 @@ class OpenVinoEngine(EngineBase):
         profile: bool = False,
         spec: ModelSpec | None = None,
     ) -> None:
-        openvino = _library()
+        with requires("OpenVINO", "openvino"):
+            import openvino
         super().__init__(spec or read_single_spec(path))
-        # Left alone it computes in BF16 on processors that can.
+        # By default it computes in BF16 on processors that can.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._spec.precision == "int8":
             settings["LP_TRANSFORMS_MODE"] = "NO"
@@ -58,25 +59,24 @@ class OpenVinoEngine(EngineBase):
             self._model = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
         except RuntimeError as error:
             raise MsfnetError(
-                f"OpenVINO cannot load {Path(path)}: {_last_line(error)}; run it with "
-                "--provider cpu"
+                f"OpenVINO cannot load {Path(path)}: {_last_line(error)}; choose the provider cpu"
             ) from None
         kept = self._model.get_property("INFERENCE_PRECISION_HINT")
         if kept != openvino.Type.f32:
-            raise MsfnetError(f"OpenVINO would compute in {kept}; run it with --provider cpu")
+            raise MsfnetError(f"OpenVINO would compute in {kept}; choose the provider cpu")
         self._requests = threading.local()
         self._version = str(openvino.__version__).partition("-")[0]
 
     def describe(self) -> str:
-        """Name OpenVINO's version, the device, and how INT8 is computed."""
+        """Return OpenVINO's version, the device, and how INT8 is computed."""
         how = " (INT8 values, computed in FP32)" if self._spec.precision == "int8" else ""
         return f"OpenVINO {self._version} CPU{how}"
 
     def layer_times(self, batch: NDArray[Any]) -> list[tuple[str, str, float]]:
-        """Run one batch of an engine opened to profile; return (name, type, ms) of its layers.
+        """Run one batch; return (name, type, ms) of its layers. Needs ``profile``.
 
         Raises:
-            MsfnetError: as ``infer``.
+            MsfnetError: as for ``infer``.
         """
         self.infer(batch)
         return [
@@ -96,17 +96,7 @@ class OpenVinoEngine(EngineBase):
         del self._model, self._requests
 
 
-def _library() -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise MsfnetError(
-            "OpenVINO is not installed; run `pip install 'msfnet[openvino]'`"
-        ) from None
-    return openvino
-
-
 def _last_line(error: Exception) -> str:
-    """Return where OpenVINO's chain of checks ends: its first lines name its own source."""
+    """Return the last line of the message: the first ones name OpenVINO's source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from msfnet_runtime.cuda.device import Device
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec, TensorSpec
+from msfnet_runtime.words import shape_text
 
 Shape = tuple[int, ...]
 
@@ -29,17 +30,15 @@ class Range(NamedTuple):
     smallest: Shape
     largest: Shape
 
+    def __str__(self) -> str:
+        return f"{shape_text(self.smallest)} to {shape_text(self.largest)}"
+
     def holds(self, shape: Shape) -> bool:
         """Return whether a shape lies within the range."""
         return all(
             low <= size <= high
             for low, size, high in zip(self.smallest, shape, self.largest, strict=True)
         )
-
-
-def words(shape: tuple[int | str, ...]) -> str:
-    """Write a shape as 1x3x32x64."""
-    return "x".join(map(str, shape))
 
 
 def check_tensors(engine: Any, spec: ModelSpec) -> None:
@@ -73,8 +72,9 @@ def _check_tensor(engine: Any, tensor: TensorSpec, mode: str) -> None:
     built = (engine.get_tensor_mode(tensor.name).name, dtype, shape)
     if built != (mode, tensor.dtype, expected):
         raise MsfnetError(
-            f"the engine's {tensor.name!r} is an {built[0].lower()} {words(shape)} {dtype}, its "
-            f"manifest says {mode.lower()} {words(expected)} {tensor.dtype}; build it again"
+            f"the engine's {tensor.name!r} is an {built[0].lower()} {shape_text(shape)} {dtype}, "
+            f"its manifest says {mode.lower()} {shape_text(expected)} {tensor.dtype}; build it "
+            "again"
         )
 
 
@@ -117,9 +117,11 @@ class Context:
         """
         fitting = [r.profile for r in self._ranges if r.holds(shape)]
         if not fitting:
-            ranges = ", ".join(f"{words(r.smallest)} to {words(r.largest)}" for r in self._ranges)
+            ranges = ", ".join(
+                f"{shape_text(r.smallest)} to {shape_text(r.largest)}" for r in self._ranges
+            )
             raise MsfnetError(
-                f"{words(shape)} is outside the engine's profiles ({ranges}); pass a batch "
+                f"{shape_text(shape)} is outside the engine's profiles ({ranges}); pass a batch "
                 "within them, or build the engine with another profile"
             )
         with self._device.active():
@@ -130,7 +132,9 @@ class Context:
             accepted = self._context.set_input_shape(self.input.name, shape)
             output = tuple(int(size) for size in self._context.get_tensor_shape(self.output.name))
         if not accepted or min(output) < 1:
-            raise MsfnetError(f"TensorRT refused the shape {words(shape)}; build the engine again")
+            raise MsfnetError(
+                f"TensorRT refused the shape {shape_text(shape)}; build the engine again"
+            )
         return output
 
     def bind(self, source: int, target: int) -> None:
