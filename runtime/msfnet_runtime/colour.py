@@ -1,4 +1,4 @@
-"""Depth as colour: a fixed logarithmic scale, so that near is as readable as far."""
+"""Colours depth maps with a fixed logarithmic scale, so that near and far are both readable."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ COLOUR_MAPS: dict[str, int | None] = {
     "cividis": cv2.COLORMAP_CIVIDIS,
     "grey": None,
 }
-"""Names of colour maps and OpenCV's numbers for them; ``grey`` needs none."""
+"""OpenCV's number of each colour map; ``grey`` needs none."""
 
 _OVERLAY = 0.55
-"""How much of an overlay is depth."""
+"""Weight of the depth in an overlay."""
 
 _MIN_WIDTH_FOR_SCALE = 160
-"""Narrower pictures carry no scale, pixels: its figures would hide them."""
+"""Narrower pictures have no scale, pixels: its figures would hide them."""
 
 
 def colour_depth(
@@ -39,9 +39,9 @@ def colour_depth(
 ) -> NDArray[np.uint8]:
     """Colour a depth map: near is red, far is blue, invalid is black.
 
-    The scale is fixed by ``range_m``, so that colours compare between frames and videos: 256
-    steps of a colour map, even in the logarithm of the depth. Depth beyond the range takes the
-    colour of its end.
+    ``range_m`` fixes the scale, so that colours are comparable between frames and videos: 256
+    steps of a colour map, uniform in the logarithm of the depth. Depth beyond the range has the
+    colour of the nearer end.
 
     Args:
         values: (H, W) float32, metres.
@@ -67,11 +67,11 @@ def panels(
     layout: Layout = "side-by-side",
     colours: str = "turbo",
 ) -> list[NDArray[np.uint8]]:
-    """Return what stands side by side in a picture, each (H, W, 3) uint8 RGB.
+    """Return the panels of a picture from left to right, each (H, W, 3) uint8 RGB.
 
-    ``side-by-side`` is the frame and its coloured depth, ``overlay`` the depth's colours over
-    the frame, which stays as it is where depth is invalid, ``depth`` the colours alone. The
-    last panel bears the scale in metres.
+    ``side-by-side`` is the frame and its coloured depth; ``overlay`` blends the colours with the
+    frame, which is unchanged where depth is invalid; ``depth`` is the colours alone. The last
+    panel has the scale in metres.
     """
     coloured = colour_depth(depth.values, depth.valid, range_m, colours)
     if layout == "overlay":
@@ -85,11 +85,11 @@ def panels(
 def draw_scale(
     picture: NDArray[np.uint8], range_m: tuple[float, float], colours: str = "turbo"
 ) -> None:
-    """Draw the colours of the range with their metres into a picture's bottom, in place.
+    """Draw the colour scale with its metres at the bottom of a picture, in place.
 
     Args:
-        picture: (H, W, 3) uint8 RGB; left as it is when narrower than 160 pixels.
-        range_m: the scale's ends, metres.
+        picture: (H, W, 3) uint8 RGB; unchanged if narrower than 160 pixels.
+        range_m: ends of the scale, metres.
         colours: a name of :data:`COLOUR_MAPS`.
     """
     height, width = picture.shape[:2]
@@ -130,7 +130,10 @@ def colour_table(name: str) -> NDArray[np.uint8]:
         MsfnetError: there is no such map.
     """
     if name not in COLOUR_MAPS:
-        raise MsfnetError(f"{name!r} is no colour map; choose one of {', '.join(COLOUR_MAPS)}")
+        raise MsfnetError(
+            f"{name!r} is not a colour map; choose one of {', '.join(COLOUR_MAPS)}",
+            parameter="colours",
+        )
     ramp = np.arange(255, -1, -1, dtype=np.uint8)[:, None]
     kind = COLOUR_MAPS[name]
     bgr = np.repeat(ramp[..., None], 3, axis=2) if kind is None else cv2.applyColorMap(ramp, kind)

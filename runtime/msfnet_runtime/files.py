@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Writes files that are either complete or absent: under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cannot_write(target: Path, error: OSError) -> MsfnetError:
+    """Return the error for a file or folder that cannot be written."""
+    space = "make room or " if error.errno in _NO_SPACE else ""
+    return MsfnetError(f"cannot write {target}: {error.strerror}; {space}choose another path")
 
 
 @contextmanager
 def disk_full(target: Path) -> Iterator[None]:
-    """Turn the errors of a full disk into one line.
+    """Report a full disk as an error of one line; other errors pass.
 
     Raises:
-        MsfnetError: there is no room for ``target``.
+        MsfnetError: there is no space for ``target``.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NO_SPACE:
             raise
-        raise MsfnetError(
-            f"cannot write {target}: {error.strerror}; make room or choose another path"
-        ) from None
+        raise cannot_write(target, error) from None
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     On any exception, Ctrl-C included, the temporary file is removed and ``path`` is untouched.
 
     Raises:
-        MsfnetError: the folder cannot be made or written, or the disk is full.
+        MsfnetError: the folder cannot be created or written, or the disk is full.
     """
     target = Path(path)
     partial = _reserve(target)
@@ -53,67 +57,64 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before long work whether its result can be written.
+    """Check before long work that its result can be written.
 
     Raises:
-        MsfnetError: as :func:`atomic_path` would.
+        MsfnetError: as :func:`atomic_path`.
     """
     _reserve(Path(path)).unlink()
 
 
 def _reserve(target: Path) -> Path:
-    """Make the temporary sibling of a file."""
+    """Create the temporary sibling of a file."""
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    _create(partial, target, exist_ok=True)
+    return partial
+
+
+def _create(partial: Path, target: Path, *, exist_ok: bool) -> None:
+    """Create an empty file beside its target."""
     if target.is_dir():
         raise MsfnetError(f"{target} is a folder; name a file to write")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
     except OSError as error:
-        raise MsfnetError(f"cannot write {target}: {error.strerror}; choose another path") from None
-    return partial
+        raise cannot_write(target, error) from None
+    try:
+        partial.touch(exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise cannot_write(target, error) from None
 
 
 def reserve_growing(target: Path) -> Path:
-    """Make the file beside ``target`` in which a long recording grows until it is finished.
+    """Create the file beside ``target`` in which a long recording grows until it is finished.
 
-    It is visible and plays as it is, so that what a killed process leaves is found: for
-    ``depth.mp4`` it is ``depth.partial.mp4``, or ``depth.partial-2.mp4`` where that one was left
-    by an earlier run. Nothing that exists is overwritten.
+    It is visible and playable, so that users find it if the process is killed. For ``depth.mp4``
+    it is ``depth.partial.mp4``, or ``depth.partial-2.mp4`` if an earlier run left that one.
+    Nothing is overwritten.
 
     Raises:
-        MsfnetError: the folder cannot be made or written, or ``target`` is a folder.
+        MsfnetError: the folder cannot be created or written, or ``target`` is a folder.
     """
-    if target.is_dir():
-        raise MsfnetError(f"{target} is a folder; name a file to write")
     for number in itertools.count(1):
         mark = "partial" if number == 1 else f"partial-{number}"
         partial = target.with_name(f"{target.stem}.{mark}{target.suffix}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.touch(exist_ok=False)
-        except FileExistsError:
-            if partial.parent.is_dir():
-                continue
-            raise MsfnetError(
-                f"cannot write {target}: {target.parent} is no folder; choose another path"
-            ) from None
-        except OSError as error:
-            raise MsfnetError(
-                f"cannot write {target}: {error.strerror}; choose another path"
-            ) from None
-        return partial
+        with suppress(FileExistsError):
+            _create(partial, target, exist_ok=False)
+            return partial
     raise AssertionError("itertools.count never ends")
 
 
 def refuse_filled(target: Path) -> None:
-    """Refuse a folder that holds something already.
+    """Refuse a folder that is not empty.
 
     Raises:
         MsfnetError: ``target`` exists and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise MsfnetError(f"{target} exists already; remove it or choose another path")
+        raise MsfnetError(f"{target} already exists; remove it or choose another path")
 
 
 @contextmanager
@@ -129,7 +130,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise MsfnetError(f"cannot write {target}: {error.strerror}; choose another path") from None
+        raise cannot_write(target, error) from None
     try:
         yield partial
         partial.replace(target)

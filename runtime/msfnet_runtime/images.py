@@ -1,4 +1,4 @@
-"""Reads and writes image files; the one place where OpenCV's BGR becomes RGB."""
+"""Reads and writes image files, and converts between OpenCV's BGR and RGB."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import cannot_write
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""A JPEG marker but for restarts; in coded pixels 0xff is only followed by 0 or a restart."""
+"""A JPEG marker other than a restart; in coded pixels 0xff is followed by 0 or a restart only."""
 _END_OF_IMAGE = 0xD9
 
 _SILENT = 0
@@ -25,7 +26,7 @@ _SILENT = 0
 
 
 def quiet() -> None:
-    """Keep OpenCV and FFmpeg from printing beside our own one line."""
+    """Keep OpenCV and FFmpeg from printing messages of their own."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_VIDEOIO_DEBUG", "0")
     set_level = getattr(cv2, "setLogLevel", None)  # until OpenCV 5
@@ -36,17 +37,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        MsfnetError: missing, cut short or undecodable.
+        MsfnetError: the file is missing, truncated or cannot be decoded.
     """
     image = _decode(path, cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_raw(path: Path) -> NDArray[np.generic]:
-    """Return an image file's samples as they are stored, e.g. (H, W) uint16.
+    """Return the samples of an image file as stored, for example (H, W) uint16.
 
     Raises:
-        MsfnetError: missing, cut short or undecodable.
+        MsfnetError: the file is missing, truncated or cannot be decoded.
     """
     return _decode(path, cv2.IMREAD_UNCHANGED)
 
@@ -58,7 +59,7 @@ def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
         raise MsfnetError(f"{path} is cut short; remove it or replace it")
     try:
         image = cv2.imdecode(content, flags)
-    except cv2.error:  # more pixels than OpenCV takes
+    except cv2.error:  # more pixels than OpenCV accepts
         image = None
     if image is None:
         raise MsfnetError(f"{path} is not a readable image; remove it or replace it")
@@ -66,9 +67,9 @@ def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Tell whether a PNG or a JPEG reaches its end; True for other formats.
+    """Return whether a PNG or a JPEG is complete; True for other formats.
 
-    OpenCV 4 decodes a JPEG that is cut short, grey where the rest was.
+    OpenCV 4 decodes a truncated JPEG, and fills the missing part with grey.
     """
     if content.startswith(_PNG):
         return _png_ends(content)
@@ -76,7 +77,7 @@ def _is_whole(content: bytes) -> bool:
 
 
 def _png_ends(content: bytes) -> bool:
-    """Follow the chunks (length, type, data, checksum) to a complete ``IEND``."""
+    """Follow the chunks (length, type, data, checksum) up to a complete ``IEND``."""
     place = len(_PNG)
     while place + 12 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
@@ -87,7 +88,7 @@ def _png_ends(content: bytes) -> bool:
 
 
 def _jpeg_ends(content: bytes) -> bool:
-    """Follow the segments and scans to the end of the image, past any thumbnail's own end."""
+    """Follow the segments and scans to the end of the image, past the end of any thumbnail."""
     place = len(_JPEG) - 1
     while (marker := _MARKER.search(content, place)) is not None:
         if marker.group()[1] == _END_OF_IMAGE:
@@ -110,21 +111,21 @@ def write_image(path: Path, image: NDArray[np.generic]) -> None:
     try:
         path.write_bytes(content.tobytes())
     except OSError as error:
-        raise MsfnetError(f"cannot write {path}: {error.strerror}; choose another path") from None
+        raise cannot_write(path, error) from None
 
 
 def read_bytes(path: Path) -> NDArray[np.uint8]:
-    """Return a file's bytes as an array; empty when the file is missing or empty.
+    """Return the bytes of a file as an array.
 
     Raises:
-        MsfnetError: the file is missing or empty.
+        MsfnetError: the file is missing, unreadable or empty.
     """
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except ValueError:  # a NUL in it
-        raise MsfnetError(f"{str(path)!r} is no path; mend it") from None
+    except ValueError:  # it contains NUL
+        raise MsfnetError(f"{str(path)!r} is not a valid path; correct it") from None
     if content.size == 0:
         raise MsfnetError(f"{path} is empty; replace it")
     return content

@@ -71,19 +71,16 @@ def test_one_photo_has_its_depth(inputs: tuple[Path, Path], tmp_path: Path) -> N
     assert depth.dtype == np.uint16
     assert len(read_video(tmp_path / "depth.mp4")[0]) == 1
     assert again.returncode == 1
-    assert again.stderr.splitlines()[-1].endswith(
-        "depth holds frames of an earlier run, whole or cut off; name another folder to keep "
-        "them, or remove it"
-    )
+    assert "depth contains frames of an earlier run" in again.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--out", "ply:d"), "the source knows no camera"),
-        (("--out", "a.mp4", "--colours", "jet"), "'jet' is no colour map"),
-        (("--out", "a.mp4", "--range", "9,1"), "'9,1' is no range"),
-        (("--out", "ply:d", "--intrinsics", "1,2"), "'1,2' is no camera"),
+        (("--out", "ply:d"), "point clouds need a camera"),
+        (("--out", "a.mp4", "--colours", "jet"), "'jet' is not a colour map"),
+        (("--out", "a.mp4", "--range", "9,1"), "'9,1' is not a range"),
+        (("--out", "ply:d", "--intrinsics", "1,2"), "'1,2' is not a camera"),
     ],
 )
 def test_a_wrong_option_is_one_line(

@@ -166,7 +166,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     def stop(done: int, total: int, what: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(MsfnetError, match="exists already"):
+    with pytest.raises(MsfnetError, match="already exists"):
         synthesize_kitti(tmp_path / "kept", drives=1, frames=1, size=(64, 64))
     with pytest.raises(KeyboardInterrupt):
         synthesize_nyu(tmp_path / "new", scenes=1, frames=2, size=(64, 64), progress=stop)

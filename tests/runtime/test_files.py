@@ -56,7 +56,7 @@ def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None
     """Whatever lies there is somebody's."""
     (tmp_path / "mine").write_text("")
 
-    with pytest.raises(MsfnetError, match="exists already"), atomic_directory(tmp_path):
+    with pytest.raises(MsfnetError, match="already exists"), atomic_directory(tmp_path):
         pytest.fail("must not start")
 
 

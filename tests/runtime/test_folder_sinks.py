@@ -1,4 +1,4 @@
-"""One file per frame, as independent readers read them."""
+"""Tests the files of each frame with independent readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_png_depth_is_within_half_a_count(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Millimetres for indoor models; read back by OpenCV, invalid as 0."""
+    """Indoor models use millimetres; OpenCV reads invalid depth as 0."""
     spec = replace(SPEC, depth_range_m=(0.1, 10.0))
     values = rng.uniform(0.1, 10, (37, 53)).astype(np.float32)
     valid = rng.random((37, 53)) < 0.8
@@ -48,7 +48,7 @@ def test_png_depth_is_within_half_a_count(tmp_path: Path, rng: np.random.Generat
 
 
 def test_png_depth_saturates_and_never_wraps(tmp_path: Path) -> None:
-    """KITTI's 1/256 m above 65.5 m of range; the nearest valid depth does not read as invalid."""
+    """Ranges above 65.5 m use KITTI's 1/256 m; the nearest valid depth does not read as invalid."""
     values = np.array([[80.0, 255.99, 256.0, 257.0, 1e9, 0.0001, 5.0]], np.float32)
     valid = np.array([[True] * 6 + [False]])
 
@@ -59,8 +59,8 @@ def test_png_depth_saturates_and_never_wraps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("high", "counts"), [(10.0, 1000), (65.5, 1000), (65.6, 256), (80.0, 256)])
-def test_the_manifest_says_how_to_read_the_files(tmp_path: Path, high: float, counts: int) -> None:
-    """Unit, spec, and per frame its file, index, time, size and camera."""
+def test_the_manifest_describes_the_files(tmp_path: Path, high: float, counts: int) -> None:
+    """It contains unit and spec, and for each frame file, index, time, size and camera."""
     spec = replace(SPEC, depth_range_m=(0.5, high))
     camera = CameraIntrinsics(50.0, 51.0, 40.0, 24.0, 80, 48)
     frames = [replace(frame(i), name=n, intrinsics=camera) for i, n in enumerate(("a", "", "a"))]
@@ -81,7 +81,7 @@ def test_the_manifest_says_how_to_read_the_files(tmp_path: Path, high: float, co
 
 
 def test_a_frame_name_never_leaves_the_folder(tmp_path: Path) -> None:
-    """A source of somebody else's may name frames by paths."""
+    """Names of frames can be paths."""
     write_all(open_sink(tmp_path / "d", SPEC), [replace(frame(0), name="../../x/y")])
 
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["y.png"]
@@ -90,7 +90,7 @@ def test_a_frame_name_never_leaves_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("unit", "counts"), [("uint16_mm", 1000), ("uint16_256", 256)])
 def test_the_unit_can_be_chosen(tmp_path: Path, unit: PngStorage, counts: int) -> None:
-    """Against the model's range too; what does not fit saturates."""
+    """It can differ from that of the model's range; depth that does not fit saturates."""
     depth = DepthMap(np.array([[2.0, 70.0]], np.float32), np.ones((1, 2), bool))
 
     write_all(open_sink(tmp_path / "d", SPEC, options=SinkOptions(unit=unit)), [frame(0)], depth)
@@ -104,7 +104,7 @@ def test_the_unit_can_be_chosen(tmp_path: Path, unit: PngStorage, counts: int) -
 
 
 def test_npz_is_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Depth, validity, time, index and camera as they were."""
+    """Depth, validity, time, index and camera are exactly those that were written."""
     values = rng.uniform(0.1, 90, (48, 80)).astype(np.float32)
     depth = DepthMap(values, values > 5, 7, 0.7)
 
@@ -126,8 +126,8 @@ def test_npz_is_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
     ]
 
 
-def test_the_users_camera_is_kept_like_the_sources_own(tmp_path: Path) -> None:
-    """A field of view becomes a camera matrix in the archive, and a camera in the manifest."""
+def test_the_users_camera_is_stored_like_the_sources_own(tmp_path: Path) -> None:
+    """A field of view becomes a camera matrix in the archive and a camera in the manifest."""
     options = SinkOptions(lens=90.0)
 
     write_all(open_sink(f"npz:{tmp_path}/d", SPEC, options=options), [frame(0)])
@@ -144,7 +144,7 @@ def test_the_users_camera_is_kept_like_the_sources_own(tmp_path: Path) -> None:
 
 
 def read_ply(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Read points and colours by the header's own words, as a reader of PLY does."""
+    """Read points and colours as the header describes them."""
     head, _, body = path.read_bytes().partition(b"end_header\n")
     words = [line.split() for line in head.decode("ascii").splitlines()]
     assert words[:2] == [["ply"], ["format", "binary_little_endian", "1.0"]]
@@ -161,7 +161,7 @@ def read_ply(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_points_project_back_to_their_pixels(tmp_path: Path, known: bool) -> None:
-    """By OpenCV's camera; the colours are the pixels', the source's camera before the user's."""
+    """OpenCV projects them; colours are the pixels', the source's camera has priority."""
     each, depth = frame(0), ramp((48, 80))
     lens = (1.0, 1.0, 0.0, 0.0) if known else (50.0, 51.0, 40.0, 24.0)
     each = replace(each, intrinsics=CAMERA if known else None)
@@ -181,7 +181,7 @@ def test_points_project_back_to_their_pixels(tmp_path: Path, known: bool) -> Non
 
 
 def test_a_field_of_view_is_a_camera(tmp_path: Path) -> None:
-    """The outermost pixels' outer edges are half the angle apart from the axis."""
+    """The outer edges of the outermost pixels are half the angle away from the axis."""
     depth = DepthMap(np.full((48, 80), 2.0, np.float32), np.ones((48, 80), bool))
     options = SinkOptions(lens=parse_lens("90deg"))
 
@@ -193,7 +193,7 @@ def test_a_field_of_view_is_a_camera(tmp_path: Path) -> None:
 
 
 def test_a_camera_of_another_size_is_scaled(tmp_path: Path) -> None:
-    """The same rays through half the pixels."""
+    """The rays are the same, through half the pixels."""
     camera = CameraIntrinsics(100.0, 100.0, 79.5, 47.5, 160, 96)
     depth = DepthMap(np.full((48, 80), 2.0, np.float32), np.ones((48, 80), bool))
 
@@ -204,9 +204,9 @@ def test_a_camera_of_another_size_is_scaled(tmp_path: Path) -> None:
     assert points[:, 0].max() == pytest.approx(2 * 39.5 / 50)
 
 
-def test_points_without_a_camera_are_one_line(tmp_path: Path) -> None:
-    """It says how to give one, and nothing is left behind."""
-    with pytest.raises(MsfnetError, match=r"knows no camera.*--intrinsics fx,fy,cx,cy.*60deg"):
+def test_points_without_a_camera_are_refused(tmp_path: Path) -> None:
+    """The message says how to specify one, and nothing is left behind."""
+    with pytest.raises(MsfnetError, match=r"camera.*fx,fy,cx,cy.*60deg"):
         write_all(open_sink(f"ply:{tmp_path / 'd'}", SPEC), [frame(0)])
 
     assert list(tmp_path.iterdir()) == []

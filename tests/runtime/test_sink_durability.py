@@ -1,4 +1,4 @@
-"""What was written stays: after errors, on a full disk, and when the process is killed."""
+"""Tests that written frames are kept: after errors, on a full disk, after a kill."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FOLDERS = ["depth", "npz:depth", "ply:depth"]
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs are named relative to an empty folder."""
+    """Use paths relative to an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RERUN_ANALYTICS", "0")
 
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes: what the system then says is handled as ENOSPC is."""
+    """Limit the size of files, bytes: the system's error EFBIG is handled like ENOSPC."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -57,7 +57,7 @@ def noise(rng: np.random.Generator, count: int) -> list[Frame]:
 
 
 def decoded(path: Path) -> int:
-    """Return how many pictures a video has, up to where it breaks off."""
+    """Return the number of pictures in a video, up to its end or first error."""
     count = 0
     with av.open(str(path)) as container:
         try:
@@ -70,7 +70,7 @@ def decoded(path: Path) -> int:
 
 @pytest.mark.parametrize("name", [*VIDEOS, *FOLDERS, "a.rrd"])
 def test_before_the_first_frame_nothing_is_left(name: str, tmp_path: Path) -> None:
-    """An error then leaves no file, and an older video as it was."""
+    """An error then leaves no file, and does not change an older video."""
     if name == "a.mp4":
         Path(name).write_text("old")
 
@@ -82,7 +82,7 @@ def test_before_the_first_frame_nothing_is_left(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_an_error_elsewhere_finishes_a_video(name: str, tmp_path: Path) -> None:
-    """Every frame is in it, under its name."""
+    """It contains every frame, under its final name."""
     with pytest.raises(KeyboardInterrupt), open_sink(name, SPEC) as sink:
         for index in range(7):
             sink.write(frame(index), ramp((48, 80)))
@@ -94,7 +94,7 @@ def test_an_error_elsewhere_finishes_a_video(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", FOLDERS)
 def test_an_error_elsewhere_keeps_a_folder(text: str) -> None:
-    """The manifest lists what there is."""
+    """The manifest lists the files."""
     with pytest.raises(RuntimeError), open_sink(text, SPEC, options=OPTIONS) as sink:
         for index in range(3):
             sink.write(frame(index), ramp((48, 80)))
@@ -104,7 +104,7 @@ def test_an_error_elsewhere_keeps_a_folder(text: str) -> None:
 
 
 def _listed(folder: Path) -> list[str]:
-    """Return the manifest's files, which are exactly those in the folder."""
+    """Return the files in the manifest, after checking that they are those in the folder."""
     _, *lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
     files = [line["file"] for line in lines]
     assert sorted([*files, "manifest.jsonl"]) == sorted(p.name for p in folder.glob("[!.]*"))
@@ -115,7 +115,7 @@ def _listed(folder: Path) -> list[str]:
 def test_a_full_disk_keeps_a_video_up_to_the_last_half_second(
     name: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """The line says where it is; it decodes without an error to its end."""
+    """The message says where it is; it decodes without an error to its end."""
     partial = Path(name).stem + ".partial" + Path(name).suffix
     written = 0
     line = rf"cannot write .*{name}: .*{partial}, playable"
@@ -133,10 +133,10 @@ def test_a_full_disk_keeps_a_video_up_to_the_last_half_second(
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "depth", "npz:depth"])
-def test_a_disk_that_was_full_leaves_nothing(
+def test_a_disk_full_from_the_start_leaves_nothing(
     name: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Not even the first frame went in."""
+    """Not even the first frame fits."""
     with pytest.raises(MsfnetError, match=r"cannot write .*make room"), full_disk(1000):
         write_all(open_sink(name, SPEC), noise(rng, 40))
 
@@ -145,7 +145,7 @@ def test_a_disk_that_was_full_leaves_nothing(
 
 @pytest.mark.parametrize("text", FOLDERS)
 def test_a_full_disk_keeps_the_frames_before(text: str, rng: np.random.Generator) -> None:
-    """Small ones went in; the large one is not there at all."""
+    """The small frames are complete; there is no part of the large one."""
     small, large = ramp((8, 8)), rng.uniform(1, 80, (96, 160)).astype(np.float32)
     line = r"cannot write .*; the frames before it are kept: 2"
     with (
@@ -161,7 +161,7 @@ def test_a_full_disk_keeps_the_frames_before(text: str, rng: np.random.Generator
 
 
 def test_a_full_disk_keeps_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The frame that may not fit is refused; those before can be read by Rerun itself."""
+    """A frame that might not fit is refused; Rerun can read the earlier ones."""
     pytest.importorskip("rerun")
     free = iter([1 << 30, 1 << 30, 1 << 20])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
@@ -174,7 +174,7 @@ def test_a_full_disk_keeps_a_recording(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_recording_is_read_by_rerun() -> None:
-    """Depth with its unit, pictures, and one camera for all frames; Rerun finds nothing amiss."""
+    """It has depth with its unit, pictures, and one camera for all frames; Rerun verifies it."""
     pytest.importorskip("rerun")
 
     write_all(open_sink("a.rrd", SPEC, options=OPTIONS), [frame(i) for i in range(5)])
@@ -188,7 +188,7 @@ RERUN = [sys.executable, "-m", "rerun", "rrd"]
 
 
 def _logged(path: Path, entity: str) -> int:
-    """Return how many rows an entity has, as Rerun's command counts them."""
+    """Return the number of rows of an entity, counted by Rerun's command."""
     command = [*RERUN, "print", str(path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = re.findall(rf"with (\d+) rows \([^)]*\) - {entity} -", text)
@@ -196,7 +196,7 @@ def _logged(path: Path, entity: str) -> int:
 
 
 def _kill_a_writer(text: str, frames: int) -> int:
-    """Kill a process that writes, soon after so many frames; return how many it had written."""
+    """Kill a writing process soon after a number of frames; return how many it had written."""
     command = [sys.executable, "-m", "tests.runtime.sink_writer", str(Path(text).absolute())]
     root = Path(__file__).parents[2]
     if ":" in text:
@@ -214,7 +214,7 @@ def _kill_a_writer(text: str, frames: int) -> int:
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_killed_writer_leaves_a_video_up_to_the_last_second(name: str, tmp_path: Path) -> None:
-    """30 of its frames a second; the next run keeps it, under the next name if killed too."""
+    """It has 30 frames a second; the next run keeps it and uses the next name."""
     partial = Path(Path(name).stem + ".partial" + Path(name).suffix)
 
     written = _kill_a_writer(name, 75)
@@ -231,7 +231,7 @@ def test_a_killed_writer_leaves_a_video_up_to_the_last_second(name: str, tmp_pat
 
 @pytest.mark.parametrize("text", ["depth", "npz:depth"])
 def test_a_killed_writer_leaves_every_frame(text: str) -> None:
-    """Each of them whole, and a manifest of whole lines; only the last may lack its line."""
+    """Every file and every line of the manifest is complete; only the last can lack its line."""
     written = _kill_a_writer(text, 40)
 
     lines = (Path("depth") / "manifest.jsonl").read_text().splitlines()
@@ -244,7 +244,7 @@ def test_a_killed_writer_leaves_every_frame(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a.mp4", "a.mkv", *FOLDERS])
 def test_descriptors_and_memory_do_not_grow(text: str) -> None:
-    """From frame 60 to frame 300: no file more is open, Python's memory grows by under 200 kB."""
+    """From frame 60 to 300 no more files are open, and memory grows by less than 200 kB."""
     each, depth = frame(0), ramp((48, 80))
     descriptors, memory = [], []
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Videos as independent readers decode them."""
+"""Tests videos with independent decoders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC = network_spec()
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi"])
 def test_a_video_holds_frame_and_depth_side_by_side(tmp_path: Path, suffix: str) -> None:
-    """Size, count, rate and pictures as OpenCV's own FFmpeg decodes them."""
+    """OpenCV's FFmpeg decodes the right size, count, rate and pictures."""
     size = (120, 200)
     frames, depth = [frame(i * 5, size) for i in range(12)], ramp(size)
     frames = [replace(f, timestamp_s=i / 10) for i, f in enumerate(frames)]
@@ -49,7 +49,7 @@ def test_a_video_holds_frame_and_depth_side_by_side(tmp_path: Path, suffix: str)
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
 def test_the_codec_is_h264_with_common_chroma(tmp_path: Path, name: str) -> None:
-    """What every player takes; frames are never reordered, which would hold some back."""
+    """Every player accepts it; frames are never reordered, which would delay some."""
     write_all(open_sink(tmp_path / name, SPEC), [frame(i * 5) for i in range(12)], ramp((48, 80)))
 
     with av.open(str(tmp_path / name)) as container:
@@ -59,7 +59,7 @@ def test_the_codec_is_h264_with_common_chroma(tmp_path: Path, name: str) -> None
 
 
 def test_colours_are_means_of_four_pixels(rng: np.random.Generator) -> None:
-    """By BT.601's own matrix in limited range, to a level; luma is every pixel's own."""
+    """They match BT.601's matrix in limited range to one level; luma is that of each pixel."""
     picture = rng.integers(0, 256, (22, 36, 3)).astype(np.uint8)
     matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112], [112, -93.786, -18.214]])
     levels = picture / 255 @ matrix.T + (16, 128, 128)
@@ -74,18 +74,18 @@ def test_colours_are_means_of_four_pixels(rng: np.random.Generator) -> None:
         assert np.abs(plane - expected).max() <= 1.5
 
 
-def test_players_are_told_the_colours(tmp_path: Path) -> None:
-    """BT.601 in limited range, which FFmpeg shows for all four properties of a large picture."""
+def test_the_file_declares_its_colour_space(tmp_path: Path) -> None:
+    """FFmpeg reads BT.601 in limited range in all four properties of a large picture."""
     write_all(open_sink(tmp_path / "a.mp4", SPEC), [frame(0, (360, 1000))])
 
     with av.open(str(tmp_path / "a.mp4")) as container:
         codec = container.streams.video[0].codec_context
-        told = (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range)
-    assert told == (6, 6, 6, 1)
+        declared = (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range)
+    assert declared == (6, 6, 6, 1)
 
 
 def test_odd_sizes_are_padded_to_even(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
-    """97 x 131 loses no row and no column: one repeated row, one repeated column in each half."""
+    """97 x 131 gets one repeated row, and one repeated column in each half."""
     write_all(open_sink(tmp_path / "a.mp4", SPEC), [Frame(photo, i, i / 30) for i in range(3)])
 
     picture = read_video(tmp_path / "a.mp4")[0][1]
@@ -96,8 +96,8 @@ def test_odd_sizes_are_padded_to_even(tmp_path: Path, photo: NDArray[np.uint8]) 
     assert np.abs(luma[97, :128] - luma[96, :128]).mean() < 4
 
 
-def test_later_frames_take_the_first_ones_size(tmp_path: Path) -> None:
-    """A folder of images of many sizes still makes one video."""
+def test_later_frames_are_resized_to_the_first_ones_size(tmp_path: Path) -> None:
+    """A folder of images of many sizes makes one video."""
     sizes = [(48, 80), (96, 160), (31, 57)]
 
     write_all(open_sink(tmp_path / "a.mp4", SPEC), [frame(i, s) for i, s in enumerate(sizes)])
@@ -108,8 +108,8 @@ def test_later_frames_take_the_first_ones_size(tmp_path: Path) -> None:
     assert psnr(pictures[1][:, :80], expected) > 28
 
 
-def test_a_video_keeps_the_sources_times(tmp_path: Path) -> None:
-    """Gaps stay gaps; a clock that jumps back or stands still goes on at the frame rate."""
+def test_a_video_keeps_the_sources_timestamps(tmp_path: Path) -> None:
+    """Gaps are kept; where the clock jumps back or stands still, the frame rate continues."""
     clock = [5.0, 5.1, 5.9, 6.0, 0.0, 0.1, 0.1]
     frames = [replace(frame(i), timestamp_s=seconds) for i, seconds in enumerate(clock)]
 
@@ -120,7 +120,7 @@ def test_a_video_keeps_the_sources_times(tmp_path: Path) -> None:
 
 
 def test_a_video_without_frames_is_an_error_and_no_file(tmp_path: Path) -> None:
-    """An empty container is no result."""
+    """An empty container is not kept."""
     with pytest.raises(MsfnetError, match="no frame was written"):
         write_all(open_sink(tmp_path / "a.mp4", SPEC), [])
 
@@ -128,26 +128,26 @@ def test_a_video_without_frames_is_an_error_and_no_file(tmp_path: Path) -> None:
 
 
 def test_a_first_frame_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    """FFmpeg is not made to finish a video of none, which would end the process."""
+    """FFmpeg does not finish a video without frames, which would end the process."""
     with pytest.raises(cv2.error), open_sink(tmp_path / "a.mp4", SPEC) as sink:
         sink.write(Frame(np.zeros((48, 80, 2), np.uint8)), ramp((48, 80)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_a_video_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The encoder's own chatter stays out of the user's terminal."""
+    """The encoder writes nothing to the terminal."""
     write_all(open_sink(tmp_path / "a.mp4", SPEC), [frame(i) for i in range(5)])
 
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_pyav_the_command_to_install_it_is_named(
+def test_without_pyav_the_message_names_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any frame, and with the way that works without it."""
+    """The error comes before any frame."""
     monkeypatch.setitem(sys.modules, "av", None)
 
-    with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[video\]', or name a folder"):
+    with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[video\]'"):
         open_sink(tmp_path / "a.mp4", SPEC)
 
 
@@ -155,7 +155,7 @@ def test_without_pyav_the_command_to_install_it_is_named(
 def test_other_layouts_are_one_panel(
     tmp_path: Path, layout: Layout, width: int, photo: NDArray[np.uint8]
 ) -> None:
-    """As wide as the frame; the corner without depth shows the frame, or nothing."""
+    """They are as wide as the frame; where depth is invalid they show the frame, or black."""
     options = SinkOptions(layout=layout, colours="grey", range_m=(0.5, 10.0))
 
     write_all(open_sink(tmp_path / "a.mp4", SPEC, options=options), [Frame(photo)])
@@ -168,7 +168,7 @@ def test_other_layouts_are_one_panel(
 
 
 def test_the_last_row_and_column_are_the_frames_own(tmp_path: Path) -> None:
-    """Bright ones on black survive at odd sizes: OpenCV's writer drops them."""
+    """Bright ones on black are kept at odd sizes; OpenCV's writer would drop them."""
     image = np.zeros((61, 83, 3), np.uint8)
     image[-1], image[:, -1] = 255, 255
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.timing.device_latency import Stage, TimedEngine
 from msfnet_benchmarks.timing.latency import LatencyReport, summarise_calls
 from msfnet_runtime import DepthEstimator, DepthMap, Frame
-from msfnet_runtime.sinks.images import PngSink
+from msfnet_runtime.sinks.folder import PngSink
 from msfnet_runtime.sinks.options import SinkOptions
 
 _COPIES = 20

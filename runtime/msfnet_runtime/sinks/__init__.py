@@ -1,14 +1,13 @@
-"""Opens where depth goes: videos, folders of files, Rerun."""
+"""Opens outputs: videos, folders of files, Rerun."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.sink import Sink
-from msfnet_runtime.sinks.arrays import NpzSink
-from msfnet_runtime.sinks.clouds import PlySink
-from msfnet_runtime.sinks.images import PngSink
+from msfnet_runtime.sinks.folder import NpzSink, PlySink, PngSink
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.sinks.rerun import RECORDING_SUFFIX, RerunSink
 from msfnet_runtime.sinks.video import VIDEO_SUFFIXES, VideoSink
@@ -16,11 +15,24 @@ from msfnet_runtime.spec import ModelSpec
 
 _DEFAULTS = SinkOptions()
 
+_PREFIXES: dict[str, Callable[[str, ModelSpec, SinkOptions], Sink]] = {
+    "npz": NpzSink,
+    "ply": PlySink,
+    "rerun": RerunSink,
+}
+"""The sink of ``PREFIX:TARGET``, by prefix."""
+
+_SUFFIXES: dict[str, Callable[[Path, ModelSpec, SinkOptions, float], Sink]] = {
+    **dict.fromkeys(VIDEO_SUFFIXES, VideoSink),
+    RECORDING_SUFFIX: lambda path, spec, options, _: RerunSink(path, spec, options),
+}
+"""The sink of a file, by suffix."""
+
 
 def open_sink(
     text: str | Path, spec: ModelSpec, fps: float = 30.0, options: SinkOptions = _DEFAULTS
 ) -> Sink:
-    """Choose the sink by its text.
+    """Open the sink that a text names.
 
     =====================  =====================================================================
     ``NAME.mp4``           video; .mkv, .mov and .avi too
@@ -28,36 +40,30 @@ def open_sink(
     ``npz:FOLDER``         NumPy files
     ``ply:FOLDER``         point clouds
     ``NAME.rrd``           a recording for Rerun
-    ``rerun:``             a Rerun viewer, started here; ``rerun:HOST:PORT`` one that runs
+    ``rerun:``             a new Rerun viewer; ``rerun:HOST:PORT`` a running one
     =====================  =====================================================================
 
     Args:
         text: as above.
         spec: the model's spec; its depth range sets the colours and the unit.
-        fps: frame rate of a video where frames bear no usable timestamps.
-        options: what the user chose.
+        fps: frame rate of a video if the frames have no usable timestamps.
+        options: the user's choices.
 
     Raises:
-        MsfnetError: another suffix, or a library is absent. An output that cannot be written is
-            refused when the sink's context is entered, before the first frame.
+        MsfnetError: unknown suffix, or a library is absent. An output that cannot be written is
+            refused on entering the sink's context, before the first frame.
     """
-    kind, colon, rest = str(text).partition(":")
-    if kind == "rerun" and colon:
-        return RerunSink(rest, spec, options)
-    if kind in ("npz", "ply") and colon:
-        if not rest:
-            raise MsfnetError(f"{kind}: names no folder; give {kind}:FOLDER")
-        folder = Path(rest).absolute()
-        return (NpzSink if kind == "npz" else PlySink)(folder, spec, options)
+    prefix, colon, target = str(text).partition(":")
+    if colon and prefix in _PREFIXES:
+        return _PREFIXES[prefix](target, spec, options)
     path = Path(text).absolute()
     if path.is_dir() or not path.suffix:
         return PngSink(path, spec, options)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSink(path, spec, options, fps)
-    if path.suffix.lower() == RECORDING_SUFFIX:
-        return RerunSink(path, spec, options)
+    if path.suffix.lower() in _SUFFIXES:
+        return _SUFFIXES[path.suffix.lower()](path, spec, options, fps)
     raise MsfnetError(
-        f"cannot write {path.name}: {path.suffix} is no kind of output; name a video "
-        f"({', '.join(VIDEO_SUFFIXES)}), {RECORDING_SUFFIX} for Rerun, a folder without a suffix "
-        "for 16-bit PNG, npz:FOLDER or ply:FOLDER"
+        f"cannot write {path.name}: unknown kind of output {path.suffix}; name a file with one of "
+        f"{', '.join(_SUFFIXES)}, a folder without a suffix for 16-bit PNG, or one of "
+        f"{', '.join(f'{known}:…' for known in _PREFIXES)}",
+        parameter="out",
     )

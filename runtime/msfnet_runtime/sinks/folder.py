@@ -1,10 +1,15 @@
-"""One file per frame in a folder, with a manifest that is whole at any time."""
+"""Writes one file per frame into a folder: 16-bit PNG, NumPy archives or point clouds.
+
+The folder also contains a manifest, which is complete at any time.
+"""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,45 +17,60 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import atomic_path, disk_full, refuse_filled
+from msfnet_runtime.files import atomic_path, cannot_write, disk_full, refuse_filled
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
-from msfnet_runtime.types import DepthMap, Frame
+from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 MANIFEST = "manifest.jsonl"
 
 SCHEMA_VERSION = 2
 
+MAX_COUNT = 65535
+
+_POSITION, _COLOUR = ("x", "y", "z"), ("red", "green", "blue")
+
+_POINT = np.dtype([(name, "<f4") for name in _POSITION] + [(name, "u1") for name in _COLOUR])
+
 
 class FolderSink(SinkBase, ABC):
-    """Files named after their frames or their indices, and ``manifest.jsonl``.
+    """Writes files named after their frames or indices, and ``manifest.jsonl``.
 
-    Frames of several drives or rooms lie in a folder for each, as the frames themselves do.
+    Frames of several drives or rooms are written to one folder for each, as in their source.
 
-    The manifest's first line is a JSON object with the encoding and the model's spec; each
-    further line is one frame: its file, index, timestamp, size and intrinsics. Every file is
-    renamed into place when it is whole, and its line follows: a run that is killed leaves all
-    frames that were finished, and a manifest of them.
+    The first line of the manifest is a JSON object with the encoding and the model's spec; each
+    further line describes one frame: file, index, timestamp, size and intrinsics. A file is
+    renamed when it is complete, and its line is appended afterwards: a process that is killed
+    leaves all finished frames, and a manifest of them.
 
     Raises:
-        MsfnetError: on entering, where the folder exists and holds something, or cannot be made.
+        MsfnetError: no folder is named; on entering, the folder exists and is not empty, or
+            cannot be created.
     """
 
     suffix: ClassVar[str]
 
-    def __init__(self, folder: Path, spec: ModelSpec, options: SinkOptions) -> None:
-        self._folder = folder
+    def __init__(self, folder: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
+        if not str(folder):
+            raise MsfnetError("the output names no folder; write for example npz:depth")
+        self._folder = Path(folder).absolute()
         self._spec = spec
         self._options = options
         self._written = 0
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Write one file and its line.
+        """Write one file and its line in the manifest.
 
         Raises:
-            MsfnetError: the disk is full, or the like; the frames before are kept.
+            MsfnetError: the disk is full, or another error of the file system; earlier frames are
+                kept.
         """
         frame = self._options.with_camera(frame)
         content = self.encode(frame, depth)
@@ -79,13 +99,13 @@ class FolderSink(SinkBase, ABC):
 
     @abstractmethod
     def encoding(self) -> dict[str, Any]:
-        """Return what the manifest says on how to read the files."""
+        """Return the manifest's description of the files."""
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
         if (self._folder / MANIFEST).exists():
             raise MsfnetError(
-                f"{self._folder} holds frames of an earlier run, whole or cut off; name another "
+                f"{self._folder} contains frames of an earlier run, finished or not; name another "
                 "folder to keep them, or remove it"
             )
         refuse_filled(self._folder)
@@ -94,9 +114,7 @@ class FolderSink(SinkBase, ABC):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manifest = (self._folder / MANIFEST).open("xb", buffering=0)
         except OSError as error:
-            raise MsfnetError(
-                f"cannot write {self._folder}: {error.strerror}; choose another path"
-            ) from None
+            raise cannot_write(self._folder, error) from None
         try:
             with self._manifest:
                 self._append(
@@ -112,19 +130,19 @@ class FolderSink(SinkBase, ABC):
                     self._folder.mkdir()
 
     def _append(self, line: dict[str, Any]) -> None:
-        """Write one whole line, or none of it."""
-        place = self._manifest.tell()
-        left = memoryview(json.dumps(line).encode() + b"\n")
+        """Append a whole line, or nothing."""
+        position = self._manifest.tell()
+        rest = memoryview(json.dumps(line).encode() + b"\n")
         with disk_full(self._folder / MANIFEST):
             try:
-                while left:
-                    left = left[self._manifest.write(left) :]
+                while rest:
+                    rest = rest[self._manifest.write(rest) :]
             except OSError:
-                self._manifest.truncate(place)
+                self._manifest.truncate(position)
                 raise
 
     def _file_name(self, frame: Frame) -> str:
-        """Return a name no frame has taken, in the folder that the frame's own name has."""
+        """Return a file name that no frame has yet, in the folder of the frame's own name."""
         number = f"{frame.index:010d}"
         parts = [part for part in PurePosixPath(frame.name).parts if part not in ("/", "..")]
         stem = "/".join(parts) or number
@@ -133,3 +151,128 @@ class FolderSink(SinkBase, ABC):
         )
         names = (f"{each}{self.suffix}" for each in stems)
         return next(name for name in names if not (self._folder / name).exists())
+
+
+class PngSink(FolderSink):
+    """Writes ``NAME.png``, (H, W) uint16: metres = count / ``counts_per_metre``, 0 is invalid."""
+
+    suffix: ClassVar[str] = ".png"
+
+    def __init__(self, folder: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
+        super().__init__(folder, spec, options)
+        self._counts = counts_per_metre(spec, options.unit)
+
+    def encode(self, frame: Frame, depth: DepthMap) -> bytes:
+        """Return a PNG file."""
+        return cv2.imencode(".png", encode_depth(depth, self._counts))[1].tobytes()
+
+    def encoding(self) -> dict[str, Any]:
+        """Return the counts per metre and the largest depth."""
+        return {
+            "encoding": "uint16 PNG: metres = count / counts_per_metre, 0 is invalid",
+            "counts_per_metre": self._counts,
+            "saturates_at_m": MAX_COUNT / self._counts,
+        }
+
+
+class NpzSink(FolderSink):
+    """Writes ``NAME.npz``, compressed: ``depth_m`` (H, W) float32, ``valid`` (H, W) bool.
+
+    ``timestamp_s`` and ``index`` are scalars; ``intrinsics`` is the (3, 3) float64 camera matrix
+    if the source or the user knows it.
+    """
+
+    suffix: ClassVar[str] = ".npz"
+
+    def encode(self, frame: Frame, depth: DepthMap) -> bytes:
+        """Return an archive for ``np.load``."""
+        arrays: dict[str, Any] = {
+            "depth_m": depth.values,
+            "valid": depth.valid,
+            "timestamp_s": depth.timestamp_s,
+            "index": depth.index,
+        }
+        if frame.intrinsics is not None:
+            arrays["intrinsics"] = frame.intrinsics.matrix
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+        return content.getvalue()
+
+    def encoding(self) -> dict[str, Any]:
+        """Return the names of the arrays."""
+        return {
+            "encoding": "npz: depth_m float32 metres, valid bool, timestamp_s, index, intrinsics"
+        }
+
+
+class PlySink(FolderSink):
+    """Writes ``NAME.ply``, binary little endian: a coloured point for every valid pixel."""
+
+    suffix: ClassVar[str] = ".ply"
+
+    def encode(self, frame: Frame, depth: DepthMap) -> bytes:
+        """Return a PLY file.
+
+        Raises:
+            MsfnetError: the camera is unknown.
+        """
+        points = point_cloud(frame.image, depth, self._options.camera(frame))
+        properties = "".join(
+            [f"property float {name}\n" for name in _POSITION]
+            + [f"property uchar {name}\n" for name in _COLOUR]
+        )
+        head = (
+            "ply\nformat binary_little_endian 1.0\n"
+            f"comment metres; x right, y down, z ahead\ncomment frame {depth.index} "
+            f"at {depth.timestamp_s} s\nelement vertex {len(points)}\n{properties}end_header\n"
+        )
+        return head.encode("ascii") + points.tobytes()
+
+    def encoding(self) -> dict[str, Any]:
+        """Return the axes and the unit."""
+        return {"encoding": "PLY: x right, y down, z ahead of the camera, metres; RGB colours"}
+
+
+def counts_per_metre(spec: ModelSpec, unit: PngStorage | None = None) -> int:
+    """Return the unit's counts; by default millimetres if the model's range fits, else KITTI's."""
+    fits = spec.depth_range_m[1] * ENCODINGS["uint16_mm"].counts_per_metre <= MAX_COUNT
+    return int(ENCODINGS[unit or ("uint16_mm" if fits else "uint16_256")].counts_per_metre)
+
+
+def encode_depth(depth: DepthMap, counts: int) -> NDArray[np.uint16]:
+    """Return depth as (H, W) uint16 counts; 0 is invalid, 65535 is that depth or farther.
+
+    Valid depth is at least 1 count, so that it never reads as invalid.
+    """
+    metres = np.where(depth.valid, depth.values, 0).astype(np.float64)
+    scaled = np.clip(np.rint(metres * counts), 1, MAX_COUNT)
+    return np.where(depth.valid, scaled, 0).astype(np.uint16)
+
+
+def point_cloud(
+    image: NDArray[np.uint8], depth: DepthMap, camera: CameraIntrinsics
+) -> NDArray[np.void]:
+    """Return the valid pixels as points, row by row.
+
+    The camera is at the origin: x to the right, y down, z ahead, metres.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the colours of the points.
+        depth: (H, W).
+        camera: in pixels of the image.
+
+    Returns:
+        (N,) with the fields x, y, z float32 and red, green, blue uint8.
+    """
+    rows, columns = np.nonzero(depth.valid)
+    points = np.empty(len(rows), _POINT)
+    z = depth.values[rows, columns]
+    points["x"] = (columns - camera.cx) / camera.fx * z
+    points["y"] = (rows - camera.cy) / camera.fy * z
+    points["z"] = z
+    for channel, name in enumerate(_COLOUR):
+        points[name] = image[rows, columns, channel]
+    return points

@@ -1,4 +1,4 @@
-"""How depth is drawn, counted and placed in space: the options all sinks share."""
+"""Defines the options that sinks share: colours, unit and camera."""
 
 from __future__ import annotations
 
@@ -12,56 +12,60 @@ from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 Lens = tuple[float, float, float, float] | float
-"""A camera the user knows: fx, fy, cx, cy in pixels of its frames, or its horizontal field of
-view in degrees."""
+"""A camera: fx, fy, cx, cy in pixels of its frames, or its horizontal field of view, degrees."""
 
 
 @dataclass(frozen=True)
 class SinkOptions:
-    """What a user may choose of an output; the defaults follow the model and the source."""
+    """Options of an output; the defaults follow the model and the source."""
 
     layout: Layout = "side-by-side"
-    """What a video or window shows: the frame beside its depth, under it, or depth alone."""
+    """What a video or window shows: frame and depth side by side, blended, or depth alone."""
     colours: str = "turbo"
-    """The colour map's name, of :data:`msfnet_runtime.colour.COLOUR_MAPS`."""
+    """Name of a colour map in :data:`msfnet_runtime.colour.COLOUR_MAPS`."""
     range_m: tuple[float, float] | None = None
-    """The ends of the colour scale, metres; None takes the model's."""
+    """Ends of the colour scale, metres; None takes the model's."""
     unit: PngStorage | None = None
-    """How 16-bit depth is stored; None: millimetres where the model's range fits them, else
+    """How 16-bit depth is stored; None takes millimetres if the model's range fits, else
     KITTI's."""
     lens: Lens | None = None
-    """The camera of frames whose source knows none."""
+    """The camera of frames whose source does not know it."""
 
     def scale_m(self, spec: ModelSpec) -> tuple[float, float]:
         """Return the ends of the colour scale, metres.
 
         Raises:
-            MsfnetError: they are no range.
+            MsfnetError: they are not a range.
         """
         low, high = self.range_m or spec.depth_range_m
         if not 0 < low < high < math.inf:
-            raise MsfnetError(f"{low:g} to {high:g} m is no range; give 0 < near < far in metres")
+            raise MsfnetError(
+                f"{low:g} to {high:g} m is not a range; the first depth must be above 0 and below "
+                "the second",
+                parameter="range_m",
+            )
         return low, high
 
     def with_camera(self, frame: Frame) -> Frame:
-        """Return the frame with its camera in its own pixels, where anybody knows it."""
+        """Return the frame with its camera in its own pixels, if the camera is known."""
         if frame.intrinsics is None and self.lens is None:
             return frame
         return replace(frame, intrinsics=self.camera(frame))
 
     def camera(self, frame: Frame) -> CameraIntrinsics:
-        """Return the camera of a frame in pixels of that frame, its own before the user's.
+        """Return the camera of a frame in pixels of that frame; the frame's own has priority.
 
         Raises:
-            MsfnetError: nobody knows it.
+            MsfnetError: the camera is unknown.
         """
         height, width = frame.image.shape[:2]
         if frame.intrinsics is not None:
-            return _scaled(frame.intrinsics, width, height)
+            return frame.intrinsics.scaled(height, width)
         if self.lens is None:
             raise MsfnetError(
-                "the source knows no camera, which point clouds need; pass --intrinsics "
-                "fx,fy,cx,cy in pixels of its frames, or the horizontal field of view: 60deg"
+                "point clouds need a camera, and the source has none; specify fx,fy,cx,cy in "
+                "pixels of its frames, or the horizontal field of view, for example 60deg",
+                parameter="lens",
             )
         if isinstance(self.lens, tuple):
             return CameraIntrinsics(*self.lens, width, height)
@@ -87,8 +91,9 @@ def parse_lens(text: str) -> Lens:
     except ValueError:
         pass
     raise MsfnetError(
-        f"{text!r} is no camera; give fx,fy,cx,cy in pixels, such as 720,720,620.5,187, or the "
-        "horizontal field of view between 0 and 180, such as 60deg"
+        f"{text!r} is not a camera; write fx,fy,cx,cy in pixels, for example 720,720,620.5,187, or "
+        "the horizontal field of view between 0 and 180 degrees, for example 60deg",
+        parameter="lens",
     )
 
 
@@ -96,7 +101,7 @@ def parse_range(text: str) -> tuple[float, float]:
     """Read ``near,far`` in metres.
 
     Raises:
-        MsfnetError: it is no range.
+        MsfnetError: it is not a range.
     """
     try:
         low, high = (float(part) for part in text.split(","))
@@ -104,18 +109,7 @@ def parse_range(text: str) -> tuple[float, float]:
             return low, high
     except ValueError:
         pass
-    raise MsfnetError(f"{text!r} is no range; give near,far in metres, such as 0.5,80")
-
-
-def _scaled(camera: CameraIntrinsics, width: int, height: int) -> CameraIntrinsics:
-    """Return the camera in pixels of an image of another size; the first pixel's centre is 0."""
-    x, y = width / camera.width, height / camera.height
-    return replace(
-        camera,
-        fx=camera.fx * x,
-        fy=camera.fy * y,
-        cx=(camera.cx + 0.5) * x - 0.5,
-        cy=(camera.cy + 0.5) * y - 0.5,
-        width=width,
-        height=height,
+    raise MsfnetError(
+        f"{text!r} is not a range; write near,far in metres, for example 0.5,80",
+        parameter="range_m",
     )

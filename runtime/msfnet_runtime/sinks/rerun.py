@@ -1,4 +1,4 @@
-"""Frames, depth and camera for the Rerun viewer."""
+"""Sends frames, depth and camera to the Rerun viewer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.files import reserve_growing
 from msfnet_runtime.sink import SinkBase
-from msfnet_runtime.sinks.images import counts_per_metre, encode_depth
+from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
@@ -24,34 +23,29 @@ RECORDING_SUFFIX = ".rrd"
 _JPEG_QUALITY = 90
 
 _ROOM_BYTES = 16_000_000
-"""What must stay free on a disk, for what Rerun has not written yet and the recording's index."""
+"""Disk space that must stay free, for data that Rerun has not written yet and its index."""
 
 
 class RerunSink(SinkBase):
-    """The camera as a pinhole with its picture and its depth, on the timelines frame and time.
+    """Logs camera, image and depth on the timelines ``frame`` and ``time``.
 
-    Depth is 16-bit counts with Rerun's ``meter``, so that the viewer shows metres and, where
-    the camera is known, the points in space.
+    Depth is 16-bit counts with Rerun's ``meter``, so that the viewer shows metres and, if the
+    camera is known, the points in space.
 
     Args:
-        target: a ``.rrd`` file, which grows as ``NAME.partial.rrd``; ``HOST:PORT`` of a viewer
-            that runs; or nothing, which starts one.
+        target: a ``.rrd`` file, which grows as ``NAME.partial.rrd``; ``HOST:PORT`` of a running
+            viewer; or an empty text, which starts one.
         spec: the model's spec; its depth range sets the unit and the colours.
-        options: unit, and the camera where the source knows none.
+        options: unit, and the camera if the source does not know it.
 
     Raises:
-        MsfnetError: Rerun is absent; on entering, where the file cannot be written or no viewer
-            starts.
+        MsfnetError: Rerun is absent; on entering, the file cannot be written or no viewer starts.
     """
 
     def __init__(self, target: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
-        os.environ.setdefault("RUST_LOG", "off")  # it would print beside our own one line
-        try:
+        os.environ.setdefault("RUST_LOG", "off")  # it would print messages of its own
+        with requires("Rerun's SDK", "rerun"):
             import rerun
-        except ImportError:
-            raise MsfnetError(
-                "writing for Rerun needs its SDK; pip install 'msfnet[rerun]', or name a video"
-            ) from None
         self._rerun = rerun
         self._target = target
         self._options = options
@@ -66,7 +60,7 @@ class RerunSink(SinkBase):
         """Log one frame.
 
         Raises:
-            MsfnetError: the disk is all but full; it says where the frames before are.
+            MsfnetError: the disk is nearly full; the message says where the earlier frames are.
         """
         self._check_room(frame)
         self._log(frame, depth)
@@ -91,10 +85,10 @@ class RerunSink(SinkBase):
         )
 
     def _check_room(self, frame: Frame) -> None:
-        """Refuse a frame that may not fit: Rerun's file writer waits without end on a full disk.
+        """Refuse a frame that might not fit: Rerun's file writer blocks for ever on a full disk.
 
         Raises:
-            MsfnetError: there is no room.
+            MsfnetError: there is too little space.
         """
         if self._partial is None:
             return
@@ -103,7 +97,7 @@ class RerunSink(SinkBase):
         self._full = True
         kept = f"; the recording so far is {self._partial}" if self._written else ""
         raise MsfnetError(
-            f"cannot write {self._target}: the disk is all but full{kept}; make room or choose "
+            f"cannot write {self._target}: the disk is nearly full{kept}; make room or choose "
             "another path"
         )
 
@@ -121,7 +115,8 @@ class RerunSink(SinkBase):
                 self._recording.spawn()
         except (RuntimeError, OSError, ValueError) as error:
             raise MsfnetError(
-                f"no Rerun viewer: {str(error).partition(chr(10))[0]}; name a .rrd file instead"
+                f"cannot open a Rerun viewer: {str(error).partition(chr(10))[0]}; name a .rrd file "
+                "instead"
             ) from None
         try:
             yield
@@ -130,7 +125,7 @@ class RerunSink(SinkBase):
 
     @contextmanager
     def _recorded(self, target: Path) -> Iterator[None]:
-        """Record into a file that takes its name at the end."""
+        """Record into a file that is renamed at the end."""
         self._partial = partial = reserve_growing(target)
         self._recording.save(partial)
         try:
@@ -143,13 +138,12 @@ class RerunSink(SinkBase):
                 partial.replace(target)
 
     def _log_camera(self, camera: CameraIntrinsics) -> None:
-        """Log the camera where it is another than before; it holds for all later frames."""
+        """Log the camera if it has changed; it applies to all later frames."""
         if camera == self._camera:
             return
         self._camera = camera
-        matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
         pinhole = self._rerun.Pinhole(
-            image_from_camera=matrix,
+            image_from_camera=camera.matrix,
             camera_xyz=self._rerun.ViewCoordinates.RDF,
             width=camera.width,
             height=camera.height,

@@ -1,7 +1,8 @@
-"""Frames and their coloured depth as H.264 video, written by PyAV."""
+"""Writes frames and their coloured depth as H.264 video, with PyAV."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.colour import colour_table, panels
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.files import reserve_growing
 from msfnet_runtime.sink import SinkBase
-from msfnet_runtime.sinks.growing import GrowingFile
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _FRAGMENTED = {"movflags": "hybrid_fragmented", "frag_duration": "500000"}
-"""Half a second is written at a time and plays at once; closing makes it an ordinary MP4."""
+"""Fragments of half a second are playable at once; closing makes an ordinary MP4 of them."""
 
 _CONTAINERS = {
     ".mp4": ("mp4", _FRAGMENTED),
@@ -33,52 +34,48 @@ _CONTAINERS = {
     ".mkv": ("matroska", {"cluster_time_limit": "500"}),
     ".avi": ("avi", {}),
 }
-"""FFmpeg's name and options of each suffix's container."""
+"""FFmpeg's name and options of the container, by suffix."""
 
 VIDEO_SUFFIXES = tuple(_CONTAINERS)
 
 _ENCODER = {"preset": "superfast", "tune": "zerolatency", "crf": "20"}
-"""Fast, and without frames held back: what was written is encoded, and never reordered."""
+"""Fast, and without delay: each frame is encoded at once, and never reordered."""
 
 _CLOCK = 90_000
-"""Ticks per second of the video's clock: MPEG's."""
+"""Ticks per second of MPEG's clock."""
 
 _BT601, _LIMITED = 6, 1
-"""The colours of :func:`yuv420` in the numbers of ITU-T H.273: said in the file, since players
-take those of large pictures for BT.709 otherwise."""
+"""The colour space of :func:`yuv420` in the numbers of ITU-T H.273. Without it in the file,
+players assume BT.709 for large pictures."""
 
 _CHROMA_SPAN = 224 / 255
-"""Of chroma in limited range, of full range."""
+"""Ratio of limited to full chroma range."""
 
 
 class VideoSink(SinkBase):
-    """The RGB frame on the left, its depth on the right, H.264 at the source's own times.
+    """Writes H.264 video: frame on the left, depth on the right, with the source's timestamps.
 
     The first frame sets the size; later frames of another size are resized to it. Odd sides are
-    padded by one repeated row or column, since 4:2:0 video has even sides.
+    padded by one repeated row or column, because 4:2:0 video has even sides.
 
-    The video grows as ``NAME.partial.SUFFIX`` and takes its name when it is closed. Until then
-    it plays as it is up to the last second, whatever ends the process.
+    The video grows as ``NAME.partial.SUFFIX`` and is renamed when it is closed. Until then it is
+    playable up to the last second, even if the process is killed.
 
     Args:
         path: the video.
         spec: the model's spec; its depth range is the colour scale.
         options: layout, colours and range.
-        fps: frame rate where timestamps do not increase, and of .avi, which has one rate.
+        fps: frame rate if timestamps do not increase, and of .avi, which has a constant rate.
 
     Raises:
-        MsfnetError: PyAV is absent; on entering, where the file cannot be written.
+        MsfnetError: PyAV is absent; on entering, the file cannot be written.
     """
 
     def __init__(
         self, path: Path, spec: ModelSpec, options: SinkOptions, fps: float = 30.0
     ) -> None:
-        try:
+        with requires("PyAV", "video"):
             import av
-        except ImportError:
-            raise MsfnetError(
-                "writing video needs PyAV; pip install 'msfnet[video]', or name a folder for PNG"
-            ) from None
         colour_table(options.colours)
         self._av = av
         self._path = path
@@ -93,7 +90,8 @@ class VideoSink(SinkBase):
         """Encode one frame with its depth.
 
         Raises:
-            MsfnetError: the disk is full, or the like; it says where the frames before are.
+            MsfnetError: the disk is full, or another error of the file system; the message says
+                where the earlier frames are.
         """
         parts = panels(frame, depth, self._range, self._options.layout, self._options.colours)
         if self._stream is None:
@@ -101,7 +99,7 @@ class VideoSink(SinkBase):
         rgb = np.asarray(cv2.hconcat([self._fit(part) for part in parts]), np.uint8)
         picture = self._av.VideoFrame.from_ndarray(yuv420(rgb), format="yuv420p")
         try:
-            # Not before there is a picture: FFmpeg's muxer crashes where none follows the header.
+            # Only now that there is a picture: FFmpeg's muxer crashes if none follows the header.
             if self._stream is None:
                 self._stream = self._add_stream(frame, len(parts))
             picture.time_base = self._time_base
@@ -126,7 +124,7 @@ class VideoSink(SinkBase):
             self._close()
 
     def _close(self) -> None:
-        """Finish the video, unless it holds nothing or is broken already."""
+        """Finish the video, unless it is empty or an error has occurred."""
         if self._stream is None or self._file.broken:
             with suppress(OSError, self._av.FFmpegError):
                 self._container.close()
@@ -145,7 +143,7 @@ class VideoSink(SinkBase):
         self._file.mark()
 
     def _broken(self, error: Exception) -> MsfnetError:
-        """Return the line that says what happened and where the video is."""
+        """Return an error that says what happened and where the video is."""
         self._file.broken = True
         why = getattr(error, "strerror", None) or error
         kept = "" if self._file.empty else f"; the video so far is {self._file.partial}, playable"
@@ -154,7 +152,7 @@ class VideoSink(SinkBase):
         )
 
     def _add_stream(self, frame: Frame, count: int) -> VideoStream:
-        """Make the stream once the size is known; both sides of each panel are even."""
+        """Add the stream once the size is known; both sides of each panel are even."""
         height, width = self._size
         rate = Fraction(self._fps).limit_denominator(1001)
         constant = self._path.suffix.lower() == ".avi"
@@ -175,7 +173,7 @@ class VideoSink(SinkBase):
         return stream
 
     def _next_ticks(self, frame: Frame) -> int:
-        """Advance by the source's clock where it moves forward, else by one frame."""
+        """Advance by the source's clock if it moves forward, else by one frame."""
         step = frame.timestamp_s - self._source_seconds
         self._seconds += step if step > 0 else 1 / self._fps
         self._source_seconds = frame.timestamp_s
@@ -183,7 +181,7 @@ class VideoSink(SinkBase):
         return self._ticks
 
     def _fit(self, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring a panel to the first frame's size, then to even sides."""
+        """Resize a panel to the first frame's size, then pad it to even sides."""
         height, width = self._size
         if panel.shape[:2] != self._size:
             panel = np.asarray(cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA))
@@ -193,10 +191,76 @@ class VideoSink(SinkBase):
         return panel
 
 
+class GrowingFile:
+    """A file object for a muxer, which grows under a temporary name and is playable at any time.
+
+    After the first error nothing more is written: the file ends at the last mark, and later
+    changes by the muxer, for example of the header, are ignored.
+
+    Raises:
+        MsfnetError: the file cannot be created.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self.partial = reserve_growing(target)
+        self._file = self.partial.open("r+b", buffering=0)
+        self._head = self._whole = 0
+        self.broken = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether at most a header was written."""
+        return self._whole <= self._head
+
+    def write(self, data: bytes) -> int:
+        """Write all of ``data``; ignore it after an error.
+
+        Raises:
+            OSError: the disk is full, or another error of the file system.
+        """
+        rest = memoryview(b"" if self.broken else data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self.broken = True
+            self._file.truncate(self._whole)
+            raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def begin(self) -> None:
+        """Mark the end of the header."""
+        self._head = self._whole = self._file.tell()
+
+    def mark(self) -> None:
+        """Mark the content so far as complete."""
+        self._whole = self._file.tell()
+
+    def finish(self) -> None:
+        """Close the file and rename it to its final name."""
+        self._file.close()
+        self.partial.replace(self._target)
+
+    def give_up(self) -> None:
+        """Close the file under its temporary name; remove it if it is empty."""
+        self._file.close()
+        if self.empty:
+            self.partial.unlink(missing_ok=True)
+
+
 def yuv420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return planes (H * 3 / 2, W) uint8, BT.601, of a picture (H, W, 3) with even sides.
 
-    Each chroma is that of four pixels' mean; OpenCV's own takes one of the four, which turns the
+    The chroma is that of the mean of four pixels; OpenCV takes one of the four, which turns the
     colour noise of a sensor into specks.
     """
     height, width = rgb.shape[:2]

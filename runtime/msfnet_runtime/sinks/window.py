@@ -1,4 +1,4 @@
-"""Frames and depth in a window."""
+"""Shows frames and depth in a window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
-_TITLE = "msfnet: q or Esc ends"
+_TITLE = "msfnet: press q or Esc to stop"
 _END_KEYS = (ord("q"), 27)
 _DEFAULTS = SinkOptions()
 
@@ -26,11 +26,11 @@ _DEFAULTS = SinkOptions()
 class WindowSink(SinkBase):
     """Shows the newest frame with its depth; q, Esc or closing the window ends the stream.
 
-    The picture is made in the writing thread and shown by :meth:`poll` in the thread that runs
-    the pipeline, since window systems want one thread, on some systems the main one.
+    The picture is drawn in the writing thread and shown by :meth:`poll` in the thread that runs
+    the pipeline, because window systems need a single thread, some of them the main one.
 
     Raises:
-        MsfnetError: this OpenCV opens no windows, or there is no display.
+        MsfnetError: this OpenCV cannot open windows, or there is no display.
     """
 
     def __init__(self, spec: ModelSpec, options: SinkOptions = _DEFAULTS) -> None:
@@ -40,7 +40,7 @@ class WindowSink(SinkBase):
         self._picture: NDArray[np.uint8] | None = None
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Make the picture that the next poll shows."""
+        """Draw the picture that the next poll shows."""
         look = (self._range, self._options.layout, self._options.colours)
         self._picture = np.concatenate(panels(frame, depth, *look), axis=1)
 
@@ -63,16 +63,19 @@ class WindowSink(SinkBase):
 
 
 def check_windows() -> None:
-    """Tell a missing window system before OpenCV ends the process over it.
+    """Check for a window system: without one, OpenCV would end the process.
 
     Raises:
-        MsfnetError: naming what is missing.
+        MsfnetError: it is missing.
     """
     if not cv2.currentUIFramework():
         raise MsfnetError(
-            "this OpenCV opens no windows; pip install opencv-python in place of "
-            "opencv-python-headless, or pass --out"
+            "this OpenCV cannot open windows; install opencv-python in place of "
+            "opencv-python-headless, or write to a file",
+            parameter="out",
         )
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in displays):
-        raise MsfnetError("there is no display to open a window on; pass --out instead of --show")
+        raise MsfnetError(
+            "there is no display for a window; write to a file instead", parameter="out"
+        )

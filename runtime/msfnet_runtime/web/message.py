@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.colour import COLOUR_MAPS, colour_table
-from msfnet_runtime.sinks.images import counts_per_metre, encode_depth
+from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
