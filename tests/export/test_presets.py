@@ -21,10 +21,10 @@ from msfnet_train import MSFNet
 from msfnet_train.network import PRESETS
 
 SIZE = (192, 256)
-"""docs/presets.md measures at it."""
+"""The size that docs/measurements.md measures the presets at."""
 
 MOST_MACS: Mapping[str, float] = MappingProxyType({"lite": 0.78e9, "nano": 0.28e9})
-"""Multiplications at :data:`SIZE` that docs/presets.md states, rounded up."""
+"""Multiplications at :data:`SIZE` that docs/measurements.md states, rounded up."""
 
 
 def multiplications(path: Path) -> int:
