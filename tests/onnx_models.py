@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from msfnet_calibration.graph import infer_shapes
 from msfnet_runtime import ModelSpec
 from msfnet_runtime.spec import METADATA_KEY
+
+
+def typed(model: onnx.ModelProto) -> ir.Model:
+    """Return a model as passes take it: every value's type and shape is known."""
+    result = ir.from_proto(model)
+    infer_shapes(result)
+    return result
 
 
 def conv_weights() -> NDArray[np.float32]:

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "convert_fp16": "msfnet_calibration.half",
+    "convert_fp16": "msfnet_calibration.fp16",
     "quantize_int8": "msfnet_calibration.variants",
     "select_frames": "msfnet_calibration.select",
 }
 
 if TYPE_CHECKING:
-    from msfnet_calibration.half import convert_fp16
+    from msfnet_calibration.fp16 import convert_fp16
     from msfnet_calibration.select import select_frames
     from msfnet_calibration.variants import quantize_int8
 

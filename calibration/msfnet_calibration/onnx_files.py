@@ -1,24 +1,24 @@
-"""ONNX files as models in memory: loaded with words for what is wrong, written whole."""
+"""ONNX files: loaded and checked, and written whole with their spec.
+
+The weights of a large model lie in a file beside it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper, helper
 
 from msfnet_calibration.blocks import with_blocks
-from msfnet_calibration.shapes import annotate, skeleton
-from msfnet_runtime import ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_calibration.graph import bare_proto, hash_weights, infer_shapes, weight_bytes
+from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.artifacts import EXTERNAL_DATA
 from msfnet_runtime.files import check_writable, disk_full
 from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
@@ -27,110 +27,113 @@ from msfnet_runtime.spec import METADATA_KEY
 EXTERNAL_BYTES = 1_900_000_000
 """Weights beyond it go into a file of their own: an ONNX file ends at 2 GB."""
 
+_SMALL_BYTES = 1024
+"""Constants of at most this size stay in the file: shape inference reads some of them."""
 
-def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+
+def load_model(path: str | os.PathLike[str]) -> ir.Model:
     """Load and check an ONNX file made by msfnet.
 
+    Ensures: the type and shape of every value are known.
+
     Raises:
-        MsfnetError: missing, no ONNX file, not a valid model, or without a spec.
+        MsfnetError: the file is missing, is not a valid model, or has no spec.
     """
     file = existing_file(path, "model")
     read_onnx_spec(file)
     try:
-        model = onnx.load(file)
         onnx.checker.check_model(os.fspath(file))
+        model = ir.load(file)
+        ir.external_data.load_to_model(model)
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MsfnetError(f"{file} is not a valid ONNX model: {reason}; export it again") from None
+    infer_shapes(model)
     return model
 
 
 def save_model(
-    model: onnx.ModelProto,
-    path: str | os.PathLike[str],
-    spec: ModelSpec,
-    *,
-    beside: bool = False,
-) -> OnnxArtifact:
-    """Write a model with its spec, every value's shape and the list of its blocks.
+    model: ir.Model, path: str | os.PathLike[str], spec: ModelSpec, *, beside: bool = False
+) -> None:
+    """Write a model with :func:`write_model`, whole or not at all."""
+    with atomic_model(path) as partial:
+        write_model(model, partial, spec, beside=beside)
 
-    The file is whole or absent. Weights lie beside it, see :func:`atomic_model`, where that is
-    asked for, where the spec says so of the model it comes from, and from 1.9 GB on.
+
+def write_model(model: ir.Model, path: Path, spec: ModelSpec, *, beside: bool = False) -> None:
+    """Write a model with its spec, every value's shape and the table of its blocks.
+
+    Requires: ``path`` comes from :func:`atomic_model`. Ensures: the model itself is only typed.
+    Weights lie beside the file where that is asked for, where the spec says so of the model it
+    comes from, and from 1.9 GB on; the name of their file contains a hash of their content.
 
     Raises:
-        MsfnetError: types or shapes do not fit, or the file cannot be written.
+        onnx.checker.ValidationError: the graph is not a valid one.
+        MsfnetError: types or shapes do not fit.
     """
-    target = onnx_path(path)
-    onnx.checker.check_model(skeleton(model)[0])
-    annotate(model)
+    onnx.checker.check_model(bare_proto(model)[0])
+    infer_shapes(model)
     beside = beside or EXTERNAL_DATA in spec.notes or weight_bytes(model) > EXTERNAL_BYTES
     notes = {key: value for key, value in spec.notes.items() if key != EXTERNAL_DATA}
-    noted = with_blocks(replace(spec, notes=notes), model)
-    with atomic_model(target) as partial:
-        if beside:
-            _write_external(model, partial, noted)
-        else:
-            helper.set_model_props(model, {METADATA_KEY: noted.to_json()})
-            onnx.save(model, partial)
-    return OnnxArtifact.read(target)
+    spec = with_blocks(replace(spec, notes=notes), model)
+    weights = f"{path.stem}.{hash_weights(model)[:12]}.data" if beside else ""
+    if weights:
+        spec = spec.with_note(EXTERNAL_DATA, weights)
+    model.metadata_props.clear()
+    model.metadata_props[METADATA_KEY] = spec.to_json()
+    _write(model, path, weights)
 
 
-def _write_external(model: onnx.ModelProto, path: Path, spec: ModelSpec) -> None:
-    """Write a model and its weights; their file's name tells their content."""
-    digest = hashlib.sha256()
-    for tensor in model.graph.initializer:
-        digest.update(tensor.raw_data)
-    name = f"{path.stem}.{digest.hexdigest()[:12]}.data"
-    helper.set_model_props(model, {METADATA_KEY: spec.with_note(EXTERNAL_DATA, name).to_json()})
-    onnx.save(model, path, save_as_external_data=True, location=name)
-    external_data_helper.load_external_data_for_model(model, os.fspath(path.parent))
+def write_scratch(model: ir.Model, path: Path) -> None:
+    """Write a model for one session, as it is; large weights lie beside it."""
+    _write(model, path, f"{path.stem}.data" if weight_bytes(model) > EXTERNAL_BYTES else "")
 
 
-def write_scratch(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model for one session, as it is; large weights beside it and out of the model."""
-    large = weight_bytes(model) > EXTERNAL_BYTES
-    onnx.save(model, path, save_as_external_data=large, location=f"{path.stem}.data")
+def _write(model: ir.Model, path: Path, weights: str) -> None:
+    clone = model.clone()
+    if weights:
+        ir.external_data.unload_from_model(
+            clone, path.parent, weights, size_threshold_bytes=_SMALL_BYTES
+        )
+    for constant in clone.graph.initializers.values():
+        constant.shape = constant.type = None  # its tensor says both
+    ir.save(clone, path)
 
 
 @contextmanager
 def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path of the same name to write a model to; move it to ``path`` on success.
 
-    A model's external weights move first, under a name that tells their content, so that ``path``
-    never refers to others than its own; those of the model it replaces are removed last.
+    The weights that the model's spec names move first, so that ``path`` never refers to others
+    than its own; those of the model it replaces are removed last.
 
     Raises:
         MsfnetError: the folder cannot be written, or the disk is full.
     """
     target = onnx_path(path)
     check_writable(target)
-    before = _external_files(target) if target.exists() else set()
+    before = _weights_of(target) if target.exists() else set()
     with (
         disk_full(target),
         tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder,
     ):
         partial = Path(folder) / target.name
         yield partial
-        weights = {file for file in partial.parent.iterdir() if file != partial}
-        for file in weights:
-            file.replace(target.parent / file.name)
+        after = _weights_of(partial)
+        for name in after:
+            (partial.parent / name).replace(target.parent / name)
         partial.replace(target)
-    for name in before - {file.name for file in weights}:
+    for name in before - after:
         (target.parent / name).unlink(missing_ok=True)
 
 
-def _external_files(path: Path) -> set[str]:
-    """Return the weight files a model that is to be replaced refers to; none where unreadable."""
+def _weights_of(path: Path) -> set[str]:
+    """Return the name of the file with a model's weights; nothing where there is none."""
     try:
         name = read_onnx_spec(path).notes.get(EXTERNAL_DATA)
     except MsfnetError:
         return set()
     return {Path(name).name} if name else set()
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Return the size of a model's constants, bytes."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def onnx_path(path: str | os.PathLike[str]) -> Path:
@@ -143,14 +146,3 @@ def onnx_path(path: str | os.PathLike[str]) -> Path:
     if target.suffix != ".onnx":
         raise MsfnetError(f"{target} does not end in .onnx; name the file model.onnx or the like")
     return target
-
-
-def count_operators(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how often each operator occurs, the most frequent first."""
-    return dict(Counter(node.op_type for node in model.graph.node).most_common())
-
-
-def count_parameters(model: onnx.ModelProto) -> int:
-    """Return how many numbers the floating-point initialisers hold."""
-    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floating)

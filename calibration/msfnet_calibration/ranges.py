@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from msfnet_calibration.calibration_options import Method
+from msfnet_calibration.graph import bare_proto, hash_weights
 from msfnet_calibration.onnx_files import write_scratch
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
@@ -172,7 +173,7 @@ class ActivationRanges:
 
 
 def collect_ranges(
-    model: onnx.ModelProto,
+    model: ir.Model,
     names: Sequence[str],
     batches: Sequence[NDArray[Any]],
     *,
@@ -206,14 +207,10 @@ def collect_ranges(
     return ranges
 
 
-def _fingerprint(
-    model: onnx.ModelProto, names: Sequence[str], batches: Sequence[NDArray[Any]]
-) -> str:
-    digest = hashlib.sha256()
-    for tensor in model.graph.initializer:
-        digest.update(tensor.raw_data)
-    for text in [node.SerializeToString() for node in model.graph.node]:
-        digest.update(text)
+def _fingerprint(model: ir.Model, names: Sequence[str], batches: Sequence[NDArray[Any]]) -> str:
+    digest = hashlib.sha256(hash_weights(model).encode())
+    for node in bare_proto(model)[0].graph.node:
+        digest.update(node.SerializeToString())
     digest.update(json.dumps(list(names)).encode())
     for batch in batches:
         digest.update(batch.tobytes())
@@ -222,26 +219,22 @@ def _fingerprint(
 
 @contextmanager
 def open_probe(
-    model: onnx.ModelProto, names: Sequence[str]
+    model: ir.Model, names: Sequence[str]
 ) -> Iterator[Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]]:
     """Yield a function from a batch to the values of float tensors inside a model."""
     import onnxruntime
 
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    given = {value.name for value in (*probe.graph.output, *probe.graph.input)}
-    probe.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in names
-        if name not in given
-    )
+    probe = model.clone()
+    values = ir.convenience.create_value_mapping(probe.graph)
+    ends = {value.name for value in (*probe.graph.outputs, *probe.graph.inputs)}
+    probe.graph.outputs.extend(values[name] for name in names if name not in ends)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         write_scratch(probe, path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    source = model.graph.input[0].name
+    source = str(model.graph.inputs[0].name)
     asked = [name for name in names if name != source]
 
     def run(batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from msfnet_calibration.calibration_options import Method, Target
-from msfnet_calibration.change import relative_change
-from msfnet_calibration.half import to_fp16
-from msfnet_calibration.onnx_files import atomic_model, save_model
-from msfnet_calibration.probe import Islands, find_islands, float_values, probe_values
+from msfnet_calibration.fp16 import to_fp16
+from msfnet_calibration.fp16_check import (
+    Islands,
+    find_islands,
+    float_values,
+    probe_values,
+    relative_change,
+)
+from msfnet_calibration.onnx_files import save_model
 from msfnet_calibration.quantize import (
     MIN_CHANNELS,
     find_units,
@@ -30,7 +35,7 @@ from msfnet_calibration.quantize import (
 )
 from msfnet_calibration.ranges import ActivationRanges, collect_ranges
 from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
-from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.files import sha256
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.progress import Progress, silent
@@ -120,7 +125,7 @@ class Variants:
         """All units but the narrow ones; where there are only those, all."""
         return Choice.of([name for name in self.units if not is_narrow(name)] or list(self.units))
 
-    def make(self, choice: Choice) -> onnx.ModelProto:
+    def make(self, choice: Choice) -> ir.Model:
         """Return the model in one form."""
         nodes = [node for unit in choice.int8 for node in self.units[unit]]
         model = insert_pairs(self._model, nodes, self._ranges, self._method, self._runs_on)
@@ -128,13 +133,20 @@ class Variants:
             return model
         return to_fp16(model, self._islands.wide, keep_nodes=self._islands.sums)
 
-    def write(self, choice: Choice, path: Path, measured: str = "") -> OnnxArtifact:
+    def write(
+        self,
+        choice: Choice,
+        path: str | os.PathLike[str],
+        measured: str = "",
+        model: ir.Model | None = None,
+    ) -> None:
         """Write the model in one form, whole or not at all.
 
         Args:
             choice: the form.
             path: an ONNX file.
             measured: what was found out about it, for the spec.
+            model: of :meth:`make`, where that was called already.
 
         Raises:
             MsfnetError: it cannot be written.
@@ -145,7 +157,26 @@ class Variants:
             spec = spec.with_note(CALIBRATION_FRAMES, self._summary.to_json())
         if measured:
             spec = spec.with_note(MEASURED, measured)
-        return save_model(self.make(choice), path, spec)
+        save_model(model or self.make(choice), path, spec)
+
+    def measure_change(self, model: ir.Model) -> str:
+        """Return in words how far a form's depth on calibration frames lies from FP32's.
+
+        Raises:
+            MsfnetError: its depth is not finite.
+        """
+        batches = self.batches[:_COMPARED]
+        answers, expected = (probe_values(m, (), batches).answers for m in (model, self._model))
+        if not np.isfinite(answers).all():
+            raise MsfnetError("the INT8 model's depth is not finite; calibrate on more frames")
+        changes = [
+            relative_change(*pair, self.spec) for pair in zip(answers, expected, strict=True)
+        ]
+        median, p99 = max(c.median for c in changes), max(c.p99 for c in changes)
+        return (
+            f"{median:.1e} at the median and {p99:.1e} at the 99th percentile of the worst of "
+            f"{len(batches)} images"
+        )
 
     def _calibrated(self, choice: Choice) -> str:
         count = sum(len(self.units[unit]) for unit in choice.int8)
@@ -200,24 +231,6 @@ def quantize_int8(
         Path(source), frames, method=method, runs_on=runs_on, folder=folder, progress=progress
     )
     choice = variants.blanket
-    with atomic_model(target) as partial:
-        variants.write(choice, partial)
-        variants.write(choice, partial, f"depth changes by {_change(variants, partial)}")
+    model = variants.make(choice)
+    variants.write(choice, target, f"depth changes by {variants.measure_change(model)}", model)
     return OnnxArtifact.read(target)
-
-
-def _change(variants: Variants, path: Path) -> str:
-    """Return in words how far a model's depth on calibration frames lies from FP32's."""
-    batches = variants.batches[:_COMPARED]
-    with open_engine(variants.source) as full, open_engine(path) as small:
-        changes = []
-        for batch in batches:
-            pair = (small.infer(batch), full.infer(batch))
-            if not np.isfinite(pair[0]).all():
-                raise MsfnetError("the INT8 model's depth is not finite; calibrate on more frames")
-            changes.append(relative_change(*pair, variants.spec))
-    median, p99 = max(c.median for c in changes), max(c.p99 for c in changes)
-    return (
-        f"{median:.1e} at the median and {p99:.1e} at the 99th percentile of the worst of "
-        f"{len(batches)} images"
-    )

@@ -1,4 +1,7 @@
-"""Passes over the exported graph: constants, batch norm, names. Each rewrites the model given."""
+"""Passes over the exported graph: constants, batch norm, names.
+
+Each edits the model in place, but for :func:`simplify`, and returns ``onnx_ir``'s ``PassResult``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,18 @@ import ast
 from collections import Counter
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import PassResult
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, LiftConstantsToInitializersPass
 
-from msfnet_calibration.shapes import infer_values, skeleton
+from msfnet_calibration.graph import (
+    add_constant,
+    bare_proto,
+    constant,
+    drop_unused,
+    infer_shapes,
+)
 from msfnet_runtime import TensorSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -38,16 +49,16 @@ _ROLES = {
 """What constants are called, by the operator that takes them and their place."""
 
 
-def mark_scopes(model: onnx.ModelProto) -> None:
-    """Name every node after its module, as long as the exporter's notes are there.
+def mark_scopes(model: ir.Model) -> PassResult:
+    """Name every node after its module.
 
-    Ensures: a node's name is ``module:number``. The wrapper's and the deploy graph's own
-    ``network`` are left out, so that both graphs use the same names.
+    Requires: the exporter's notes. Ensures: a node's name is ``module:number``. The wrapper's and
+    the deploy graph's own ``network`` are left out, so that both graphs use the same names.
     """
-    for number, node in enumerate(model.graph.node):
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(notes.get(_SCOPES, "['', '']"))
+    for number, node in enumerate(model.graph):
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
         node.name = f"{_module(scopes)}:{number}"
+    return PassResult(model, modified=True)
 
 
 def _module(scopes: list[str]) -> str:
@@ -57,124 +68,83 @@ def _module(scopes: list[str]) -> str:
     return name.replace("eda.pooling", "eda")
 
 
-def cast_constants(model: onnx.ModelProto) -> None:
+def cast_constants(model: ir.Model) -> PassResult:
     """Replace CastLike by Cast.
 
-    Requires: nothing. Ensures: constants no longer hang on values that are known at run time
+    Requires: nothing. Ensures: constants no longer depend on values that are known at run time
     only, so that they can be folded.
     """
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    infos = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    types.update({info.name: info.type.tensor_type.elem_type for info in infos})
-    for node in model.graph.node:
-        if node.op_type == "CastLike" and types.get(node.input[1]):
-            node.op_type = "Cast"
-            node.attribute.append(helper.make_attribute("to", types[node.input[1]]))
-            del node.input[1:]
+    modified = False
+    for node in model.graph:
+        like = node.inputs[1] if node.op_type == "CastLike" else None
+        if like is not None and like.dtype is not None:
+            node.op_type, modified = "Cast", True
+            node.attributes.add(ir.AttrInt64("to", like.dtype))
+            node.resize_inputs(1)
+    return PassResult(model, modified)
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and remove what does nothing, by onnxsim.
+def simplify(model: ir.Model) -> PassResult:
+    """Fold constants and remove what does nothing, by onnxsim, which needs protobuf.
 
-    Requires: nothing. Ensures: equal answers, which the parity gate checks. The weights of
-    convolutions are left out of its sight: it has nothing to do with them, and half a gigabyte
-    takes its time.
+    Requires: nothing. Ensures: equal answers, which the parity gate checks; constants are
+    initialisers. The weights of convolutions stay outside: onnxsim does nothing with them, and
+    half a gigabyte takes long.
     """
     import onnxsim
 
-    bare, weights = skeleton(model)
-    simplified, _ = onnxsim.simplify(bare, skip_fuse_bn=True)
-    inputs = [value for value in simplified.graph.input if value.name not in weights]
-    del simplified.graph.input[:]
-    simplified.graph.input.extend(inputs)
-    simplified.graph.initializer.extend(weights.values())
-    return _without_constant_nodes(simplified)
+    bare, weights = bare_proto(model)
+    simplified = ir.from_proto(onnxsim.simplify(bare, skip_fuse_bn=True)[0])
+    graph = simplified.graph
+    for value in [value for value in graph.inputs if value.name in weights]:
+        graph.inputs.remove(value)
+        value.const_value = weights[str(value.name)]
+        graph.register_initializer(value)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(simplified)
+    return PassResult(simplified, modified=True)
 
 
-def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn Constant nodes into initialisers."""
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            model.graph.initializer.append(_constant(node))
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    return model
-
-
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto:
-    """Return the value of a Constant node, which comes in several spellings."""
-    (attribute,) = node.attribute
-    if attribute.name == "value":
-        tensor: onnx.TensorProto = attribute.t
-    else:
-        dtype = np.float32 if "float" in attribute.name else np.int64
-        values = np.asarray(helper.get_attribute_value(attribute), dtype)
-        tensor = numpy_helper.from_array(values)
-    tensor.name = node.output[0]
-    return tensor
-
-
-def fold_batch_norm(model: onnx.ModelProto) -> None:
+def fold_batch_norm(model: ir.Model) -> PassResult:
     """Fold every batch norm that follows a convolution into it.
 
     Requires: the convolution's value goes nowhere else, and both have constant weights.
     Ensures: equal answers; the convolution takes the batch norm's place, in float64 arithmetic.
     """
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    convolutions = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
-    uses = Counter(name for node in graph.node for name in node.input)
-    uses.update(output.name for output in graph.output)
-    folded = []
-    for norm in graph.node:
-        conv = convolutions.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
-        if conv is None or uses[norm.input[0]] > 1:
-            continue
-        if all(name in constants for name in (*conv.input[1:], *norm.input[1:])):
-            _fold(graph, conv, norm, constants)
-            folded.append(norm)
-    for norm in folded:
-        graph.node.remove(norm)
-    drop_unused(graph)
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
+    folded = [norm for norm in norms if _fold(model.graph, norm)]
+    drop_unused(model)
+    return PassResult(model, modified=bool(folded))
 
 
-def _fold(
-    graph: onnx.GraphProto,
-    conv: onnx.NodeProto,
-    norm: onnx.NodeProto,
-    constants: dict[str, onnx.TensorProto],
-) -> None:
-    weight, *rest = (numpy_helper.to_array(constants[n]) for n in conv.input[1:])
-    scale, shift, mean, variance = (
-        numpy_helper.to_array(constants[n]).astype(np.float64) for n in norm.input[1:]
-    )
-    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
-    factor = scale / np.sqrt(variance + epsilon)
-    bias = rest[0].astype(np.float64) if rest else 0.0
-    folded = {
+def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
+    """Fold one batch norm if its convolution allows it, and tell whether it does."""
+    (value, *parameters), result = norm.inputs, norm.outputs[0]
+    conv = value.producer() if value is not None else None
+    if conv is None or conv.op_type != "Conv" or conv.outputs[0].is_graph_output():
+        return False
+    numbers = [constant(parameter) for parameter in (*conv.inputs[1:], *parameters)]
+    found = [array for array in numbers if array is not None]
+    if len(conv.outputs[0].uses()) > 1 or len(found) < len(numbers):
+        return False
+    weight, *bias = found[:-4]
+    scale, shift, mean, variance = (array.astype(np.float64) for array in found[-4:])
+    factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    before = bias[0].astype(np.float64) if bias else 0.0
+    folded: dict[str, NDArray[np.float64]] = {
         "weight": weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
-        "bias": (bias - mean) * factor + shift,
+        "bias": (before - mean) * factor + shift,
     }
-    del conv.input[1:]
-    for role, values in folded.items():
-        tensor = numpy_helper.from_array(values.astype(weight.dtype), f"{norm.output[0]}.{role}")
-        graph.initializer.append(tensor)
-        conv.input.append(tensor.name)
-    conv.output[0] = norm.output[0]
+    conv.resize_inputs(3)
+    for place, (role, values) in enumerate(folded.items(), 1):
+        name = f"{result.name}.{role}"
+        conv.replace_input_with(place, add_constant(graph, name, values.astype(weight.dtype)))
+    result.replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
+    conv.outputs[0].name = result.name
+    graph.remove(norm, safe=True)
+    return True
 
 
-def drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove constants that nothing takes."""
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def name_all(model: onnx.ModelProto, keep: set[str]) -> None:
+def name_all(model: ir.Model, keep: set[str]) -> PassResult:
     """Name nodes, values and constants after the modules they come from.
 
     Requires: nodes named by :func:`mark_scopes`. Ensures: every name is used once; a node is
@@ -182,72 +152,60 @@ def name_all(model: onnx.ModelProto, keep: set[str]) -> None:
     as itself, except for those in ``keep``; a constant as the first node that takes it, and its
     role there.
     """
-    graph = model.graph
-    homes = [node.name.partition(":")[0] for node in graph.node]
+    homes = [str(node.name).partition(":")[0] for node in model.graph]
     parents = {".".join(words[:i]) for words in map(_split, homes) for i in range(len(words))}
     alone = {home for home, count in Counter(homes).items() if count == 1} - parents - {""}
     node_names: set[str] = set()
     value_names = set(keep)
-    renamed: dict[str, str] = {}
-    constants = {tensor.name for tensor in graph.initializer}
-    for node, home in zip(graph.node, homes, strict=True):
+    renamed: dict[ir.Value, str] = {}
+    for node, home in zip(model.graph, homes, strict=True):
         word = _WORDS.get(node.op_type, node.op_type.lower())
         node.name = _unused(home if home in alone else f"{home}.{word}".lstrip("."), node_names)
-        for name in node.output:
-            if name and name not in keep:
-                renamed[name] = _unused(node.name, value_names)
-        for place, name in enumerate(node.input):
-            if name in constants and name not in renamed:
-                role = dict(enumerate(_ROLES.get(node.op_type, ()))).get(place) or "constant"
-                renamed[name] = _unused(f"{node.name}.{role}", value_names)
-    rename_values(graph, renamed)
+        for value in node.outputs:
+            if value.name and value.name not in keep:
+                renamed[value] = _unused(node.name, value_names)
+        roles = dict(enumerate(_ROLES.get(node.op_type, ())))
+        for place, taken in enumerate(node.inputs):
+            if taken is not None and taken.is_initializer() and taken not in renamed:
+                role = roles.get(place) or "constant"
+                renamed[taken] = _unused(f"{node.name}.{role}", value_names)
+    ir.convenience.rename_values(list(renamed), list(renamed.values()))
+    return PassResult(model, modified=True)
 
 
 def _split(name: str) -> list[str]:
     return name.split(".")
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    """Return the name, numbered if it is taken, and take it."""
+def _unused(name: str, used: set[str]) -> str:
+    """Return the name, numbered if it is used already, and add it to the used ones."""
     number, free = 1, name
-    while free in taken:
+    while free in used:
         number += 1
         free = f"{name}.{number}"
-    taken.add(free)
+    used.add(free)
     return free
 
 
-def rename_values(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
-    """Give values and constants other names wherever they occur; forget noted shapes."""
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                names[place] = renamed.get(name, name)
-    for tensor in graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    del graph.value_info[:]
-
-
-def resize_by_factors(model: onnx.ModelProto) -> None:
+def resize_by_factors(model: ir.Model) -> PassResult:
     """Let every Resize name factors instead of a size, which would name the batch as well.
 
     Requires: fixed shapes. Ensures: equal answers within rounding, for any batch: a factor is the
     ratio of two sides, rounded up so that the product is never a pixel short.
     """
-    values = infer_values(model)
-    for node in model.graph.node:
-        if node.op_type == "Resize" and len(node.input) == 4:
-            before, after = (
-                [int(side) for side in values[name].shape]
-                for name in (node.input[0], node.output[0])
-            )
-            factors = [_factor(b, a) for b, a in zip(before, after, strict=True)]
-            del node.input[1:]
-            node.input.extend(["", f"{node.name}.factors"])
-            model.graph.initializer.append(
-                numpy_helper.from_array(np.array(factors, np.float32), node.input[2])
-            )
-    drop_unused(model.graph)
+    infer_shapes(model)
+    for node in model.graph:
+        source, result = node.inputs[0], node.outputs[0]
+        if node.op_type != "Resize" or len(node.inputs) != 4 or source is None:
+            continue
+        assert source.shape is not None
+        assert result.shape is not None
+        pairs = zip(source.shape.numpy(), result.shape.numpy(), strict=True)
+        factors = np.array([_factor(before, after) for before, after in pairs], np.float32)
+        node.resize_inputs(3)
+        node.replace_input_with(1, None)
+        node.replace_input_with(2, add_constant(model.graph, f"{node.name}.factors", factors))
+    return drop_unused(model)
 
 
 def _factor(before: int, after: int) -> np.float32:
@@ -255,7 +213,7 @@ def _factor(before: int, after: int) -> np.float32:
     return ratio if before * float(ratio) >= after else np.nextafter(ratio, np.float32(np.inf))
 
 
-def open_dimensions(model: onnx.ModelProto, tensor: TensorSpec) -> None:
+def open_dimensions(model: ir.Model, tensor: TensorSpec) -> PassResult:
     """Give the input the symbols of its spec.
 
     Requires: no constant of the graph depends on the size; the parity gate runs several sizes.
@@ -263,23 +221,16 @@ def open_dimensions(model: onnx.ModelProto, tensor: TensorSpec) -> None:
     """
     if tensor.shape[0] == "batch":
         resize_by_factors(model)
-    for dimension, side in zip(
-        model.graph.input[0].type.tensor_type.shape.dim, tensor.shape, strict=True
-    ):
-        if isinstance(side, str):
-            dimension.dim_param = side
+    model.graph.inputs[0].shape = ir.Shape(tensor.shape)
+    return PassResult(model, modified=any(isinstance(side, str) for side in tensor.shape))
 
 
-def keep_own_words(model: onnx.ModelProto) -> onnx.ModelProto:
+def clear_origin(model: ir.Model) -> PassResult:
     """Drop what the exporter notes about its own source lines, paths of this machine included."""
-    graph = model.graph
-    for part in (*graph.node, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for info in (*graph.value_info, *graph.input, *graph.output):
-        info.ClearField("metadata_props")
-    graph.ClearField("metadata_props")
-    graph.ClearField("doc_string")
-    graph.name = "msfnet"
-    model.producer_name, model.producer_version = "msfnet", ""
-    return model
+    ClearMetadataAndDocStringPass()(model)
+    model.graph.metadata_props.clear()
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        value.metadata_props.clear()
+        value.doc_string = None
+    model.graph.name, model.producer_name, model.producer_version = "msfnet", "msfnet", None
+    return PassResult(model, modified=True)

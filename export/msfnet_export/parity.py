@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 from torch import nn
 
 from msfnet_calibration.onnx_files import load_model
-from msfnet_calibration.shapes import infer_values
+from msfnet_calibration.ranges import open_probe
 from msfnet_export.graphs import STEP
 from msfnet_export.tracing import recorded
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, open_engine, preprocess
@@ -166,28 +164,17 @@ def compare_blocks(
         spec: of the network graph.
         names: the values an export keeps, see :func:`msfnet_export.tracing.trace`.
     """
-    import onnxruntime
-
-    model = load_model(path)
-    graph_spec = read_onnx_spec(path)
-    values = infer_values(model)
+    model, graph_spec = load_model(path), read_onnx_spec(path)
+    values = ir.convenience.create_value_mapping(model.graph)
     kept = [name for name in names if name in values]
-    model.graph.output.extend(helper.make_tensor_value_info(n, *values[n]) for n in kept)
     deploy = graph_spec.graph == "deploy"
     image = random_image(preprocess.frame_size(graph_spec) if deploy else spec.size, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        opened = Path(folder) / "blocks.onnx"
-        onnx.save(model, opened, save_as_external_data=True, location="blocks.data")
-        session = onnxruntime.InferenceSession(opened, providers=["CPUExecutionProvider"])
-        feed = {graph_spec.inputs[0].name: preprocess.prepare(image, graph_spec)}
-        answers = session.run(kept, feed)
+    with open_probe(model, kept) as run:
+        answers = run(preprocess.prepare(image, graph_spec))
     with recorded(network) as reference, torch.inference_mode():
         network(torch.from_numpy(preprocess.prepare(image, spec)))
         expected = {name: value.numpy() for name, value in reference.items()}
-    return [
-        BlockParity(name, _block_difference(answer, expected[name]))
-        for name, answer in zip(kept, answers, strict=True)
-    ]
+    return [BlockParity(name, _block_difference(answers[name], expected[name])) for name in kept]
 
 
 def _block_difference(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -11,15 +11,9 @@ from pathlib import Path
 
 from torch import nn
 
-from msfnet_calibration import convert_fp16
-from msfnet_calibration.onnx_files import (
-    atomic_model,
-    count_operators,
-    count_parameters,
-    load_model,
-    onnx_path,
-    save_model,
-)
+from msfnet_calibration.fp16 import checked_fp16, write_fp16
+from msfnet_calibration.graph import count_operators, count_parameters
+from msfnet_calibration.onnx_files import atomic_model, onnx_path, write_model
 from msfnet_export.export_options import (
     DEFAULTS,
     Dynamic,
@@ -160,23 +154,22 @@ def export_network(
     with atomic_model(target) as partial:
         progress(0, 3, "tracing")
         model, names = trace(reference, graph_spec, without, runs_on)
-        save_model(model, partial, graph_spec, beside=weights == "beside")
-        del model
+        write_model(model, partial, graph_spec, beside=weights == "beside")
         progress(1, 3, "comparing with PyTorch")
         parity, blocks = _verify(reference, partial, network_spec, frames, names, verify)
         progress(2, 3, f"writing {precision}")
         if precision == "fp16":
-            convert_fp16(partial, partial, frames=frames)
-        written = load_model(partial)
+            model, half_spec = checked_fp16(model, graph_spec, frames)
+            write_fp16(model, partial, half_spec, beside=weights == "beside")
     progress(3, 3, "done")
     artifact = OnnxArtifact.read(target)
     return ExportReport(
         artifact=artifact,
         parity=parity,
         blocks=blocks,
-        parameters=count_parameters(written),
+        parameters=count_parameters(model),
         macs=sum(block.macs for block in read_blocks(artifact.spec)),
-        operators=count_operators(written),
+        operators=count_operators(model),
         seconds=time.perf_counter() - started,
     )
 

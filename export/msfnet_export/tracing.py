@@ -8,15 +8,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from msfnet_export.export_options import Pass, RunsOn
 from msfnet_export.graph_passes import (
     cast_constants,
+    clear_origin,
     fold_batch_norm,
-    keep_own_words,
     mark_scopes,
     name_all,
     open_dimensions,
@@ -35,7 +35,7 @@ def trace(
     spec: ModelSpec,
     without: Collection[Pass] = (),
     runs_on: RunsOn = "any",
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+) -> tuple[ir.Model, tuple[str, ...]]:
     """Return the ONNX graph of a network, with the rest of the deploy graph where asked.
 
     Args:
@@ -67,13 +67,14 @@ def trace(
         model = _export(_Recorded(module, values), example, spec, names)
     mark_scopes(model)
     cast_constants(model)
-    model = simplify(model)
+    model = simplify(model).model
     if "batch-norm" not in without:
         fold_batch_norm(model)
-    del model.graph.output[1:]
+    del model.graph.outputs[1:]
     name_all(model, {*names, spec.inputs[0].name, spec.outputs[0].name})
     open_dimensions(model, spec.inputs[0])
-    return keep_own_words(model), names
+    clear_origin(model)
+    return model, names
 
 
 class _Recorded(nn.Module):
@@ -134,7 +135,7 @@ def _recorder(values: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any,
 
 def _export(
     module: nn.Module, example: Tensor, spec: ModelSpec, names: tuple[str, ...]
-) -> onnx.ModelProto:
+) -> ir.Model:
     try:
         with (
             warnings.catch_warnings(),
@@ -157,4 +158,4 @@ def _export(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MsfnetError(f"PyTorch cannot export this network: {reason}") from None
     assert program is not None
-    return program.model_proto
+    return program.model

@@ -83,7 +83,7 @@ def test_kept_ranges_are_read_and_a_stopped_run_goes_on(
     """What was counted before the stop is not run again; the result is that of one run."""
     artifact = exports.plain.artifact
     model = load_model(artifact.path)
-    names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"][:5]
+    names = [str(node.outputs[0].name) for node in model.graph if node.op_type == "Conv"][:5]
     batches = [prepare(random_image(FRAME_SIZE, seed), artifact.spec) for seed in range(4)]
     whole = collect_ranges(model, names, batches)
     monkeypatch.setattr(ranges, "_KEEP_EVERY", 1)

@@ -57,15 +57,13 @@ class Machine:
         self.opened += 1
         model, spec = load_model(path), read_onnx_spec(path)
         homes = find_homes(model)
-        makers = {name: node for node in model.graph.node for name in node.output}
         units = {
-            homes[node.name] + NARROW * any(a.name == "group" and a.i > 1 for a in node.attribute)
-            for node in model.graph.node
+            homes[node] + NARROW * (node.attributes.get_int("group", 1) > 1)
+            for node in model.graph
             if node.op_type == "Conv"
-            and node.input[0] in makers
-            and makers[node.input[0]].op_type == "DequantizeLinear"
+            and "DequantizeLinear" in {before.op_type for before in node.predecessors()}
         }
-        half = any(tensor.data_type == 10 for tensor in model.graph.initializer)
+        half = any(value.dtype == 10 for value in model.graph.initializers.values())
         ms = FP32_MS - sum(self._saves.get(unit, 0) for unit in units) - half * self._half
         factor = 1.05 + sum(self._harms.get(unit, 0) for unit in units)
 

@@ -12,7 +12,8 @@ import pytest
 
 from msfnet.__main__ import run
 from msfnet_calibration import trials
-from msfnet_calibration.onnx_files import count_operators, load_model
+from msfnet_calibration.graph import count_operators
+from msfnet_calibration.onnx_files import load_model
 from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, FrameSummary, frame_hash
 from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 from msfnet_runtime.onnx_metadata import read_onnx_spec

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from msfnet_calibration.shapes import infer_values
+from msfnet_calibration.graph import dimensions, infer_shapes
 from msfnet_export.graph_passes import cast_constants, fold_batch_norm, name_all, simplify
 from msfnet_runtime import MsfnetError
+from tests.onnx_models import typed
 
 
 def conv_and_norm(dtype: type[np.floating], *, tapped: bool = False) -> onnx.ModelProto:
@@ -58,20 +60,21 @@ def test_batch_norm_folds_into_the_convolution_before_it(
     image = np.random.default_rng(7).normal(size=(1, 3, 5, 7)).astype(dtype)
     expected = answer(model, image)
 
-    fold_batch_norm(model)
+    passed = fold_batch_norm(typed(model))
 
-    assert [node.op_type for node in model.graph.node] == ["Conv"]
-    assert len(model.graph.initializer) == 2
-    np.testing.assert_allclose(answer(model, image), expected, atol=tolerance, rtol=tolerance)
+    assert passed.modified
+    folded = ir.to_proto(passed.model)
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert len(folded.graph.initializer) == 2
+    np.testing.assert_allclose(answer(folded, image), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_batch_norm_stays_where_the_convolutions_own_value_is_needed() -> None:
     """It could not be had back from the folded one."""
-    model = conv_and_norm(np.float32, tapped=True)
+    passed = fold_batch_norm(typed(conv_and_norm(np.float32, tapped=True)))
 
-    fold_batch_norm(model)
-
-    assert [node.op_type for node in model.graph.node] == ["Conv", "BatchNormalization"]
+    assert not passed.modified
+    assert [node.op_type for node in passed.model.graph] == ["Conv", "BatchNormalization"]
 
 
 def test_names_come_from_modules_operators_and_roles() -> None:
@@ -79,7 +82,7 @@ def test_names_come_from_modules_operators_and_roles() -> None:
     model = conv_and_norm(np.float32)
     model.graph.node[1].name = "eda.0:2"
 
-    name_all(model, {"image", "b"})
+    model = ir.to_proto(name_all(typed(model), {"image", "b"}).model)
 
     assert [node.name for node in model.graph.node] == ["eda.0.conv", "eda.0.batchnormalization"]
     assert list(model.graph.node[0].input) == ["image", "eda.0.conv.weight", "eda.0.conv.bias"]
@@ -106,8 +109,7 @@ def test_constants_that_hang_on_the_inputs_type_are_folded() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     image = np.array([[1, 2, 4]], np.float32)
 
-    cast_constants(model)
-    model = simplify(model)
+    model = ir.to_proto(simplify(cast_constants(ir.from_proto(model)).model).model)
 
     assert [node.op_type for node in model.graph.node] == ["Add"]
     np.testing.assert_array_equal(answer(model, image), image + 0.5)
@@ -142,13 +144,13 @@ def resized(kind: str) -> onnx.ModelProto:
 
 def test_shapes_of_open_size_are_fractions_of_the_inputs() -> None:
     """Doubled, then pooled by eight."""
-    values = infer_values(resized("factor"))
+    large, small = (node.outputs[0] for node in typed(resized("factor")).graph)
 
-    assert values["large"].shape == ("batch", 3, "2*height", "2*width")
-    assert values["small"].shape == ("batch", 3, "height/4", "width/4")
+    assert dimensions(large) == ("batch", 3, "2*height", "2*width")
+    assert dimensions(small) == ("batch", 3, "height/4", "width/4")
 
 
 def test_a_shape_that_only_running_tells_is_refused_by_name() -> None:
     """The size comes as data."""
     with pytest.raises(MsfnetError, match="the shape of large cannot be known"):
-        infer_values(resized("size"))
+        infer_shapes(ir.from_proto(resized("size")))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from msfnet_calibration import convert_fp16, onnx_files
-from msfnet_calibration.onnx_files import count_operators, load_model
+from msfnet_calibration.graph import count_operators
+from msfnet_calibration.onnx_files import load_model
 from msfnet_export import export_checkpoint, export_network, lowering
 from msfnet_export.export_options import ExportOptions
 from msfnet_export.parity import random_image
@@ -79,7 +80,7 @@ def test_the_body_keeps_one_shuffle_per_up_block_and_no_index_arithmetic(exports
     assert operators["DepthToSpace"] == 3
     assert operators["ReduceMin"] == operators["ReduceMax"] == 1
     assert not FORBIDDEN & set(operators)
-    model = load_model(exports.plain.artifact.path)
+    model = onnx.load(exports.plain.artifact.path)
     modes = [
         attribute.s
         for node in model.graph.node
@@ -106,7 +107,7 @@ def test_the_papers_sizes_export_exactly(
 def test_names_say_where_nodes_and_values_come_from(exports: Exports) -> None:
     """The same in both graphs; nothing of the heads that only training has."""
     for report in (exports.plain, exports.deploy):
-        model = load_model(report.artifact.path)
+        model = onnx.load(report.artifact.path)
         nodes = {node.name for node in model.graph.node}
         values = {name for node in model.graph.node for name in node.output}
         constants = {tensor.name for tensor in model.graph.initializer}
@@ -121,7 +122,7 @@ def test_names_say_where_nodes_and_values_come_from(exports: Exports) -> None:
 
 def test_every_value_has_a_shape(exports: Exports) -> None:
     """Written into the file, and what ONNX Runtime really computes."""
-    model = load_model(exports.deploy.artifact.path)
+    model = onnx.load(exports.deploy.artifact.path)
     noted = {
         info.name: [d.dim_value for d in info.type.tensor_type.shape.dim]
         for info in (*model.graph.value_info, *model.graph.output)
@@ -257,7 +258,7 @@ def test_passes_left_out_leave_their_operators_and_their_work(
 
 def test_a_deploy_graph_casts_before_it_transposes(exports: Exports) -> None:
     """TensorRT refuses to transpose uint8."""
-    model = load_model(exports.deploy.artifact.path)
+    model = onnx.load(exports.deploy.artifact.path)
 
     assert [node.op_type for node in model.graph.node[:2]] == ["Cast", "Transpose"]
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8

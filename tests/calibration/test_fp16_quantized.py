@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration import convert_fp16, quantize_int8
-from msfnet_calibration.half import kept_in_fp32, to_fp16
+from msfnet_calibration.fp16 import kept_in_fp32, to_fp16
 from msfnet_calibration.onnx_files import load_model, save_model
 from msfnet_export import build_engine
 from msfnet_export.build_options import BuildOptions
@@ -19,6 +20,7 @@ from msfnet_export.parity import random_image
 from msfnet_runtime import Frame, open_engine
 from msfnet_runtime.preprocess import prepare
 from tests.networks import FRAME_SIZE, Exports
+from tests.onnx_models import typed
 from tests.tensorrt_types import convolution_types, needs_rtx, read_layers
 
 SMALLEST_NORMAL = 2.0**-14
@@ -84,7 +86,7 @@ def test_int8_within_fp16_builds(files: dict[str, Path], tmp_path: Path) -> None
 
 def test_int8_within_fp16_is_valid_and_keeps_its_depth(files: dict[str, Path]) -> None:
     """The checker finds it well typed at opset 19; FP16 moves INT8's depth by less than 1 %."""
-    model = load_model(files["int8+fp16"])
+    model = onnx.load(files["int8+fp16"])
     onnx.checker.check_model(model, full_check=True)
 
     answers = []
@@ -100,7 +102,7 @@ def test_a_model_means_the_same_in_the_next_opset(
     files: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     """Raising the number alone, as the conversion does, leaves the answer as it is, bit by bit."""
-    model = load_model(files[name])
+    model = onnx.load(files[name])
     answers = []
     for version in (18, 19):
         next(entry for entry in model.opset_import if not entry.domain).version = version
@@ -180,7 +182,7 @@ def test_weights_whose_scale_fp16_cannot_hold_stay_fp32(scale: float, wanted: in
     """With the convolution that takes them: no Cast comes between DequantizeLinear and it."""
     model = quantized(scale)
 
-    half = to_fp16(model)
+    half = ir.to_proto(to_fp16(typed(model)))
 
     types = types_of(half)
     assert types["second"] == wanted
@@ -188,9 +190,8 @@ def test_weights_whose_scale_fp16_cannot_hold_stay_fp32(scale: float, wanted: in
     assert {node.op_type for node in half.graph.node for name in node.output if name == "wd"} == {
         "DequantizeLinear"
     }
-    assert kept_in_fp32(model, ()) == (
-        {} if wanted == TensorProto.FLOAT16 else {"b": "small scales"}
-    )
+    kept = {node.name: reason for node, reason in kept_in_fp32(typed(model), ()).items()}
+    assert kept == ({} if wanted == TensorProto.FLOAT16 else {"second": "small scales"})
     np.testing.assert_allclose(answer(half), answer(model), rtol=5e-3, atol=5e-3)
 
 
@@ -198,7 +199,7 @@ def test_an_activation_that_both_precisions_take_is_dequantised_twice() -> None:
     """Once for each; neither convolution nor normalisation has a Cast behind its Q/DQ pair."""
     model = quantized(0.01, others=("Relu", "Sigmoid"))
 
-    half = to_fp16(model, keep={"Sigmoid"})
+    half = ir.to_proto(to_fp16(typed(model), keep={"Sigmoid"}))
 
     types = types_of(half)
     makers = {name: node.op_type for node in half.graph.node for name in node.output}
@@ -212,7 +213,7 @@ def test_an_activation_that_both_precisions_take_is_dequantised_twice() -> None:
 
 def test_what_a_quantised_convolution_took_decides_too() -> None:
     """A tensor to keep, seen on the FP32 model, keeps the convolution behind its Q/DQ pair."""
-    half = to_fp16(quantized(0.01), keep={"a"})
+    half = ir.to_proto(to_fp16(typed(quantized(0.01)), keep={"a"}))
 
     types = types_of(half)
     assert types["first"] == types["second"] == types["q"] == TensorProto.FLOAT

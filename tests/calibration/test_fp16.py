@@ -5,22 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration import convert_fp16, onnx_files
-from msfnet_calibration.half import to_fp16
+from msfnet_calibration.fp16 import to_fp16
+from msfnet_calibration.fp16_check import float_values, probe_values
 from msfnet_calibration.onnx_files import load_model, save_model
-from msfnet_calibration.probe import float_values, probe_values
 from msfnet_export.parity import random_image
-from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
-from tests.onnx_models import conv_model
+from tests.onnx_models import conv_model, typed
 from tests.specs import network_spec
 
 
@@ -32,7 +33,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def peaks(model: onnx.ModelProto, batch: NDArray[np.float32]) -> dict[str, float]:
+def peaks(model: ir.Model, batch: NDArray[np.float32]) -> dict[str, float]:
     """Return the largest absolute value of every tensor that the model's nodes make."""
     return probe_values(model, float_values(model), [batch]).peaks
 
@@ -79,13 +80,13 @@ def test_fp16_weights_are_the_rounded_fp32_ones_and_inputs_stay(tmp_path: Path) 
 
     artifact = convert_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
 
-    model = load_model(artifact.path)
+    model = onnx.load(artifact.path)
     (weight,) = (
         numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("weight")
     )
     (expected,) = (
         numpy_helper.to_array(t)
-        for t in load_model(tmp_path / "fp32.onnx").graph.initializer
+        for t in onnx.load(tmp_path / "fp32.onnx").graph.initializer
         if t.name == "weight"
     )
     assert weight.dtype == np.float16
@@ -98,7 +99,7 @@ def test_a_whole_network_is_valid_under_strong_typing(exports: Exports, tmp_path
     """Strict inference finds no mixed types; convolutions run in FP16, InstanceNorm in FP32."""
     artifact = convert_fp16(exports.deploy.artifact.path, tmp_path / "fp16.onnx")
 
-    model, types = load_model(artifact.path), types_of(load_model(artifact.path))
+    model, types = onnx.load(artifact.path), types_of(onnx.load(artifact.path))
     for node in model.graph.node:
         wanted = TensorProto.FLOAT16
         if node.op_type == "InstanceNormalization":
@@ -136,11 +137,11 @@ def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
 
     expected, blind, careful = (
         np.asarray(ReferenceEvaluator(m).run(["prediction"], {"image": batch})).squeeze(0)
-        for m in (model, to_fp16(model), load_model(artifact.path))
+        for m in (model, ir.to_proto(to_fp16(typed(model))), onnx.load(artifact.path))
     )
     assert np.isinf(blind).all()
     np.testing.assert_allclose(careful, expected, rtol=1e-2)
-    assert types_of(load_model(artifact.path))["usf.up"] == TensorProto.FLOAT
+    assert types_of(onnx.load(artifact.path))["usf.up"] == TensorProto.FLOAT
 
 
 def test_weights_beside_the_file_are_converted_too(
@@ -152,7 +153,8 @@ def test_weights_beside_the_file_are_converted_too(
     ranges = peaks(load_model(whole.path), batch)
     convert_fp16(whole.path, tmp_path / "whole.onnx")
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
-    source = save_model(load_model(whole.path), tmp_path / "fp32.onnx", whole.spec)
+    save_model(load_model(whole.path), tmp_path / "fp32.onnx", whole.spec)
+    source = OnnxArtifact.read(tmp_path / "fp32.onnx")
 
     artifact = convert_fp16(source.path, tmp_path / "fp16.onnx")
 
@@ -207,7 +209,7 @@ def test_values_that_are_not_finite_in_fp16_alone_are_refused_by_block(tmp_path:
         tiny=1e-8,
     )
     batch = np.ones((1, 3, 32, 64), np.float32)
-    assert max(peaks(model, batch).values()) < 10
+    assert max(peaks(typed(model), batch).values()) < 10
 
     assert "usf.stage2 gives NaN or Inf on 2 images in fp16" in refused(model, tmp_path)
 
@@ -294,7 +296,7 @@ def test_only_the_blocks_asked_for_become_fp16(exports: Exports) -> None:
     """Their convolutions take FP16, all others FP32; valid under strict typing."""
     blocks = {"decoder.stage1", "usf.fuse"}
 
-    half = to_fp16(load_model(exports.deploy.artifact.path), blocks=blocks)
+    half = ir.to_proto(to_fp16(load_model(exports.deploy.artifact.path), blocks=blocks))
 
     types = types_of(half)
     found = {node.name: types[node.input[0]] for node in half.graph.node if node.op_type == "Conv"}

@@ -7,31 +7,33 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration import convert_fp16
-from msfnet_calibration.half import to_fp16
-from msfnet_calibration.onnx_files import load_model
-from msfnet_calibration.probe import (
+from msfnet_calibration.fp16 import to_fp16
+from msfnet_calibration.fp16_check import (
     SUM_LIMIT,
+    emulate_fp16,
     find_islands,
     float_values,
     probe_values,
-    rehearse,
 )
+from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.ranges import open_probe
 from msfnet_export.parity import random_image
 from msfnet_runtime import Frame
 from msfnet_runtime.preprocess import prepare, to_metres
 from tests.networks import FRAME_SIZE, Exports
+from tests.onnx_models import typed
 
 SIDE = 32
 
 
-def graph_model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> onnx.ModelProto:
+def graph_model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> ir.Model:
     """Return a model from ``image`` (1, 3, 32, 32) to ``out``, of any shape."""
     graph = helper.make_graph(
         nodes,
@@ -40,7 +42,8 @@ def graph_model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]])
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid("", 18)]
+    return typed(helper.make_model(graph, opset_imports=opsets, ir_version=10))
 
 
 def conv(taken: str, given: str, weight: str) -> onnx.NodeProto:
@@ -48,7 +51,7 @@ def conv(taken: str, given: str, weight: str) -> onnx.NodeProto:
     return helper.make_node("Conv", [taken, weight], [given], given)
 
 
-def between(*nodes: onnx.NodeProto, **constants: NDArray[Any]) -> onnx.ModelProto:
+def between(*nodes: onnx.NodeProto, **constants: NDArray[Any]) -> ir.Model:
     """Return ``conv, nodes from a to b, conv``; both convolutions are the identity."""
     identity = np.eye(3, dtype=np.float32)[..., None, None]
     return graph_model(
@@ -135,7 +138,9 @@ def test_a_sum_that_overflows_in_fp16_is_right_as_an_island() -> None:
     islands = find_islands(model, probe.peaks, (SIDE, SIDE))
 
     half = to_fp16(model, islands.wide, keep_nodes=islands.sums)
-    careful = np.asarray(ReferenceEvaluator(half).run(["out"], {"image": batch})).squeeze(0)
+    careful = np.asarray(
+        ReferenceEvaluator(ir.to_proto(half)).run(["out"], {"image": batch})
+    ).squeeze(0)
     with np.errstate(over="ignore"):
         one_by_one = np.add.accumulate(batch[0, 0].ravel(), dtype=np.float16)
 
@@ -151,7 +156,9 @@ def test_an_island_of_sums_leaves_its_neighbours_in_fp16() -> None:
 
     half = to_fp16(model, keep_nodes={"b"})
 
-    graph = onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True).graph
+    graph = onnx.shape_inference.infer_shapes(
+        ir.to_proto(half), check_type=True, strict_mode=True
+    ).graph
     types = {info.name: info.type.tensor_type.elem_type for info in graph.value_info}
     inputs = {node.name: types[node.input[0]] for node in graph.node if node.op_type != "Cast"}
     assert inputs == {
@@ -161,7 +168,7 @@ def test_an_island_of_sums_leaves_its_neighbours_in_fp16() -> None:
     }
 
 
-def test_a_rehearsal_rounds_as_fp16_does() -> None:
+def test_emulation_rounds_as_fp16_does() -> None:
     """The onnx package's evaluator computes in FP16 for real: the very same answer, bit by bit."""
     model = between(
         helper.make_node("Mul", ["a", "k"], ["m"], "m"),
@@ -172,14 +179,16 @@ def test_a_rehearsal_rounds_as_fp16_does() -> None:
     )
     half, batch = to_fp16(model), image(3.0)
 
-    answer = probe_values(rehearse(half), (), [batch]).answers[0]
+    answer = probe_values(emulate_fp16(half), (), [batch]).answers[0]
 
-    expected = np.asarray(ReferenceEvaluator(half).run(["out"], {"image": batch})).squeeze(0)
+    expected = np.asarray(
+        ReferenceEvaluator(ir.to_proto(half)).run(["out"], {"image": batch})
+    ).squeeze(0)
     np.testing.assert_array_equal(answer, expected)
     assert np.abs(answer - 0.1 * batch).max() > 0.01
 
 
-def test_a_rehearsal_overflows_as_fp16_does() -> None:
+def test_emulation_overflows_as_fp16_does() -> None:
     """2.5 times 1e5 cannot be held; ONNX Runtime, given the FP16 file, finds nothing amiss."""
     model = between(
         helper.make_node("Mul", ["a", "k"], ["m"], "m"),
@@ -188,20 +197,20 @@ def test_a_rehearsal_overflows_as_fp16_does() -> None:
     )
     half, batch = to_fp16(model), image(2.5)
 
-    probe = probe_values(rehearse(half), float_values(model), [batch])
+    probe = probe_values(emulate_fp16(half), float_values(model), [batch])
 
     assert probe.first_not_finite() == "m"
     given = probe_values(half, (), [batch]).answers[0]
     assert np.isfinite(given).all()
 
 
-def test_a_rehearsal_of_a_network_rounds_every_value(exports: Exports) -> None:
+def test_emulation_of_a_network_rounds_every_value(exports: Exports) -> None:
     """All values between the convolutions are FP16's, and differ from FP32's; names are kept."""
     model = load_model(exports.deploy.artifact.path)
     batch = prepare(random_image(FRAME_SIZE, seed=3), exports.deploy.artifact.spec)
     names = [name for name in float_values(model) if name.startswith("decoder.stage")]
 
-    with open_probe(rehearse(to_fp16(model)), names) as run:
+    with open_probe(emulate_fp16(to_fp16(model)), names) as run:
         values = run(batch)
     with open_probe(model, names) as run:
         plain = run(batch)
@@ -225,7 +234,7 @@ def test_the_change_that_is_noted_is_that_of_fp16_arithmetic(
     batch = prepare(image, source.spec)
     new, old = (
         to_metres(np.asarray(ReferenceEvaluator(m).run(None, {"image": batch}))[0], source.spec)
-        for m in (load_model(artifact.path), load_model(source.path))
+        for m in (onnx.load(artifact.path), onnx.load(source.path))
     )
     noted = re.match(r"depth changes by (\S+) at the median", artifact.spec.notes["fp16"])
     assert noted
