@@ -129,15 +129,3 @@ def show(result: Result, json: Path | None) -> None:
         with atomic_path(json) as partial:
             partial.write_text(result.to_json() + "\n", encoding="utf-8")
     say(result.text())
-
-
-def check_json(json: Path | None) -> None:
-    """Find out before long work whether :func:`show` can write its file.
-
-    Raises:
-        MsfnetError: it cannot.
-    """
-    from msfnet_runtime.files import check_writable
-
-    if json not in (None, STANDARD_OUTPUT):
-        check_writable(json)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msfnet.cli.options import JsonOption
-from msfnet.console import check_json, show
+from msfnet.console import show
 
 
 def inspect(
@@ -24,7 +24,6 @@ def inspect(
     """
     from msfnet.inspection import describe_model
 
-    check_json(json_path)
     description = describe_model(model)
     if plot is not None:
         description.plot(plot)
@@ -38,5 +37,4 @@ def doctor(json_path: JsonOption = None) -> None:
     """
     from msfnet.machine import describe_machine
 
-    check_json(json_path)
     show(describe_machine(), json_path)

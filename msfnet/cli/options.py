@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS
+from msfnet_runtime.engines.providers import PROVIDERS
 from msfnet_runtime.errors import MsfnetError
-
-T = TypeVar("T")
 
 
 class Size(NamedTuple):
@@ -29,8 +29,8 @@ class Names(tuple[str, ...]):
 
 
 PROVIDER_HELP = (
-    "What runs ONNX files: cpu, cuda or tensorrt (of ONNX Runtime), or openvino; with options such "
-    "as cuda:device_id=1."
+    f"What runs ONNX files: {', '.join(PROVIDERS)}; with options such as cuda:device_id=1. All but "
+    "openvino are ONNX Runtime's."
 )
 
 ProviderOption = Annotated[str, typer.Option("--provider", help=PROVIDER_HELP)]
@@ -52,7 +52,7 @@ FRAMES_HELP = "Number of frames to use, spread over the data; 0: all."
 
 ProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="Evaluation protocol, for example nyu_hu or kitti_raw."),
+    typer.Option("--protocol", help=f"Evaluation protocol: {', '.join(PROTOCOLS)}."),
 ]
 
 DATA_HELP = "Data set with ground truth: KITTI, NYU, or a folder of your own."

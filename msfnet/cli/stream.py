@@ -11,7 +11,7 @@ import typer
 
 from msfnet.cli.options import ProviderOption, Size, ThreadsOption, size_option
 from msfnet.console import progress, say
-from msfnet_runtime.colour import Layout
+from msfnet_runtime.colour import COLOUR_MAPS, Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
 
@@ -40,9 +40,7 @@ def stream(
         Layout,
         typer.Option(help="Videos and the window show frame and depth, or depth alone."),
     ] = "side-by-side",
-    colours: Annotated[
-        str, typer.Option(help="Colour map: turbo, magma, viridis, cividis or grey.")
-    ] = "turbo",
+    colours: Annotated[str, typer.Option(help=f"Colour map: {', '.join(COLOUR_MAPS)}.")] = "turbo",
     range_m: Annotated[
         str | None,
         typer.Option(

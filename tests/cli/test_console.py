@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet import console
 from msfnet.console import progress, show
-from msfnet_runtime import MsfnetError
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,3 @@ def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFix
 
     show(Found(), Path("-"))
     assert json.loads(capsys.readouterr().out) == {"found": 7}
-
-
-def test_a_file_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
-    """Its path is named; standard output and no file are fine."""
-    (tmp_path / "file").touch()
-
-    with pytest.raises(MsfnetError, match=r"file/out\.json"):
-        console.check_json(tmp_path / "file/out.json")
-    console.check_json(Path("-"))
-    console.check_json(None)
