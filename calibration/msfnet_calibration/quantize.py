@@ -55,7 +55,7 @@ def prepare_frames(frames: Sequence[Frame], spec: ModelSpec) -> list[NDArray[Any
         MsfnetError: there are none, or too few to know the range of activations by.
     """
     if not frames:
-        raise MsfnetError("there are no frames to calibrate on; check --data")
+        raise MsfnetError("there are no frames to calibrate on; check the data", parameter="data")
     if len(frames) < FEW_FRAMES:
         raise MsfnetError(
             f"{len(frames)} frames are too few to calibrate on; give at least {FEW_FRAMES}, "

@@ -56,7 +56,10 @@ class PrecisionSearch:
         progress: Progress = silent,
     ) -> None:
         if len(samples) < 2:
-            raise MsfnetError("a search needs two frames with ground truth or more; check --score")
+            raise MsfnetError(
+                "a search needs at least two frames with ground truth; check the data",
+                parameter="score",
+            )
         self._variants = variants
         self._seen, self._unseen = samples[::2], samples[1::2]
         self._protocol = protocol

@@ -107,8 +107,8 @@ def _way_out(reason: str, architectures: Sequence[str]) -> str:
     """
     if "Turing" in reason and len(architectures) > 1:
         others = ",".join(name for name in architectures if name != "sm75")
-        return f"leave Turing out with --arch {others}, or convert the model to FP16"
-    return "--verbose shows all that TensorRT says"
+        return f"leave Turing out (build for {others} only), or convert the model to FP16"
+    return "ask for verbose messages to see all of TensorRT's own"
 
 
 def _check_flavour(flavour: str) -> None:
@@ -144,14 +144,18 @@ def choose_architectures(flavour: Flavour, asked: Sequence[str]) -> tuple[str, .
         here = _architecture_here(f"{flavour} builds for the GPU it runs on")
         if set(wanted) - {here}:
             raise MsfnetError(
-                f"tensorrt builds for the GPU at hand, {here}; leave out --arch, or use "
-                "--flavour tensorrt-rtx"
+                f"tensorrt builds for this machine's GPU, {here}; leave the architectures out, or "
+                "use flavour tensorrt-rtx",
+                parameter="architectures",
             )
         return (here,)
     known = known_architectures()
     for name in wanted:
         if name not in known:
-            raise MsfnetError(f"tensorrt-rtx cannot build for {name!r}; choose {', '.join(known)}")
+            raise MsfnetError(
+                f"tensorrt-rtx cannot build for {name!r}; choose from {', '.join(known)}",
+                parameter="architectures",
+            )
     return wanted or _gpu_or_all(known)
 
 
@@ -194,13 +198,14 @@ def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequenc
     """
     if flavour != "tensorrt-rtx" or not (options.refit or options.strip_weights):
         return
-    name = "--refit" if options.refit else "--strip-weights"
     if options.refit and len(architectures) > 1:
         raise MsfnetError(
-            f"tensorrt-rtx builds engines with --refit for one architecture only, not for "
-            f"{', '.join(architectures)}; name one with --arch"
+            "tensorrt-rtx builds engines that can be refitted for one architecture only, not for "
+            f"{', '.join(architectures)}; name one",
+            parameter="architectures",
         )
-    _architecture_here(f"tensorrt-rtx builds engines with {name} on a GPU only; leave it out")
+    kind = "that can be refitted" if options.refit else "without weights"
+    _architecture_here(f"tensorrt-rtx builds engines {kind} on a GPU only; build a plain engine")
 
 
 def _count_types(trt: Any, network: Any, source: OnnxArtifact) -> dict[str, int]:

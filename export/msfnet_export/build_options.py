@@ -75,10 +75,16 @@ class BuildOptions:
             MsfnetError: something it cannot do, or a number out of range.
         """
         if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise MsfnetError(f"workspace {self.workspace_mib} MiB is too small; give at least 1")
+            raise MsfnetError(
+                f"workspace {self.workspace_mib} MiB is too small; use at least 1",
+                parameter="workspace_mib",
+            )
         level = self.optimization_level
         if level is not None and not 0 <= level <= MAX_LEVEL:
-            raise MsfnetError(f"optimisation level {level} is unknown; give 0 to {MAX_LEVEL}")
+            raise MsfnetError(
+                f"optimisation level {level} is unknown; choose 0 to {MAX_LEVEL}",
+                parameter="optimization_level",
+            )
         if self.hardware_compatibility not in (None, *COMPATIBILITIES):
             raise MsfnetError(
                 f"unknown hardware compatibility {self.hardware_compatibility!r}; choose one of "
@@ -89,17 +95,17 @@ class BuildOptions:
 
     def _check_rtx(self) -> None:
         absent = {
-            "optimisation levels; leave out --optimization-level": self.optimization_level
-            is not None,
-            "timing cache; leave out --timing-cache": self.timing_cache is not None,
-            "version-compatible engines; leave out --version-compatible": self.version_compatible,
-            "hardware compatibility; name the architectures with --arch": (
-                self.hardware_compatibility is not None
-            ),
+            "optimization_level": "optimisation levels",
+            "timing_cache": "timing cache",
+            "version_compatible": "version-compatible engines",
+            "hardware_compatibility": "hardware compatibility; name the architectures instead",
         }
-        for words, asked in absent.items():
-            if asked:
-                raise MsfnetError(f"tensorrt-rtx has no {words}, or use --flavour tensorrt")
+        for name, words in absent.items():
+            if getattr(self, name) not in (None, False):
+                raise MsfnetError(
+                    f"tensorrt-rtx has no {words}; leave it out, or use flavour tensorrt",
+                    parameter=name,
+                )
 
     def shapes(self, spec: ModelSpec) -> tuple[ShapeRange, ...]:
         """Return the profiles as shapes of the model's input; none for a static model.
@@ -111,8 +117,9 @@ class BuildOptions:
         if self.profiles and not dynamic:
             shape = "x".join(map(str, spec.inputs[0].shape))
             raise MsfnetError(
-                f"a profile is for dynamic graphs, this one takes {shape} only; leave out "
-                "--profile, or export with --dynamic"
+                f"a profile is for dynamic graphs, this one takes {shape} only; leave it out, or "
+                "export a dynamic graph",
+                parameter="profiles",
             )
         if not dynamic:
             return ()

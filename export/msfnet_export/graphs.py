@@ -99,16 +99,21 @@ def with_dynamic(spec: ModelSpec, dynamic: Collection[Dynamic]) -> ModelSpec:
     """
     for word in dynamic:
         if word not in ("batch", "size"):
-            raise MsfnetError(f"unknown dynamic dimension {word!r}; choose batch, size or both")
+            raise MsfnetError(
+                f"unknown dynamic dimension {word!r}; choose batch, size or both",
+                parameter="dynamic",
+            )
     if "size" in dynamic and spec.graph == "deploy":
         raise MsfnetError(
             "a deploy graph brings every frame to one network size, so its size cannot be "
-            "dynamic; add --graph network"
+            "dynamic; export the network graph",
+            parameter="graph",
         )
     if "size" in dynamic and any(side % STEP for side in spec.size):
         raise MsfnetError(
             f"a graph of dynamic size takes multiples of {STEP}, not {spec.size[0]}x"
-            f"{spec.size[1]}: elsewhere pooling ratios are fractions; choose another --size"
+            f"{spec.size[1]}: elsewhere pooling ratios are fractions; choose another size",
+            parameter="size",
         )
     (source,), (result,) = spec.inputs, spec.outputs
     taken, given = list(source.shape), list(result.shape)

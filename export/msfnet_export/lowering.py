@@ -277,7 +277,8 @@ def fix_pools(network: nn.Module, grids: Grids, any_size: bool = False) -> None:
             if any_size and not fixed.whole:
                 raise MsfnetError(
                     f"{name} pools {before} to {after}, no whole ratio, so the graph cannot serve "
-                    "several sizes; export without --dynamic size"
+                    "several sizes; keep the size fixed",
+                    parameter="dynamic",
                 )
             _replace(network, name, fixed)
 

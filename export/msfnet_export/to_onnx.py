@@ -192,7 +192,7 @@ def _verify(
     first = next((block for block in blocks if not block.difference < TOLERANCE), None)
     if parity.difference < TOLERANCE and first is None:
         return parity, blocks
-    where = "" if verify == "deep" else "; find out where with --verify deep"
+    where = "" if verify == "deep" else "; verify deep to find the block"
     if first is not None:
         where = f"; {first.name} is the first block that departs, by {first.difference:.1e}"
     elif blocks:

@@ -43,7 +43,7 @@ REFUSED: dict[str, tuple[BuildOptions, Flavour, str]] = {
     "hardware": (
         BuildOptions(hardware_compatibility="ampere-plus"),
         "tensorrt-rtx",
-        "no hardware compatibility; name the architectures with --arch",
+        "no hardware compatibility; name the architectures",
     ),
     "no such level": (BuildOptions(optimization_level=6), "tensorrt", "give 0 to 5"),
     "no such compatibility": (
@@ -76,9 +76,9 @@ def test_what_a_flavour_or_model_does_not_have_is_one_line(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (BuildOptions(refit=True), "--refit for one architecture only, not for sm75, sm80"),
-        (BuildOptions(architectures=SM86, refit=True), r"--refit on a GPU only.* \(no NVIDIA GPU"),
-        (BuildOptions(strip_weights=True), "--strip-weights on a GPU only"),
+        (BuildOptions(refit=True), "refitted for one architecture only, not for sm75, sm80"),
+        (BuildOptions(architectures=SM86, refit=True), r"refitted on a GPU only.* \(no NVIDIA GPU"),
+        (BuildOptions(strip_weights=True), "without weights on a GPU only"),
     ],
 )
 def test_refitting_needs_a_gpu_and_one_architecture(

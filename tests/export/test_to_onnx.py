@@ -290,7 +290,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path) -> None:
         ({"size": (31, 64)}, "32 pixels or more"),
         ({"size": (32, 64), "precision": "int8"}, "calibrate makes int8"),
         ({"size": (48, 64), "dynamic": ("size",)}, "multiples of 32, not 48x64"),
-        ({"size": (64, 64), "dynamic": ("size",), "graph": "deploy"}, "add --graph network"),
+        ({"size": (64, 64), "dynamic": ("size",), "graph": "deploy"}, "network graph"),
         ({"size": (64, 64), "dynamic": ("depth",)}, "choose batch, size or both"),
         ({"size": (64, 64), "without": ("speed",)}, "no pass 'speed' to leave out"),
     ],

@@ -402,7 +402,7 @@ def test_on_a_network_addresses_and_own_names_are_answered() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "robot.local", ""])
 def test_a_network_takes_a_token(host: str) -> None:
     """Said in one line, with the command that makes one."""
-    with pytest.raises(MsfnetError, match=r"--web-token .*secrets\.token_urlsafe"):
+    with pytest.raises(MsfnetError, match=r"MSFNET_WEB_TOKEN .*secrets\.token_urlsafe"):
         WebSink(INDOORS, host, 0)
 
 

@@ -128,8 +128,9 @@ def check_split(
     if bad and not skip_bad:
         raise MsfnetError(
             f"{len(bad)} of {len(split.train) + len(split.validation)} samples are bad, e.g. "
-            f"{'; '.join(b.reason for b in bad[:_FILES_IN_WORDS])}; mend them, or leave all out "
-            f"with --skip-bad ({folder / RECORD} names them)"
+            f"{'; '.join(b.reason for b in bad[:_FILES_IN_WORDS])}; repair them, or skip all bad "
+            f"samples ({folder / RECORD} names them)",
+            parameter="skip_bad",
         )
     names = {b.name for b in bad}
     train, validation = (

@@ -79,7 +79,8 @@ def plotly() -> Any:
         import plotly.offline
     except ImportError:
         raise MsfnetError(
-            "plotly is not installed; run `pip install 'msfnet[report]'`, or leave out --report"
+            "plotly is not installed; run `pip install 'msfnet[report]'`, or leave out the report",
+            parameter="report",
         ) from None
     return plotly
 

@@ -122,8 +122,9 @@ def check_token(host: str, token: str | None) -> None:
     if token is None:
         if not is_loopback(host):
             raise MsfnetError(
-                f"{host} shows the stream to the network, which takes a token; pass --web-token "
-                f"or set MSFNET_WEB_TOKEN ({make}), or serve on 127.0.0.1"
+                f"{host} shows the stream to the network, which needs a token; set "
+                f"MSFNET_WEB_TOKEN ({make}), or serve on 127.0.0.1",
+                parameter="web_token",
             )
     elif not re.fullmatch(rf"[A-Za-z0-9._~-]{{{MIN_TOKEN},}}", token):
         raise MsfnetError(
