@@ -1,4 +1,4 @@
-"""What the tests of this room share."""
+"""Fixtures of the training tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread: on tensors this small, more only wait for each other."""
+    """Limit PyTorch to one thread: on tensors this small, more threads only wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

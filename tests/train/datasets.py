@@ -1,4 +1,4 @@
-"""Small data sets for tests: pictures whose depth can be told from their colours."""
+"""Writes small data sets for tests; the colours of a picture determine its depth."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SCENES = 8
 
 
 def write_nyu(root: Path, *, scenes: int = SCENES, size: tuple[int, int] = (240, 320)) -> Path:
-    """Write pairs in DenseDepth's layout; the nearer a patch, the brighter it is.
+    """Write pairs in DenseDepth's layout; nearer patches have more blue and less green.
 
     Args:
         root: folder to write to.
-        scenes: training pairs; a quarter as many, the first of them again, are to validate on.
+        scenes: training pairs; the first quarter of them are the validation pairs as well.
         size: (height, width), pixels.
 
     Returns:
@@ -41,7 +41,11 @@ def write_nyu(root: Path, *, scenes: int = SCENES, size: tuple[int, int] = (240,
 
 
 def nyu_recipe(**changes: object) -> Recipe:
-    """Return a recipe that trains on such a data set in seconds; changes are ``table_key``."""
+    """Return a recipe that trains on such a data set in seconds.
+
+    Args:
+        changes: values by ``table_key``, for example ``trainer_epochs=3``.
+    """
     tables: dict[str, dict[str, object]] = {
         "data": {
             "layout": "nyu",

@@ -1,4 +1,4 @@
-"""The layers that the paper's equations are made of, in NumPy, written from their definitions."""
+"""NumPy versions of the layers in the paper's equations, written from their definitions."""
 
 from __future__ import annotations
 

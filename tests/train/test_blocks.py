@@ -1,4 +1,4 @@
-"""Every block of the paper against its equation in NumPy."""
+"""Every block of the paper is compared with its equation in NumPy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.train.reference import (
 
 
 def randomise(module: nn.Module) -> None:
-    """Draw every parameter anew, biases and norms included."""
+    """Draw all parameters from a normal distribution, those of biases and norms included."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, 0.1, 0.3, generator=generator)
@@ -44,7 +44,7 @@ def signed(rng: np.random.Generator, *shape: int) -> tuple[torch.Tensor, Array]:
 
 @pytest.mark.parametrize("minimum", [True, False])
 def test_attention_is_equation_2(rng: np.random.Generator, minimum: bool) -> None:
-    """``sigmoid(conv7x7([avg - min ; max - min])) * X``; CBAM-S takes no minimum off."""
+    """``sigmoid(conv7x7([avg - min ; max - min])) * X``; CBAM-S does not subtract the minimum."""
     eda = EnhancedDiverseAttention(6, projection=False, minimum=minimum)
     randomise(eda)
     features, x = signed(rng, 2, 6, 9, 11)
@@ -55,8 +55,8 @@ def test_attention_is_equation_2(rng: np.random.Generator, minimum: bool) -> Non
     np.testing.assert_allclose(to_numpy(eda(features)), expected, atol=1e-5)
 
 
-def test_a_shift_of_all_channels_leaves_the_attention_map_alone(rng: np.random.Generator) -> None:
-    """Both maps of Eq. 2 are differences; CBAM-S's are not."""
+def test_the_attention_map_ignores_an_offset_of_all_channels(rng: np.random.Generator) -> None:
+    """Both maps of Eq. 2 are differences; those of CBAM-S are not."""
     features, _ = signed(rng, 1, 5, 12, 12)
     for minimum in (True, False):
         eda = EnhancedDiverseAttention(5, projection=False, minimum=minimum)
@@ -65,8 +65,8 @@ def test_a_shift_of_all_channels_leaves_the_attention_map_alone(rng: np.random.G
         assert torch.allclose(plain, shifted, atol=1e-4) == minimum
 
 
-def test_the_projection_makes_the_minimum_speak(rng: np.random.Generator) -> None:
-    """Behind a ReLU the channel minimum is 0 and EDA is CBAM-S; behind the projection it is not."""
+def test_the_projection_gives_the_minimum_a_value(rng: np.random.Generator) -> None:
+    """After a ReLU the channel minimum is 0 and EDA is CBAM-S; after the projection it is not."""
     features = torch.from_numpy(np.maximum(rng.normal(size=(2, 64, 8, 8)), 0).astype(np.float32))
     assert not features.amin(dim=1).any()
 
@@ -85,7 +85,7 @@ def test_the_projection_makes_the_minimum_speak(rng: np.random.Generator) -> Non
 def test_the_up_block_is_two_convolutions_and_a_pixel_shuffle(
     rng: np.random.Generator, scale: int
 ) -> None:
-    """Linear throughout: no activation before, between or behind."""
+    """It is linear: there are no activations."""
     up = SubPixelUpsample(5, 3, scale)
     randomise(up)
     features, x = signed(rng, 2, 5, 4, 7)
@@ -96,7 +96,7 @@ def test_the_up_block_is_two_convolutions_and_a_pixel_shuffle(
 
 
 def test_the_up_block_starts_as_nearest_neighbour_upsampling(rng: np.random.Generator) -> None:
-    """ICNR: each cell of scale x scale outputs is flat, and the cells differ."""
+    """ICNR: all outputs of a scale x scale cell are equal, and the cells differ."""
     up = SubPixelUpsample(5, 3, 4)
     initialise(up)
 
@@ -113,7 +113,7 @@ def test_the_up_block_starts_as_nearest_neighbour_upsampling(rng: np.random.Gene
 def test_pooling_averages_over_the_cells_of_the_grid(
     rng: np.random.Generator, old: tuple[int, int], new: tuple[int, int]
 ) -> None:
-    """Ratios that are not whole included; the identity where sizes agree."""
+    """Also for ratios that are not integers; equal sizes change nothing."""
     features, x = signed(rng, 2, 3, *old)
 
     pooled = AdaptiveAveragePool()(features, new)
@@ -139,7 +139,7 @@ def rdr_reference(rdr: ReducedDimensionRefinement, x: Array) -> Array:
 
 @pytest.mark.parametrize("merge", ["add", "concat"])
 def test_the_refinement_is_figure_4(rng: np.random.Generator, merge: str) -> None:
-    """Instance norm on the first half, batch norm on the second, the input joined behind."""
+    """Instance norm on the first half, batch norm on the second, then merged with the input."""
     rdr = ReducedDimensionRefinement(6, 5, merge)
     randomise(rdr)
     features, x = signed(rng, 3, 6, 7, 9)
@@ -147,8 +147,8 @@ def test_the_refinement_is_figure_4(rng: np.random.Generator, merge: str) -> Non
     np.testing.assert_allclose(to_numpy(rdr(features)), rdr_reference(rdr, x), atol=1e-4)
 
 
-def test_the_fusion_is_up_blocks_pooling_and_the_refinement(rng: np.random.Generator) -> None:
-    """Five stages at the paper's factors, at the odd grids of a 57x75 image."""
+def test_the_usf_is_up_blocks_pooling_and_refinement(rng: np.random.Generator) -> None:
+    """With the paper's factors, on the odd grids of the five stages of a 57x75 image."""
     usf = UpsampleStageFusion((4, 5, 6, 7, 8), 4, 3)
     randomise(usf)
     grids = [(29, 38), (15, 19), (8, 10), (4, 5), (2, 3)]
@@ -171,7 +171,7 @@ def test_the_fusion_is_up_blocks_pooling_and_the_refinement(rng: np.random.Gener
 
 
 def test_the_decoder_resizes_to_the_skip_and_activates_twice(rng: np.random.Generator) -> None:
-    """8x10 to 15x19, which no factor gives; Leaky ReLU behind each convolution."""
+    """From 8x10 to 15x19, which is no integer factor; Leaky ReLU follows each convolution."""
     block = DecoderBlock(4, 5, 3)
     randomise(block)
     (below, x), (skip, s), (more, m) = (
@@ -184,8 +184,8 @@ def test_the_decoder_resizes_to_the_skip_and_activates_twice(rng: np.random.Gene
     np.testing.assert_allclose(to_numpy(block(below, skip, more)), expected, atol=1e-4)
 
 
-def test_convolutions_start_by_xavier() -> None:
-    """Uniform within sqrt(6 / (fan in + fan out)), bias 0 (Sec. IV)."""
+def test_convolutions_are_initialised_by_xavier() -> None:
+    """Uniformly within sqrt(6 / (fan in + fan out)), with zero biases (Sec. IV)."""
     block = ConvBlock(32, 64)
     initialise(block)
 

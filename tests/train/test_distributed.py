@@ -1,4 +1,4 @@
-"""Several processes train as one does with their whole batch."""
+"""Several processes train like one process with the global batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_script(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start one of this folder's scripts as a user would."""
+    """Start one of this folder's scripts in a new Python process."""
     paths = [ROOT, *(ROOT / room for room in ("runtime", "benchmarks", "train"))]
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name(script)), *arguments],
@@ -43,8 +43,8 @@ def losses(folder: Path) -> list[float]:
     return [float(loss) for loss in rows if loss]
 
 
-def test_two_processes_of_four_are_one_of_eight(tmp_path: Path) -> None:
-    """The same weights after two steps, with the softmax of Eq. 4 over the global batch."""
+def test_two_processes_of_four_pairs_train_like_one_of_eight(tmp_path: Path) -> None:
+    """The weights after two steps are equal, as the softmax of Eq. 4 is over the global batch."""
     data = write_nyu(tmp_path / "data set")
     for processes in (1, 2):
         script = run_script(
@@ -52,12 +52,12 @@ def test_two_processes_of_four_are_one_of_eight(tmp_path: Path) -> None:
         )
         answer, errors = script.communicate(timeout=240)
         assert script.returncode == 0, errors
-        assert len(answer.splitlines()) == 1, "only the first process speaks"
+        assert len(answer.splitlines()) == 1, "only the first process prints"
 
     ends = [
         torch.load(tmp_path / f"run{n}/last.ckpt", weights_only=True)["state_dict"] for n in (1, 2)
     ]
-    # What instance norm takes away again has no gradient; Adam turns its rounding into steps.
+    # Instance norm removes this bias, so its gradient is rounding error, which Adam amplifies.
     idle = "network.usf.rdr.appearance.horizontal.bias"
     changed = 0
     for name, value in ends[0].items():
@@ -87,7 +87,7 @@ def share_of_loss(
 def test_the_mean_of_the_processes_losses_is_the_global_loss(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Loss and gradient, where the halves have different numbers of valid pixels."""
+    """Loss and gradient agree although the halves have different numbers of valid pixels."""
     prediction, target = (rng.uniform(1, 9, (8, 1, 24, 32)).astype(np.float32) for _ in range(2))
     valid = rng.random((8, 1, 24, 32)) < np.linspace(0.2, 1, 8)[:, None, None, None]
     valid[:, :, :14, :14] = True  # some whole windows for SSIM
@@ -108,12 +108,12 @@ def test_the_mean_of_the_processes_losses_is_the_global_loss(
     assert np.mean([half[0] for half in halves]) == pytest.approx(terms["loss"].item(), rel=1e-5)
     for rank, half in enumerate(halves):
         expected = whole.grad.numpy()[rank::2]
-        # DDP averages the gradients of the weights: each process's own is counted half.
+        # DDP averages the gradients: each process contributes half of its own.
         np.testing.assert_allclose(half[1:].reshape(expected.shape) / 2, expected, atol=1e-6)
 
 
-def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
-    """SIGKILL in the second epoch; the resumed run ends with an uninterrupted one's weights."""
+def test_a_killed_run_can_be_resumed(tmp_path: Path) -> None:
+    """After SIGKILL in the second epoch it ends with the weights of an uninterrupted run."""
     data = write_nyu(tmp_path / "data set")
     whole = run_script("one_process.py", str(data), str(tmp_path / "whole"))
     assert whole.wait(timeout=120) == 0

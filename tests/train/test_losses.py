@@ -1,4 +1,4 @@
-"""Every loss of Sec. III-D against its equation in NumPy, masks included."""
+"""Every loss of Sec. III-D is compared with its equation in NumPy, masks included."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def softmax(values: Array) -> Array:
 
 
 def test_l1_is_the_mean_of_the_images_means(batch: Batch) -> None:
-    """An image with few valid pixels counts as much as any other."""
+    """An image with few valid pixels has the same weight as any other."""
     batch[2][1, 0, 3:] = False
 
     assert float(l1_loss(*batch)) == pytest.approx(image_means(batch).mean(), rel=1e-5)
 
 
-def test_the_batch_loss_weighs_hard_samples(batch: Batch) -> None:
-    """Softmax over the images' mean errors, times these, plus plain L1."""
+def test_the_batch_loss_weights_hard_samples(batch: Batch) -> None:
+    """The images' mean errors are weighted by their softmax; plain L1 is added."""
     means = image_means(batch)
 
     loss = batch_loss(*batch)
@@ -63,8 +63,8 @@ def test_the_batch_loss_weighs_hard_samples(batch: Batch) -> None:
     assert (softmax(means) * means).sum() > means.mean()
 
 
-def test_the_batch_loss_to_the_letter_weighs_pixels(batch: Batch) -> None:
-    """Eq. 4: 1/n sum of softmax-weighted errors in each image, plus plain L1."""
+def test_the_pixel_batch_loss_is_equation_4_as_printed(batch: Batch) -> None:
+    """1/n times the sum of the softmax-weighted errors in each image, plus plain L1."""
     prediction, target, valid = (to_numpy(t)[:, 0] for t in batch)
     terms = []
     for p, t, v in zip(prediction, target, valid.astype(bool), strict=True):
@@ -77,7 +77,7 @@ def test_the_batch_loss_to_the_letter_weighs_pixels(batch: Batch) -> None:
 
 
 def test_the_weights_of_the_batch_loss_carry_no_gradient(batch: Batch) -> None:
-    """An image's gradient is its weight plus 1/N times that of its mean error, and nothing else."""
+    """The gradient of an image is its weight plus 1/N times the gradient of its mean error."""
     prediction, target, valid = batch
     prediction.requires_grad_()
     means = image_means(batch)
@@ -90,7 +90,7 @@ def test_the_weights_of_the_batch_loss_carry_no_gradient(batch: Batch) -> None:
 
 
 def test_the_gradient_loss_needs_both_neighbours(batch: Batch) -> None:
-    """Mean difference of the slopes in x and in y where both pixels are measured."""
+    """The mean difference of the slopes in x and in y where both pixels are valid."""
     prediction, target, valid = (to_numpy(t)[:, 0] for t in batch)
     mask = valid.astype(bool)
     expected = 0.0
@@ -103,8 +103,8 @@ def test_the_gradient_loss_needs_both_neighbours(batch: Batch) -> None:
     assert float(gradient_loss(*batch)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_gradient_loss_sees_no_offset(batch: Batch) -> None:
-    """Only slopes count; points without neighbours add nothing."""
+def test_the_gradient_loss_ignores_a_constant_offset(batch: Batch) -> None:
+    """Only slopes count; pixels without valid neighbours add nothing."""
     prediction, _, _ = batch
     every = torch.ones_like(prediction, dtype=torch.bool)
     assert float(gradient_loss(prediction, prediction + 5, every)) == pytest.approx(0, abs=1e-5)
@@ -115,7 +115,7 @@ def test_the_gradient_loss_sees_no_offset(batch: Batch) -> None:
 
 
 def ssim_map(x: Array, y: Array, dynamic_range: float) -> Array:
-    """Return the SSIM of every whole 11x11 Gaussian window (Wang et al. 2004)."""
+    """Return the SSIM of every complete 11x11 Gaussian window (Wang et al. 2004)."""
     line = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     window = np.outer(line, line) / line.sum() ** 2
 
@@ -131,8 +131,8 @@ def ssim_map(x: Array, y: Array, dynamic_range: float) -> Array:
 
 
 @pytest.mark.parametrize("dynamic_range", [100.0, 10.0])
-def test_ssim_is_that_of_its_paper(batch: Batch, dynamic_range: float) -> None:
-    """Averaged over all windows of a dense batch."""
+def test_ssim_equals_a_direct_computation(batch: Batch, dynamic_range: float) -> None:
+    """The definition of Wang et al. 2004, averaged over all windows of a dense batch."""
     prediction, target, _ = batch
     target = torch.nan_to_num(target, nan=30.0)
     every = torch.ones_like(target, dtype=torch.bool)
@@ -147,8 +147,8 @@ def test_ssim_is_that_of_its_paper(batch: Batch, dynamic_range: float) -> None:
     assert float(loss) > 1e-3
 
 
-def test_ssim_takes_only_windows_that_are_all_valid(batch: Batch) -> None:
-    """A hole removes the windows that touch it; with none left the loss is 0."""
+def test_ssim_uses_only_windows_without_invalid_pixels(batch: Batch) -> None:
+    """A hole removes the windows that touch it; without any window the loss is 0."""
     prediction, target, _ = batch
     target = torch.nan_to_num(target, nan=30.0)
     valid = torch.ones_like(target, dtype=torch.bool)
@@ -165,8 +165,8 @@ def test_ssim_takes_only_windows_that_are_all_valid(batch: Batch) -> None:
     assert float(ssim_loss(prediction, target, valid, 100.0)) == 0
 
 
-def test_the_auxiliary_loss_resizes_and_adds_up(batch: Batch, rng: np.random.Generator) -> None:
-    """L1 of each head, brought bilinearly to the target's grid."""
+def test_the_auxiliary_loss_sums_the_resized_l1(batch: Batch, rng: np.random.Generator) -> None:
+    """Each head is resized bilinearly to the target's grid."""
     _, target, valid = batch
     heads = [rng.uniform(1, 100, (3, 1, *g)).astype(np.float32) for g in ((5, 6), (9, 12))]
 
@@ -180,7 +180,7 @@ def test_the_auxiliary_loss_resizes_and_adds_up(batch: Batch, rng: np.random.Gen
 
 
 def test_the_sum_is_equation_3(batch: Batch) -> None:
-    """``lambda L_batch + L_grad + L_SSIM + mu L_aux``, each switch and weight honoured."""
+    """``lambda L_batch + L_grad + L_SSIM + mu L_aux`` with the configured weights."""
     prediction, target, valid = batch
     valid[1] = True
     target = torch.nan_to_num(target, nan=40.0)
@@ -193,17 +193,17 @@ def test_the_sum_is_equation_3(batch: Batch) -> None:
     }
 
     config = LossConfig(0.5, 0.25, weighting="pixel", dynamic_range=80.0)
-    given = MSFNetLoss(config)(prediction, heads, target, valid)
+    result = MSFNetLoss(config)(prediction, heads, target, valid)
 
-    assert set(given) == {*terms, "loss"}
+    assert set(result) == {*terms, "loss"}
     for name, value in terms.items():
-        torch.testing.assert_close(given[name], value)
+        torch.testing.assert_close(result[name], value)
         assert value > 0
-    torch.testing.assert_close(given["loss"], torch.stack(list(terms.values())).sum())
+    torch.testing.assert_close(result["loss"], torch.stack(list(terms.values())).sum())
 
 
-def test_switches_leave_terms_out(batch: Batch) -> None:
-    """Without the batch term plain L1 stands in; SSIM and the heads can be absent."""
+def test_terms_can_be_switched_off(batch: Batch) -> None:
+    """Plain L1 replaces the batch term; SSIM and the heads can be absent."""
     terms = MSFNetLoss(LossConfig(batch=False, ssim=False))(batch[0], (), *batch[1:])
 
     assert set(terms) == {"batch", "gradient", "loss"}
@@ -212,10 +212,10 @@ def test_switches_leave_terms_out(batch: Batch) -> None:
 
 @pytest.mark.parametrize("weighting", ["sample", "pixel"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_errors_of_a_million_stay_finite(
+def test_the_loss_of_errors_of_a_million_is_finite(
     rng: np.random.Generator, weighting: Weighting, dtype: torch.dtype
 ) -> None:
-    """Values and gradients: a bare exponential overflows at 88."""
+    """Value and gradient: exp() without subtracting the maximum overflows at 88."""
     target = torch.from_numpy(rng.uniform(1, 100, (2, 1, 16, 16)).astype(np.float32))
     prediction = (target * torch.tensor([1e6, -1e4])[:, None, None, None]).to(dtype)
     prediction.requires_grad_()
@@ -233,8 +233,8 @@ def test_errors_of_a_million_stay_finite(
     assert torch.isfinite(prediction.grad).all()
 
 
-def test_an_image_without_depth_is_named(batch: Batch) -> None:
-    """Never a NaN."""
+def test_an_image_without_depth_is_refused_by_number(batch: Batch) -> None:
+    """Instead of returning NaN."""
     batch[2][[0, 2]] = False
 
     with pytest.raises(MsfnetError, match=r"image\(s\) 0, 2 of the batch"):
@@ -244,7 +244,7 @@ def test_an_image_without_depth_is_named(batch: Batch) -> None:
 @pytest.mark.parametrize(
     "fields", [{"batch_weight": -1.0}, {"auxiliary_weight": -0.1}, {"dynamic_range": 0.0}]
 )
-def test_weights_that_turn_a_loss_round_are_refused(fields: dict[str, float]) -> None:
-    """A negative weight would reward errors."""
-    with pytest.raises(MsfnetError, match="must be 0 or more"):
+def test_weights_that_reward_errors_are_refused(fields: dict[str, float]) -> None:
+    """Negative weights, and a dynamic range that is not positive."""
+    with pytest.raises(MsfnetError, match=next(iter(fields))):
         LossConfig(**fields)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""The parts of MSFNet that the paper adds to an encoder and a decoder.
+"""The blocks of MSFNet: EDA attention, Up-blocks, USF, RDR and the decoder block.
 
 Equation and section numbers are those of "MSFNet: Multi-scale features network for monocular
-depth estimation". Every tensor is float32 (N, C, H, W) unless it says otherwise. Modules are
-named after what they do, because exported graphs take their node names from here.
+depth estimation". Every tensor is float32 (N, C, H, W) unless stated otherwise. Exported graphs
+take their node names from the attribute names here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAKY_SLOPE = 0.2
-"""Alpha of Eq. 1."""
+"""Negative slope of Leaky ReLU, alpha in Eq. 1."""
 
 
 class ConvBlock(nn.Sequential):
@@ -25,9 +25,10 @@ class ConvBlock(nn.Sequential):
 
 
 class ChannelPooling(nn.Module):
-    """Two maps that sum up the channels at every pixel: (N, C, H, W) to (N, 2, H, W).
+    """Pools the channels at every pixel into two maps: (N, C, H, W) to (N, 2, H, W).
 
-    With ``minimum``, Eq. 2's ``[avg - min ; max - min]``; without, CBAM-S's ``[avg ; max]``.
+    Returns ``[avg - min ; max - min]`` of Eq. 2 if ``minimum`` is set, else CBAM-S's
+    ``[avg ; max]``.
     """
 
     def __init__(self, minimum: bool) -> None:
@@ -45,13 +46,13 @@ class ChannelPooling(nn.Module):
 
 
 class EnhancedDiverseAttention(nn.Module):
-    """EDA, Eq. 2: ``sigmoid(conv7x7([avg - min ; max - min])) * X``; (N, C, H, W) unchanged.
+    """EDA, Eq. 2: ``sigmoid(conv7x7([avg - min ; max - min])) * X``; the shape does not change.
 
     Args:
         channels: C.
-        projection: put a linear 1x1 convolution and batch norm before the pools; X in Eq. 2 is
-            then its output. timm's stages end in a ReLU, so the channel minimum of their raw
-            output is 0 nearly everywhere, and EDA would be CBAM-S under another name.
+        projection: apply a linear 1x1 convolution and batch norm before the pools; X in Eq. 2 is
+            then their output. timm's stages end in a ReLU, so the channel minimum of their raw
+            output is 0 almost everywhere, and EDA would compute the same as CBAM-S.
         minimum: subtract the channel minimum; without it this is CBAM-S.
     """
 
@@ -66,17 +67,17 @@ class EnhancedDiverseAttention(nn.Module):
         self.attention = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh every pixel of the features."""
-        features = self.projection(features)
+        """Multiply every pixel of the features by its attention weight."""
+        features = self.projection(features)  # signed, so that the minimum carries information
         return torch.sigmoid(self.attention(self.pooling(features))) * features
 
 
 class SubPixelUpsample(nn.Module):
     """Up-block of Sec. III-C after ESPCN: (N, in, H, W) to (N, width, scale H, scale W).
 
-    1x1 convolution to ``width``, 3x3 convolution to ``width * scale**2``, pixel shuffle. Linear
-    after the first convolution, and initialised so that it starts as nearest-neighbour
-    upsampling (ICNR), which avoids checkerboards.
+    A 1x1 convolution to ``width``, a 3x3 convolution to ``width * scale**2`` and a pixel shuffle,
+    without activations, as in ESPCN's sub-pixel layer. The initial weights make it upsample by
+    nearest neighbour (ICNR, Aitken et al. 2017), which avoids checkerboard patterns.
     """
 
     def __init__(self, in_channels: int, width: int, scale: int) -> None:
@@ -87,12 +88,16 @@ class SubPixelUpsample(nn.Module):
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
-        """Enlarge the features."""
+        """Upsample the features by ``scale``."""
         shuffled: Tensor = self.shuffle(self.expand(self.squeeze(features)))
         return shuffled
 
     def initialise(self) -> None:
-        """Give the ``scale**2`` convolutions of every output channel the same weights (ICNR)."""
+        """Give the ``scale**2`` filters of every output channel the same weights (ICNR).
+
+        The pixel shuffle spreads these filters over one cell of scale x scale output pixels, so
+        equal filters give equal pixels.
+        """
         with torch.no_grad():
             weight = self.expand.weight
             first = torch.empty_like(weight[:: self.scale**2])
@@ -102,9 +107,9 @@ class SubPixelUpsample(nn.Module):
 
 
 class AdaptiveAveragePool(nn.Module):
-    """Adaptive average pooling to a grid given as a tensor; the identity when sizes agree.
+    """Adaptive average pooling to a (height, width) grid; the identity where the sizes are equal.
 
-    A module of its own, so that the export stage can lower it exactly.
+    This is a separate module so that the export stage can replace it by an exact equivalent.
     """
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -117,14 +122,15 @@ class AdaptiveAveragePool(nn.Module):
 class ReducedDimensionRefinement(nn.Module):
     """RDR of Fig. 4: (N, in, H, W) to (N, out, H, W).
 
-    A 1x1 squeeze; the channels' first half through instance norm (appearance), the second
-    through batch norm (content), each behind a 3x1 and a 1x3 convolution; concatenated, a 3x3
-    convolution, merged with the RDR's input, and a 1x1 convolution.
+    A 1x1 convolution, then two branches: the first half of the channels passes a 3x1 and a 1x3
+    convolution and instance norm (appearance), the second half the same convolutions and batch
+    norm (content). The branches are concatenated, pass a 3x3 convolution, are merged with the
+    RDR's input, and a 1x1 convolution gives the output.
 
     Args:
         in_channels: channels of the input; even.
         out_channels: channels of the output.
-        merge: ``add`` the improved tensor to the input, or ``concat`` the two.
+        merge: ``add`` the refined tensor to the input, or ``concat`` the two.
     """
 
     def __init__(self, in_channels: int, out_channels: int, merge: str = "add") -> None:
@@ -140,7 +146,7 @@ class ReducedDimensionRefinement(nn.Module):
         self.split = half
 
     def forward(self, features: Tensor) -> Tensor:
-        """Refine the features and bring them to the output's width."""
+        """Refine the features and project them to ``out_channels``."""
         squeezed = self.squeeze(features)
         first = self.appearance(squeezed[:, : self.split])
         second = self.content(squeezed[:, self.split :])
@@ -154,7 +160,7 @@ class ReducedDimensionRefinement(nn.Module):
 
 
 class _SeparableBranch(nn.Sequential):
-    """3x1 and 1x3 convolutions, a norm and Leaky ReLU; shape unchanged."""
+    """3x1 and 1x3 convolutions, a norm and Leaky ReLU; the shape does not change."""
 
     def __init__(self, channels: int, norm: nn.Module) -> None:
         super().__init__()
@@ -165,17 +171,18 @@ class _SeparableBranch(nn.Sequential):
 
 
 class UpsampleStageFusion(nn.Module):
-    """USF of Sec. III-C: the five stages, each enlarged, pooled to one grid, fused and refined.
+    """USF of Sec. III-C: upsamples five stages, pools them to one grid, fuses and refines them.
 
     Args:
         in_channels: channels of the five stages.
         width: channels of every Up-block's output.
         out_channels: channels of the fused output.
-        merge: how the RDR joins its input, ``add`` or ``concat``.
+        merge: how the RDR merges with its input, ``add`` or ``concat``.
     """
 
     SCALES = (2, 2, 2, 4, 8)
-    """Up-block factors of stages 1 to 5: pooling to stride 4 then never enlarges."""
+    """Up-block factors of stages 1 to 5; each result is at least as large as the stride-4 grid, so
+    that the pooling never enlarges."""
 
     def __init__(
         self, in_channels: tuple[int, ...], width: int, out_channels: int, merge: str = "add"
@@ -188,7 +195,7 @@ class UpsampleStageFusion(nn.Module):
         self.rdr = ReducedDimensionRefinement(width, out_channels, merge)
 
     def forward(self, stages: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Fuse five (N, C_i, H_i, W_i) into (N, out, *size)."""
+        """Fuse five tensors (N, C_i, H_i, W_i) into one (N, out, *size)."""
         resized = [
             self.get_submodule(f"stage{number}")(features, size)
             for number, features in enumerate(stages, 1)
@@ -198,7 +205,7 @@ class UpsampleStageFusion(nn.Module):
 
 
 class _FusedStage(nn.Module):
-    """One Up-block and the pooling to the common grid."""
+    """One Up-block and the pooling to the common grid of a stage."""
 
     def __init__(self, in_channels: int, width: int, scale: int) -> None:
         super().__init__()
@@ -206,7 +213,7 @@ class _FusedStage(nn.Module):
         self.pool = AdaptiveAveragePool()
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """Enlarge, then average down to ``size``."""
+        """Upsample, then pool down to ``size``, a (height, width) in pixels."""
         pooled: Tensor = self.pool(self.up(features), size)
         return pooled
 
@@ -215,8 +222,8 @@ class DecoderBlock(nn.Module):
     """One step of the decoder (Sec. III-A): resize to the skip's grid, concatenate, two ConvBlocks.
 
     Args:
-        in_channels: channels from below.
-        skip_channels: channels of everything concatenated at this grid.
+        in_channels: channels of the coarser input.
+        skip_channels: channels of all tensors concatenated at this grid.
         out_channels: channels of the output.
     """
 
@@ -227,7 +234,7 @@ class DecoderBlock(nn.Module):
         self.second = ConvBlock(out_channels, out_channels)
 
     def forward(self, below: Tensor, *skips: Tensor) -> Tensor:
-        """(N, in, h, w) and skips (N, C_i, H, W) to (N, out, H, W)."""
+        """Decode (N, in, h, w) and skips (N, C_i, H, W) into (N, out, H, W)."""
         resized = functional.interpolate(
             below, size=skips[0].shape[-2:], mode="bilinear", align_corners=False
         )
@@ -236,7 +243,7 @@ class DecoderBlock(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise every convolution below ``module`` by Xavier (Sec. IV), Up-blocks by ICNR."""
+    """Initialise every convolution in ``module`` by Xavier (Sec. IV), the Up-blocks by ICNR."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.xavier_uniform_(part.weight)

@@ -1,4 +1,4 @@
-"""MSFNet: an encoder from timm, the paper's decoder, EDA, USF and the auxiliary heads."""
+"""Builds MSFNet from an encoder of timm, the paper's decoder, EDA, USF and auxiliary heads."""
 
 from __future__ import annotations
 
@@ -23,51 +23,57 @@ from msfnet_train.blocks import (
 )
 
 STRIDES = [2, 4, 8, 16, 32]
-"""Of the five encoder stages, which the paper numbers 1 to 5."""
+"""Strides of the five encoder stages, which the paper numbers 1 to 5."""
 
 DECODER_WIDTHS = (1024, 512, 256, 128, 64)
-"""Channels after the 1x1 convolution and after the four decoder blocks, for width 1."""
+"""Channels after the 1x1 convolution and after the four decoder blocks at width 1."""
+
+_ADVICE = "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What makes one MSFNet differ from another; the defaults are the paper's full network."""
+    """The options of the network; the defaults are the paper's full network."""
 
     encoder: str = "legacy_senet154"
     """timm name of an encoder with five stages at strides 2 to 32."""
     pretrained: bool | str = True
-    """ImageNet weights: from timm, none, or a file of the encoder's state dict."""
+    """ImageNet weights from timm, no weights, or a file with the encoder's state dict."""
     attention: Literal["eda", "cbam_s", "none"] = "eda"
-    """What weighs stage 3 on its way into the USF; ``none`` without USF is Table III's baseline."""
+    """Attention on stage 3 before the USF; ``none`` without USF is the baseline of Table III."""
     usf: bool = True
     """Fuse the five stages into the decoder block at stride 4."""
     auxiliary: bool = True
-    """Heads y2 and y3 of Eq. 7; they exist in training only."""
+    """Train with the heads y2 and y3 of Eq. 7; evaluation and exports do not use them."""
     eda_input: Literal["projection", "stage"] = "projection"
-    """Project stage 3 to signed features before the pools, or take it as it is."""
+    """Project stage 3 to signed features before the pools, or use the stage directly."""
     eda_placement: Literal["side", "inline"] = "side"
-    """Feed the attended stage 3 to the USF only, or to the decoder's skip as well."""
+    """Use the attended stage 3 in the USF only, or in the decoder's skip connection as well."""
     decoder_width: float = 1.0
-    """Scale of the decoder's channels, for light encoders."""
+    """Scale of the decoder's channels; below 1 for light encoders."""
     usf_width: int = 64
-    """Channels of every Up-block."""
+    """Output channels of every Up-block."""
     usf_output: int = 128
-    """Channels the USF hands to the decoder."""
+    """Channels of the USF's output."""
     rdr_merge: Literal["add", "concat"] = "add"
-    """How the RDR joins its input."""
+    """How the RDR merges with its input."""
     auxiliary_source: Literal["decoder", "usf"] = "decoder"
-    """Where y3 is taken: the decoder block that consumes the USF, or the USF itself."""
+    """Where y3 branches off: the decoder block that uses the USF, or the USF itself."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the options fit together."""
         if self.attention != "none" and not self.usf:
             raise MsfnetError(
-                f"attention = {self.attention!r} needs the USF; set usf = true, or 'none'"
+                f"attention = {self.attention!r} needs the USF; set usf = true, "
+                "or attention = 'none'"
             )
         if not 0 < self.decoder_width <= 4:
-            raise MsfnetError(f"decoder_width {self.decoder_width} is out of range; use 0 < w <= 4")
+            raise MsfnetError(f"decoder_width is {self.decoder_width}; use 0 < decoder_width <= 4")
         if self.usf_width < 2 or self.usf_width % 2 or self.usf_output < 1:
-            raise MsfnetError("usf_width must be even and positive, usf_output positive")
+            raise MsfnetError(
+                f"usf_width is {self.usf_width} and usf_output {self.usf_output}; usf_width must "
+                "be even and positive, usf_output positive"
+            )
 
 
 PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
@@ -81,22 +87,22 @@ PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
         ),
     }
 )
-"""Networks by name, which recipes refer to as ``network.preset``.
+"""Networks by name; recipes select one with ``network.preset``.
 
-``lite`` and ``nano`` were chosen by measurement (docs/presets.md): encoders whose convolutions run
-near the FLOP bound of a CPU, with the narrowest fusion and decoder that keep the REL (``lite``) or
-a useful one (``nano``)."""
+``lite`` and ``nano`` were chosen by measurement (docs/presets.md). Their encoders' convolutions run
+near the peak arithmetic rate of a CPU. Their USF and decoder are the narrowest that keep the REL of
+wider ones (``lite``) or still give a useful REL (``nano``)."""
 
 
 class Ablation(NamedTuple):
     """One row of Table III."""
 
     usf: bool
-    """Whether the five stages are fused."""
+    """Whether the network has the USF."""
     attention: Literal["eda", "cbam_s", "none"]
-    """What weighs stage 3."""
+    """The attention on stage 3."""
     batch_loss: bool
-    """Whether Eq. 4's weighted term is on; off is plain L1."""
+    """Whether the batch loss of Eq. 4 is used instead of plain L1."""
 
 
 TABLE_III: Mapping[str, Ablation] = MappingProxyType(
@@ -112,22 +118,22 @@ TABLE_III: Mapping[str, Ablation] = MappingProxyType(
 
 
 class TrainingOutput(NamedTuple):
-    """What the network gives in training mode; all (N, 1, ceil(H/2), ceil(W/2)) or smaller."""
+    """Output in training mode; every tensor is (N, 1, h, w) in the target's unit."""
 
     prediction: Tensor
-    """The depth or inverse depth, as in evaluation mode."""
+    """Depth or inverse depth as in evaluation mode, at (ceil(H/2), ceil(W/2))."""
     auxiliary: tuple[Tensor, ...]
-    """y2 and y3 of Eq. 7 at their own grids; empty without auxiliary heads."""
+    """y2 at stride 8 and y3 at stride 4, as far as the network has these heads (Eq. 7)."""
 
 
 class MSFNet(nn.Module):
     """The network of Fig. 2.
 
-    (N, 3, H, W) float32, normalised, to the prediction (N, 1, ceil(H/2), ceil(W/2)) in the
-    target's unit; in training mode to a :class:`TrainingOutput`.
+    Maps a normalised image (N, 3, H, W) float32 to the prediction (N, 1, ceil(H/2), ceil(W/2)) in
+    the target's unit; in training mode to a :class:`TrainingOutput`.
 
     Raises:
-        MsfnetError: unknown or unfit encoder, or its weights cannot be had.
+        MsfnetError: the encoder is unknown or unsuitable, or its weights cannot be loaded.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -156,7 +162,7 @@ class MSFNet(nn.Module):
                 initialise(part)
 
     def _auxiliary_channels(self, channels: tuple[int, ...]) -> tuple[int, int]:
-        """Return the inputs of the heads y2 and y3; 0 where there is none."""
+        """Return the input channels of the heads y2 and y3; 0 for a head that does not exist."""
         if not self.config.auxiliary:
             return 0, 0
         y3 = self.decoder.widths[3]
@@ -165,12 +171,12 @@ class MSFNet(nn.Module):
         return (channels[2] if self.eda is not None else 0), (y3 if self.config.usf else 0)
 
     def forward(self, image: Tensor) -> Tensor | TrainingOutput:
-        """Predict; see the class for shapes."""
+        """Return the prediction; the class states the shapes."""
         stages: list[Tensor] = self.encoder(image)
         attended = self.eda(stages[2]) if self.eda is not None else None
         fused = self._fuse(stages, attended)
         if attended is not None and self.config.eda_placement == "inline":
-            stages[2] = attended
+            stages[2] = attended  # the decoder's skip connection sees the attention too
         prediction: Tensor
         prediction, merged = self.decoder(stages, fused)
         if not self.training:
@@ -187,12 +193,12 @@ class MSFNet(nn.Module):
 
 
 class Decoder(nn.Module):
-    """1x1 convolution on stage 5, then blocks at strides 16, 8, 4, 2, and a linear 3x3 head.
+    """A 1x1 convolution on stage 5, blocks at strides 16, 8, 4 and 2, and a linear 3x3 head.
 
     Args:
-        channels: of the five encoder stages.
-        width: scale of :data:`DECODER_WIDTHS`.
-        fused_channels: channels of the USF output, joined at stride 4; 0 for none.
+        channels: channels of the five encoder stages.
+        width: scale of :data:`DECODER_WIDTHS`; results are rounded to multiples of 8.
+        fused_channels: channels of the USF's output, concatenated at stride 4; 0 without USF.
     """
 
     def __init__(self, channels: tuple[int, ...], width: float, fused_channels: int) -> None:
@@ -206,7 +212,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(self.widths[4], 1, 3, padding=1)
 
     def forward(self, stages: list[Tensor], fused: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the prediction (N, 1, h, w) and the block that consumed the USF output."""
+        """Return the prediction (N, 1, h, w) and the output of the block that uses the USF."""
         x = self.stage4(self.bottom(stages[4]), stages[3])
         x = self.stage3(x, stages[2])
         merged = self.stage2(x, *([stages[1]] if fused is None else [stages[1], fused]))
@@ -214,7 +220,7 @@ class Decoder(nn.Module):
 
 
 class AuxiliaryHeads(nn.Module):
-    """1x1 convolutions to y2 (EDA output) and y3 (USF, or the decoder block behind it), Eq. 7."""
+    """1x1 convolutions that give y2 from EDA and y3 from the USF or the block after it (Eq. 7)."""
 
     def __init__(self, y2_channels: int, y3_channels: int) -> None:
         super().__init__()
@@ -222,7 +228,7 @@ class AuxiliaryHeads(nn.Module):
         self.y3 = nn.Conv2d(y3_channels, 1, 1) if y3_channels else None
 
     def forward(self, attended: Tensor | None, fused: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the predictions of the heads that exist, at their own grids."""
+        """Return the predictions of the existing heads, each at its own grid."""
         pairs = ((self.y2, attended), (self.y3, fused))
         return tuple(head(x) for head, x in pairs if head is not None and x is not None)
 
@@ -231,7 +237,8 @@ def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
     """Build a timm encoder that returns its five stages.
 
     Raises:
-        MsfnetError: unknown name, not five stages at strides 2 to 32, or weights out of reach.
+        MsfnetError: the name is unknown, the encoder has other stages than five at strides 2 to
+            32, or its weights cannot be loaded.
     """
     import timm
 
@@ -244,8 +251,8 @@ def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
     if reduction != STRIDES:
         strides = ", ".join(map(str, reduction))
         raise MsfnetError(
-            f"encoder {name} has stages at strides {strides}; MSFNet needs 2, 4, 8, 16, 32: "
-            "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
+            f"encoder {name} has stages at strides {strides}, but MSFNet needs 2, 4, 8, 16, 32; "
+            f"{_ADVICE}"
         )
     _check_grids(encoder, name)
     if isinstance(pretrained, str):
@@ -254,20 +261,21 @@ def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
 
 
 def _check_grids(encoder: nn.Module, name: str) -> None:
-    """Refuse an encoder whose first stage is not half of any input, rounded up."""
+    """Check that the first stage is half of an odd input size, rounded up."""
     height, width = 65, 97
     training = encoder.training
     try:
         with torch.no_grad():
             stages: list[Tensor] = encoder.eval()(torch.zeros(1, 3, height, width))
         first = stages[0].shape[-2], stages[0].shape[-1]
-    except RuntimeError:  # stages that must agree do not, or nothing is left of the image
+    except RuntimeError:  # branches of different sizes, or an empty feature map
         first = 0, 0
     encoder.train(training)
     if first != (-(-height // 2), -(-width // 2)):
         raise MsfnetError(
-            f"encoder {name} does not take images of every size to half of it; choose another, "
-            "such as mobilenetv3_large_100, resnet50 or legacy_senet154"
+            f"encoder {name} does not take images of every size (its first stage must be half of "
+            f"the image, rounded up); "
+            f"{_ADVICE}"
         )
 
 
@@ -276,27 +284,26 @@ def _create(name: str, pretrained: bool) -> Any:
 
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it tells of every retry
+    hub.setLevel(logging.ERROR)  # it logs every retry
     try:
         return timm.create_model(name, features_only=True, pretrained=pretrained)
     except (AttributeError, AssertionError, NotImplementedError, IndexError, KeyError) as error:
         raise MsfnetError(
-            f"encoder {name} gives no stages ({type(error).__name__}); choose another, such as "
-            "mobilenetv3_large_100, resnet50 or legacy_senet154"
+            f"encoder {name} does not return feature maps ({type(error).__name__}); {_ADVICE}"
         ) from None
     except Exception as error:
         if not pretrained:
             raise
         raise MsfnetError(
             f"the ImageNet weights of {name} cannot be downloaded ({type(error).__name__}); set "
-            "network.pretrained = false, or to a local file of the encoder's weights"
+            "network.pretrained to false or to a local file of the encoder's weights"
         ) from None
     finally:
         hub.setLevel(level)
 
 
 def _load_weights(encoder: nn.Module, path: str) -> None:
-    """Load an encoder's state dict; classifier weights in the file are passed over."""
+    """Load an encoder's state dict; weights of a classifier in the file are ignored."""
     try:
         weights = torch.load(Path(path), map_location="cpu", weights_only=True)
         missing = encoder.load_state_dict(weights, strict=False).missing_keys
@@ -306,14 +313,16 @@ def _load_weights(encoder: nn.Module, path: str) -> None:
         ) from None
     except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise MsfnetError(
-            f"{path} holds no weights of this encoder ({type(error).__name__}); give a state dict"
+            f"{path} holds no weights of this encoder ({type(error).__name__}); set "
+            "network.pretrained to a file of its state dict"
         ) from None
     if missing:
         raise MsfnetError(
-            f"{path} lacks {len(missing)} of the encoder's weights, {missing[0]} first"
+            f"{path} lacks {len(missing)} of the encoder's weights, the first is {missing[0]}; "
+            "set network.pretrained to a file of its whole state dict"
         )
 
 
 def encoder_channels(encoder: nn.Module) -> tuple[int, ...]:
-    """Return the channels of the five stages."""
+    """Return the channels of the encoder's five stages."""
     return tuple(int(c) for c in encoder.feature_info.channels())  # type: ignore[operator,union-attr]

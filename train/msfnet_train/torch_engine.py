@@ -1,4 +1,4 @@
-"""A checkpoint as an engine, so that PyTorch is timed and scored by the same code as the rest."""
+"""Opens checkpoints as PyTorch engines, which are timed and scored like every other engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_train.checkpoint import load_checkpoint
 
 MODES = ("eager", "channels-last", "compile", "autocast", "cuda-graph")
-"""How PyTorch can run a network."""
+"""Ways in which PyTorch can run a network."""
 
 _CAPTURE_WARMUP = 3
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
-"""Batch to answer, both on the engine's device."""
+"""Maps an input batch to the network's output, both on the engine's device."""
 
 
 class TorchEngine(EngineBase):
@@ -31,18 +31,18 @@ class TorchEngine(EngineBase):
 
     Args:
         path: the checkpoint.
-        device: ``cpu`` or ``cuda``; a GPU when there is one, if left out.
-        mode: of :data:`MODES`: ``channels-last`` keeps values and weights so in memory;
-            ``compile`` is ``torch.compile``, which compiles before this returns; ``autocast``
-            computes in bfloat16 on a CPU and float16 on a GPU; ``cuda-graph`` replays the work
-            for one image as a CUDA graph.
-        threads: CPU threads; PyTorch has one number for the whole process, so the last engine
-            opened sets it for all. 0 leaves it as it is.
-        weights: an engine of the same checkpoint, whose weights are used and not read again;
-            ``channels-last`` copies them, for its layout is its own.
+        device: ``cpu`` or ``cuda``; None selects a GPU if there is one.
+        mode: one of :data:`MODES`: ``channels-last`` keeps values and weights as NHWC in memory;
+            ``compile`` uses ``torch.compile`` and compiles before the constructor returns;
+            ``autocast`` computes in bfloat16 on a CPU and in float16 on a GPU; ``cuda-graph``
+            replays the work for one image as a CUDA graph.
+        threads: CPU threads. PyTorch has one setting for the whole process, so the engine opened
+            last decides for all. 0 leaves the setting unchanged.
+        weights: an engine of the same checkpoint that shares its weights, so that they are not
+            read again; ``channels-last`` copies them because it changes their layout.
 
     Raises:
-        MsfnetError: the checkpoint cannot be read, or the mode is unknown or cannot be had here.
+        MsfnetError: the checkpoint cannot be read, or the mode is unknown or unavailable here.
     """
 
     def __init__(
@@ -71,15 +71,16 @@ class TorchEngine(EngineBase):
             self._forward: Forward | None = self._prepared(self._network)
 
     def describe(self) -> str:
-        """Name PyTorch, its version, the device and the mode."""
+        """Return PyTorch's version, the device and the mode in words."""
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         mode = "" if self._mode == "eager" else f", {self._mode}"
         return f"PyTorch {torch.__version__} on {name}{mode}"
 
     def count(self) -> tuple[int, int]:
-        """Return the multiply-adds for one image and the parameters of the network as trained.
+        """Return the multiply-accumulate operations for one image and the parameters.
 
-        An export has fewer: its passes fold what follows from other weights.
+        Both are those of the network as trained; an export has fewer, because its passes fold
+        operations into the weights.
         """
         assert self._network is not None
         counter = FlopCounterMode(display=False)
@@ -98,11 +99,11 @@ class TorchEngine(EngineBase):
         self._network = self._forward = None
 
     def _prepared(self, network: torch.nn.Module) -> Forward:
-        """Return the network as the mode runs it, compiled or captured where that is due."""
+        """Return the network as the mode runs it, already compiled or captured if it needs that."""
         if self._mode == "channels-last":
             layout = torch.channels_last
-            laid_out = copy.deepcopy(network).to(memory_format=layout)
-            return lambda batch: laid_out(batch.contiguous(memory_format=layout))
+            converted = copy.deepcopy(network).to(memory_format=layout)
+            return lambda batch: converted(batch.contiguous(memory_format=layout))
         if self._mode == "autocast":
             kind = torch.float16 if self._device.type == "cuda" else torch.bfloat16
             return lambda batch: _autocast(network, batch, kind)
@@ -113,28 +114,29 @@ class TorchEngine(EngineBase):
         return network
 
     def _example(self) -> torch.Tensor:
-        """Return one image of the model's size."""
+        """Return one black image of the model's size on the engine's device."""
         return torch.zeros((1, 3, *self._spec.size), device=self._device)
 
 
 def check_mode(mode: str, device: str | None = None) -> None:
-    """Refuse a mode that PyTorch does not have, or not here.
+    """Check that PyTorch can run a network in this mode on this device.
 
     Args:
-        mode: how to run a network.
-        device: ``cpu`` or ``cuda``; a GPU when there is one, if left out.
+        mode: one of :data:`MODES`.
+        device: ``cpu`` or ``cuda``; None selects a GPU if there is one.
 
     Raises:
-        MsfnetError: unknown, a CUDA graph without a GPU, or no compiler to compile with.
+        MsfnetError: the mode is unknown, ``cuda-graph`` without a GPU, or ``compile`` without a
+            C++ compiler.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if mode not in MODES:
         raise MsfnetError(f"PyTorch has no mode {mode!r}; choose among {', '.join(MODES)}")
     if mode == "cuda-graph" and device != "cuda":
-        raise MsfnetError("a CUDA graph needs a GPU, and there is none; leave out cuda-graph")
+        raise MsfnetError("mode cuda-graph needs a GPU; choose another mode")
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
     if mode == "compile" and not any(shutil.which(name) for name in compilers if name):
-        raise MsfnetError("torch.compile needs a C++ compiler; install g++, or leave out compile")
+        raise MsfnetError("mode compile needs a C++ compiler; install g++ or choose another mode")
 
 
 def _autocast(network: torch.nn.Module, batch: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
@@ -144,7 +146,7 @@ def _autocast(network: torch.nn.Module, batch: torch.Tensor, kind: torch.dtype) 
 
 
 def _compiled(network: torch.nn.Module, example: torch.Tensor) -> Forward:
-    """Return the network compiled, for the example's shape already.
+    """Return the network compiled for the example's shape.
 
     Raises:
         MsfnetError: PyTorch's compiler failed.
@@ -154,13 +156,17 @@ def _compiled(network: torch.nn.Module, example: torch.Tensor) -> Forward:
         compiled(example)
     except Exception as error:  # noqa: BLE001 - what a compiler raises shares no base class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MsfnetError(f"torch.compile failed ({reason}); leave out compile") from None
+        raise MsfnetError(f"torch.compile failed ({reason}); choose another mode") from None
     return compiled
 
 
 def _captured(network: torch.nn.Module, example: torch.Tensor) -> Forward:
-    """Return the replay of the network's work for one batch of the example's shape."""
-    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch types it not
+    """Capture the network's work on a batch of the example's shape and return its replay.
+
+    The work runs a few times on a side stream first, as CUDA graph capture requires: lazy
+    initialisation must not be captured.
+    """
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(_CAPTURE_WARMUP):
