@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.typed import read_json, write_json
 from msfnet_train.network import TABLE_III
 from msfnet_train.recipe import Recipe
-from msfnet_train.run import SUMMARY, TrainReport, is_main_process, train
+from msfnet_train.run import SUMMARY, Summary, TrainReport, is_main_process, train
 
 COLUMNS = ("rel", "rmse", "rmse_pooled", "log10", "delta1", "delta2", "delta3")
 
@@ -115,8 +114,7 @@ def run_ablation(
     summaries = {row: tuple(results) for row, results in done.items()}
     result = AblationReport(recipe.name, recipe.data.protocol, tuple(seeds), summaries)
     if is_main_process():
-        with atomic_path(Path(out) / "ablation.json") as partial:
-            partial.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+        write_json(Path(out) / "ablation.json", result)
     return result
 
 
@@ -134,8 +132,8 @@ def _run(
 ) -> TrainReport:
     """Train one row with one seed; if resuming, keep a finished run and continue another."""
     if resume and (folder / SUMMARY).is_file():
-        before = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["recipe"]
-        if Recipe.from_dict(before, f"of {folder}") == recipe:
+        before = read_json(folder / SUMMARY, Summary).recipe
+        if Recipe.from_dict(before, f"{folder / SUMMARY}") == recipe:
             return TrainReport.read(folder)
         raise MsfnetError(f"{folder} holds a run of another recipe; choose another folder")
     resume = resume and (folder / "last.ckpt").is_file()

@@ -1,7 +1,7 @@
-"""Recipes: everything that decides a training run, in one typed TOML file.
+"""Defines recipes: one typed TOML file holds everything that decides a training run.
 
-The typed models below are the truth: an unknown key, a wrong type or a value out of range is an
-error of one line that names the key, the recipe and, where there is one, the key that was meant.
+An unknown key, a wrong type or a value out of range is an error of one line that names the recipe,
+the key and, for a misspelt key, the most similar known one.
 """
 
 from __future__ import annotations
@@ -109,28 +109,25 @@ class AugmentationConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     channel_permutation: float = 0.5
-    """Probability that the colour channels change places."""
+    """Probability of a random permutation of the colour channels."""
     colour_jitter: float = 0.0
-    """Largest relative change of brightness, of contrast, and half of it of every channel. The
-    paper has none; small data sets need it."""
+    """Largest relative change of brightness and of contrast; that of each channel is half of it.
+    The paper has none; small data sets need it."""
     zoom: float = 1.0
-    """Enlarge a random window by up to this, and divide depth by as much; 1: never."""
+    """Largest factor by which a random window is enlarged and its depth divided; 1: no zoom."""
     erase: float = 0.0
     """Probability that a rectangle of the image is painted over."""
     random_crop: bool = False
-    """Crop anywhere (KITTI) instead of at the centre (NYU)."""
+    """Crop at a random place (KITTI) instead of at the centre (NYU)."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
-        chances = (self.flip, self.channel_permutation, self.erase)
-        if not (min(chances) >= 0 and max(chances) <= 1):
-            raise MsfnetError(
-                "augmentation.flip, channel_permutation and erase must lie between 0 and 1"
-            )
-        if not 1 <= self.zoom <= 4:
-            raise MsfnetError("augmentation.zoom must lie between 1 and 4")
-        if not 0 <= self.colour_jitter < 1:
-            raise MsfnetError("augmentation.colour_jitter must be at least 0 and below 1")
+        """Check the ranges of the values."""
+        for name in ("flip", "channel_permutation", "erase"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augmentation.{name}", value, "lie between 0 and 1")
+        _require(1 <= self.zoom <= 4, "augmentation.zoom", self.zoom, "lie between 1 and 4")
+        jitter = self.colour_jitter
+        _require(0 <= jitter < 1, "augmentation.colour_jitter", jitter, "be 0 or more and below 1")
 
 
 @dataclass(frozen=True)
@@ -140,32 +137,34 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
-    """Coupled (L2), as in Adam, not AdamW."""
+    """Coupled (L2), as in Adam, not as in AdamW."""
     schedule: Literal["step", "onecycle", "constant"] = "step"
-    """``step``: times ``step_factor`` every ``step_epochs``; ``onecycle``: up, then down to 0."""
+    """``step``: multiply the rate by ``step_factor`` every ``step_epochs``; ``onecycle``: raise
+    the rate to ``learning_rate``, then lower it to about 0."""
     step_epochs: int = 5
     step_factor: float = 0.05
-    """The paper's "reduced to 5 %"; 0.95 is the other way to read it."""
+    """The paper says "reduced to 5 %"; 0.95 is the other possible reading."""
     warmup_share: float = 0.2
     """``onecycle``: the share of all steps in which the rate rises."""
 
     def __post_init__(self) -> None:
-        """Refuse what Adam or the schedule would."""
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.step_factor > 0):
-            raise MsfnetError(
-                "optimizer.learning_rate and step_factor must be positive, weight_decay 0 or more"
-            )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise MsfnetError("optimizer.betas must be at least 0 and below 1")
-        if self.step_epochs < 1 or not 0 < self.warmup_share < 1:
-            raise MsfnetError(
-                "optimizer.step_epochs must be at least 1, warmup_share between 0 and 1"
-            )
+        """Check the ranges of the values."""
+        for name in ("learning_rate", "step_factor"):
+            value = getattr(self, name)
+            _require(value > 0, f"optimizer.{name}", value, "be positive")
+        _require(
+            self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "be 0 or more"
+        )
+        valid = all(0 <= beta < 1 for beta in self.betas)
+        _require(valid, "optimizer.betas", list(self.betas), "be 0 or more and below 1")
+        _require(self.step_epochs >= 1, "optimizer.step_epochs", self.step_epochs, "be 1 or more")
+        share = self.warmup_share
+        _require(0 < share < 1, "optimizer.warmup_share", share, "lie between 0 and 1")
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long and on what a run trains."""
+    """How long a run trains, and on which devices."""
 
     epochs: int = 20
     batch_size: int = 16
@@ -174,55 +173,59 @@ class TrainerConfig:
     """Processes that read data; 0 reads in the training process."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     devices: int = 0
-    """GPUs (or CPU processes); 0: all GPUs there are, or one CPU process."""
+    """GPUs (or CPU processes); 0: all GPUs of the machine, or one CPU process."""
     nodes: int = 1
     sync_batchnorm: bool = False
-    """Batch norm over all GPUs' batches instead of each one's own."""
+    """Compute batch norms over the batches of all GPUs instead of each GPU's own."""
     tf32: bool = False
-    """Let 32-bit products use TF32 on GPUs that have it."""
+    """Allow TF32 in 32-bit matrix products on GPUs that have it."""
     channels_last: bool = False
-    """Keep images and weights as NHWC in memory, which tensor cores prefer."""
+    """Keep images and weights as NHWC in memory, which is faster on tensor cores."""
     compile: bool = False
-    """Compile the network with ``torch.compile``: minutes at the start, faster steps."""
+    """Compile the network with ``torch.compile``: it starts minutes later, and steps are faster."""
     gradient_clip: float = 0.0
     """Largest gradient norm; 0: no clipping."""
     seed: int = 0
     initial_prediction: float = 0.0
-    """What the untrained head answers, in the target's unit; near the median saves light recipes
-    many steps. The paper says nothing of it."""
+    """What the untrained network predicts, in the target's unit. A value near the median saves
+    light recipes many steps. The paper does not mention it."""
     average_decay: float = 0.0
-    """Score and keep an exponential moving average of the weights, with this decay per step;
-    0: the weights themselves."""
+    """Decay per step of an exponential moving average of the weights, which is then scored and
+    saved; 0: no average."""
     validate_every: int = 1
     """Epochs between validations."""
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none."""
+        """Check the ranges of the values."""
         for name in ("epochs", "batch_size", "nodes", "validate_every"):
-            if getattr(self, name) < 1:
-                raise MsfnetError(f"trainer.{name} must be at least 1")
-        if min(self.workers, self.devices, self.gradient_clip) < 0:
-            raise MsfnetError("trainer.workers, devices and gradient_clip must not be negative")
-        if not 0 <= self.average_decay < 1:
-            raise MsfnetError("trainer.average_decay must be at least 0 and below 1")
-        if not 0 <= self.seed < 2**32:
-            raise MsfnetError("trainer.seed must lie between 0 and 4294967295")
-        if self.epochs % self.validate_every:
-            raise MsfnetError(
-                "trainer.epochs must be a multiple of validate_every, so that the last is scored"
-            )
+            value = getattr(self, name)
+            _require(value >= 1, f"trainer.{name}", value, "be 1 or more")
+        for name in ("workers", "devices", "gradient_clip"):
+            value = getattr(self, name)
+            _require(value >= 0, f"trainer.{name}", value, "be 0 or more")
+        decay = self.average_decay
+        _require(0 <= decay < 1, "trainer.average_decay", decay, "be 0 or more and below 1")
+        _require(0 <= self.seed < 2**32, "trainer.seed", self.seed, "lie between 0 and 4294967295")
+        rule = f"be a multiple of validate_every ({self.validate_every}): the last epoch is scored"
+        _require(self.epochs % self.validate_every == 0, "trainer.epochs", self.epochs, rule)
+
+
+def _require(holds: bool, key: str, value: object, rule: str) -> None:
+    """Refuse a value that breaks a rule, such as ``be 1 or more``."""
+    if not holds:
+        raise MsfnetError(f"{key} is {value}; it must {rule}")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run."""
+    """Everything that decides one training run."""
 
     name: str
     data: DataConfig
     notes: str = ""
     """What the recipe is for, and the paper's figures to compare with."""
     ablation: str = ""
-    """A row of Table III; it decides ``network.usf``, ``network.attention`` and ``loss.batch``."""
+    """A row of Table III, which sets ``network.usf``, ``network.attention`` and ``loss.batch``."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -230,7 +233,7 @@ class Recipe:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as :meth:`from_dict` reads them; None where a key was left out."""
+        """Return plain values that :meth:`from_dict` reads; None for keys without a value."""
         plain: dict[str, Any] = to_plain(self)
         return plain
 
@@ -238,10 +241,14 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Recipe:
         """Build a recipe from the tables of a TOML file.
 
-        ``network.preset`` stands for the keys of one of :data:`PRESETS`; other keys override it.
+        ``network.preset`` selects one of :data:`PRESETS`; other keys of the table override it.
+
+        Args:
+            values: the tables.
+            source: where they come from, for messages.
 
         Raises:
-            MsfnetError: unknown key, preset, wrong type or missing key; the line names ``source``.
+            MsfnetError: unknown key or preset, wrong type or missing key.
         """
         recipe = build(cls, _with_preset(values, source), f"recipe {source}")
         return recipe.ablated(recipe.ablation) if recipe.ablation else recipe
@@ -250,7 +257,7 @@ class Recipe:
         """Return the recipe of one row of Table III.
 
         Raises:
-            MsfnetError: no such row.
+            MsfnetError: there is no such row.
         """
         if row not in TABLE_III:
             raise MsfnetError(f"unknown ablation {row!r}; choose one of {', '.join(TABLE_III)}")
@@ -283,29 +290,30 @@ class Recipe:
 
 
 def _with_preset(values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    """Return the tables with ``network.preset`` replaced by what it stands for."""
+    """Return the tables with ``network.preset`` replaced by the preset's values."""
     network = values.get("network")
     if not isinstance(network, Mapping) or network.get("preset") is None:
         return values
-    own = dict(network)
-    name = own.pop("preset")
+    others = dict(network)
+    name = others.pop("preset")
     if not isinstance(name, str) or name not in PRESETS:
         raise MsfnetError(
             f"unknown network.preset {name!r} in recipe {source}; choose one of "
             f"{', '.join(PRESETS)}"
         )
-    return {**values, "network": {**asdict(PRESETS[name]), **own}}
+    return {**values, "network": {**asdict(PRESETS[name]), **others}}
 
 
 def load_network(settings: Mapping[str, str], source: str) -> NetworkConfig:
-    """Return the network that settings describe, ``preset`` among them, others overriding it.
+    """Return the network that settings describe.
 
     Args:
         settings: TOML values by field of :class:`NetworkConfig`; a bare word is a string.
+            ``preset`` selects one of :data:`PRESETS`, which the other settings override.
         source: where they come from, for messages.
 
     Raises:
-        MsfnetError: unknown field or preset, or a value that does not fit.
+        MsfnetError: unknown field or preset, or a value of another type or out of range.
     """
     values: dict[str, Any] = {}
     for name, text in settings.items():
@@ -331,7 +339,7 @@ def half(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with msfnet."""
+    """Return the names of the recipes that are part of msfnet."""
     folder = resources.files("msfnet_train") / "recipes"
     return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
 
@@ -341,40 +349,36 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     Args:
         name_or_path: one of :func:`recipe_names`, or a file ending in ``.toml``.
-        overrides: ``table.key=value`` with a TOML value; a bare word is taken as a string.
+        overrides: ``table.key=value`` with a TOML value; a bare word is a string.
 
     Raises:
-        MsfnetError: no such recipe, not TOML, or a key or value that does not fit.
+        MsfnetError: no such recipe, not TOML, unknown key, wrong type or value out of range.
     """
     name = str(name_or_path)
-    source, text = _read(name)
-    values = parse_toml(text, f"recipe {source}")
-    for override in overrides:
-        _override(values, override)
-    return Recipe.from_dict({"name": Path(name).stem, **values}, source)
-
-
-def _read(name: str) -> tuple[str, str]:
-    """Return the recipe's name for messages, and its text."""
     if name in recipe_names():
-        return name, (resources.files("msfnet_train") / f"recipes/{name}.toml").read_text("utf-8")
-    if not name.endswith(".toml"):
+        text = (resources.files("msfnet_train") / f"recipes/{name}.toml").read_text("utf-8")
+    elif name.endswith(".toml"):
+        text = read_text(name, f"recipe {name}")
+    else:
         raise MsfnetError(
             f"unknown recipe {name!r}; choose one of {', '.join(recipe_names())} or a .toml file"
         )
-    return name, read_text(name, f"recipe {name}")
+    values = parse_toml(text, f"recipe {name}")
+    for override in overrides:
+        _override(values, override)
+    return Recipe.from_dict({"name": Path(name).stem, **values}, name)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """Set one ``table.key=value`` in place."""
+    """Apply one ``table.key=value`` to the tables in place."""
     path, equals, text = override.partition("=")
     *tables, key = path.strip().split(".")
     if not equals or not key:
-        raise MsfnetError(f"--set {override!r} is not key=value; write e.g. trainer.epochs=5")
+        raise MsfnetError(f"{override!r} is not key=value; write for example trainer.epochs=5")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise MsfnetError(f"--set {override!r}: {table} is a value, not a table")
+            raise MsfnetError(f"{override!r}: {table} is a value, not a table; use its own key")
     try:
         values[key] = parse_toml(f"value = {text}", override)["value"]
     except MsfnetError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.typed import read_json, write_json
 from msfnet_train.checkpoint import KEY, read_checkpoint
 from msfnet_train.data import worker_message
 from msfnet_train.loop import ReportProgress, make_trainer, quiet
@@ -74,25 +73,28 @@ class TrainReport:
         lines += [f"best: {self.best}", f"last: {self.last}", f"curves: {self.curves}"]
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; the paths are file names, because all files lie in one folder."""
-        paths = {name: getattr(self, name).name for name in ("best", "last", "curves")}
-        return {**asdict(self), **paths}
-
     @classmethod
     def read(cls, folder: Path) -> TrainReport:
         """Return the report of the finished run in ``folder``.
 
         Raises:
-            MsfnetError: ``folder`` holds no finished run.
+            MsfnetError: ``folder`` holds no finished run, or its summary is damaged.
         """
-        try:
-            values = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["report"]
-            paths = {name: folder / values[name] for name in ("best", "last", "curves")}
-            summary = DepthSummary(**values["validation"])
-            return cls(**{**values, **paths, "validation": summary})
-        except (OSError, ValueError, KeyError, TypeError):
-            raise MsfnetError(f"{folder} holds no finished run; train it first") from None
+        report = read_json(folder / SUMMARY, Summary).report
+        return report.with_paths(lambda path: folder / path)
+
+    def with_paths(self, change: Callable[[Path], Path]) -> TrainReport:
+        """Return the report with every path changed."""
+        best, last, curves = map(change, (self.best, self.last, self.curves))
+        return replace(self, best=best, last=last, curves=curves)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of ``summary.json``; its paths are file names within the run's folder."""
+
+    recipe: Mapping[str, Any]
+    report: TrainReport
 
 
 def describe_zero_minimum(share: float) -> str:
@@ -180,8 +182,7 @@ def _start_folder(last: Path, recipe: Recipe) -> None:
         raise MsfnetError(f"{folder} already holds a run; resume it or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "recipe.json") as partial:
-            partial.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "recipe.json", recipe.to_dict())
     except OSError as error:
         raise MsfnetError(
             f"cannot write {folder}: {error.strerror}; choose another folder"
@@ -247,7 +248,6 @@ def _summarise(
     )
     if trainer.is_global_zero:
         draw_curves(folder)
-        summary = {"recipe": module.recipe.to_dict(), "report": report.to_dict()}
-        with atomic_path(folder / SUMMARY) as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        named = report.with_paths(lambda path: Path(path.name))
+        write_json(folder / SUMMARY, Summary(module.recipe.to_dict(), named))
     return report
