@@ -49,14 +49,17 @@ class _Lines:
         self._title = title
         self._last = float("-inf")
         self._begun = time.monotonic()
-        self._total, self._first, self._start = -1, 0, self._begun
-        """The present count's total, first report and start."""
+        self._total, self._first, self._start, self._done = -1, 0, self._begun, -1
+        """The present count's total, first report, start and newest report."""
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
         if total != self._total or done < self._first:
             self._total, self._first, self._start = total, done, now
-        if now - self._last < _SECONDS_BETWEEN_LINES and not 0 < total <= done:
+            self._done = -1
+        finished = done > self._done and 0 < total <= done
+        self._done = done
+        if now - self._last < _SECONDS_BETWEEN_LINES and not finished:
             return
         self._last = now
         count = f"{done}/{total}" if total else str(done or "")

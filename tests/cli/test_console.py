@@ -48,6 +48,22 @@ def test_lines_show_percent_elapsed_and_left(
     ]
 
 
+def test_a_finished_count_has_one_line(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Work after it, such as the validation of the last epoch, prints every five seconds."""
+    with progress("train") as report:
+        for what in ("loss 0.5", *(f"validation batch {n}/6" for n in range(1, 7))):
+            report(4, 4, what)
+            clock[0] += 2
+
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 4/4 loss 0.5 (100%, 0:00 elapsed)",
+        "train: 4/4 validation batch 3/6 (100%, 0:06 elapsed)",
+        "train: 4/4 validation batch 6/6 (100%, 0:12 elapsed)",
+    ]
+
+
 def test_the_time_left_is_that_of_the_present_count(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,7 +157,7 @@ def test_an_unknown_encoder_is_refused_with_similar_names() -> None:
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        ("convnext_atto", r"convnext_atto.*strides 4, 8, 16, 32, .*2, 4, 8, 16, 32"),
+        ("convnext_atto", r"convnext_atto.*strides 4, 8, 16, 32; .*2, 4, 8, 16, 32"),
         ("vgg11", r"vgg11.*strides 1, 2, 4, 8, 16, 32"),
         ("inception_v4", r"inception_v4.*every size"),
     ],

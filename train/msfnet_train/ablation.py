@@ -14,11 +14,10 @@ from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import read_json, write_json
+from msfnet_train.module import LOGGED_METRICS
 from msfnet_train.network import TABLE_III
 from msfnet_train.recipe import Recipe
 from msfnet_train.run import SUMMARY, Summary, TrainReport, is_main_process, train
-
-COLUMNS = ("rel", "rmse", "rmse_pooled", "log10", "delta1", "delta2", "delta3")
 
 HEADINGS = ("", "REL", "RMSE m", "pooled m", "log10", "d1", "d2", "d3", "runs")
 
@@ -52,7 +51,7 @@ class AblationReport:
         """Return a table of the means and their spread over the seeds, with the paper's figures."""
         cells = []
         for row, summaries in self.rows.items():
-            measured = [_spread([getattr(s, name) for s in summaries]) for name in COLUMNS]
+            measured = [_spread([getattr(s, name) for s in summaries]) for name in LOGGED_METRICS]
             cells.append((row, *measured, str(len(summaries))))
             rel, rmse, *others = (f"{value:g}" for value in PAPER[row])
             cells.append(("  paper, NYU 795/654", rel, rmse, "", *others, ""))

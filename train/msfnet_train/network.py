@@ -139,8 +139,7 @@ class MSFNet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = make_encoder(config.encoder, config.pretrained)
-        channels = encoder_channels(self.encoder)
+        self.encoder, channels = make_encoder(config.encoder, config.pretrained)
         self.eda: nn.Module | None = None
         if config.attention != "none":
             self.eda = EnhancedDiverseAttention(
@@ -163,12 +162,12 @@ class MSFNet(nn.Module):
 
     def _auxiliary_channels(self, channels: tuple[int, ...]) -> tuple[int, int]:
         """Return the input channels of the heads y2 and y3; 0 for a head that does not exist."""
-        if not self.config.auxiliary:
-            return 0, 0
-        y3 = self.decoder.widths[3]
-        if self.config.auxiliary_source == "usf" and self.config.usf:
-            y3 = self.config.usf_output
-        return (channels[2] if self.eda is not None else 0), (y3 if self.config.usf else 0)
+        config = self.config
+        y3 = config.usf_output if config.auxiliary_source == "usf" else self.decoder.widths[3]
+        return (
+            channels[2] if config.auxiliary and self.eda is not None else 0,
+            y3 if config.auxiliary and config.usf else 0,
+        )
 
     def forward(self, image: Tensor) -> Tensor | TrainingOutput:
         """Return the prediction; the class states the shapes."""
@@ -233,8 +232,8 @@ class AuxiliaryHeads(nn.Module):
         return tuple(head(x) for head, x in pairs if head is not None and x is not None)
 
 
-def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
-    """Build a timm encoder that returns its five stages.
+def make_encoder(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a timm encoder that outputs its five stages, and their channels.
 
     Raises:
         MsfnetError: the name is unknown, the encoder has other stages than five at strides 2 to
@@ -246,18 +245,17 @@ def make_encoder(name: str, pretrained: bool | str) -> nn.Module:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"
         raise MsfnetError(f"unknown encoder {name!r}{hint}")
-    encoder: nn.Module = _create(name, pretrained is True)
-    reduction = list(encoder.feature_info.reduction())  # type: ignore[operator,union-attr]
-    if reduction != STRIDES:
-        strides = ", ".join(map(str, reduction))
+    encoder = _create(name, pretrained is True)
+    strides = list(encoder.feature_info.reduction())
+    if strides != STRIDES:
         raise MsfnetError(
-            f"encoder {name} has stages at strides {strides}, but MSFNet needs 2, 4, 8, 16, 32; "
-            f"{_ADVICE}"
+            f"encoder {name} has stages at strides {', '.join(map(str, strides))}; MSFNet needs "
+            f"2, 4, 8, 16, 32; {_ADVICE}"
         )
     _check_grids(encoder, name)
     if isinstance(pretrained, str):
         _load_weights(encoder, pretrained)
-    return encoder
+    return encoder, tuple(map(int, encoder.feature_info.channels()))
 
 
 def _check_grids(encoder: nn.Module, name: str) -> None:
@@ -321,8 +319,3 @@ def _load_weights(encoder: nn.Module, path: str) -> None:
             f"{path} lacks {len(missing)} of the encoder's weights, the first is {missing[0]}; "
             "set network.pretrained to a file of its whole state dict"
         )
-
-
-def encoder_channels(encoder: nn.Module) -> tuple[int, ...]:
-    """Return the channels of the encoder's five stages."""
-    return tuple(int(c) for c in encoder.feature_info.channels())  # type: ignore[operator,union-attr]

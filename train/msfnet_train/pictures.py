@@ -77,27 +77,23 @@ class Predictions(Callback):
                     )
 
     def on_fit_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Draw the frames of the last validation."""
-        if trainer.is_global_zero and self._shown:
-            draw_predictions(self._shown, self._range_m, self._folder / PREDICTIONS)
+        """Draw the frames of the last validation: image, ground truth and prediction per row."""
+        if not (trainer.is_global_zero and self._shown):
+            return
+        height, width = self._shown[0][1].shape[:2]
+        figure = new_figure(1200, 60 + len(self._shown) * max(120, 340 * height // width))
+        grid = figure.subplots(len(self._shown), 3, squeeze=False)
+        for row, (name, image, truth, prediction) in zip(grid, self._shown, strict=True):
+            show_image(row[0], image, name)
+            show_depth(row[1], truth, self._range_m, "ground truth")
+            show_depth(row[2], prediction, self._range_m, "prediction")
+        write_figure(figure, self._folder / PREDICTIONS)
 
 
 def _to_rgb(normalised: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a normalised (3, h, w) image as (h, w, 3) uint8 RGB."""
     scaled = normalised.transpose(1, 2, 0) * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
     return np.asarray(np.clip(np.rint(scaled * 255), 0, 255), np.uint8)
-
-
-def draw_predictions(shown: Sequence[Shown], range_m: tuple[float, float], path: Path) -> None:
-    """Draw frame, ground truth and prediction, one row per frame, on one scale of metres."""
-    height, width = shown[0][1].shape[:2]
-    figure = new_figure(1200, 60 + len(shown) * max(120, 340 * height // width))
-    grid = figure.subplots(len(shown), 3, squeeze=False)
-    for row, (name, image, truth, prediction) in zip(grid, shown, strict=True):
-        show_image(row[0], image, name)
-        show_depth(row[1], truth, range_m, "ground truth")
-        show_depth(row[2], prediction, range_m, "prediction")
-    write_figure(figure, path)
 
 
 def draw_curves(folder: Path) -> None:
