@@ -74,7 +74,7 @@ def test_every_map_is_opencvs_nearest_first(name: str) -> None:
     expected = ramp.repeat(3, 1) if number is None else cv2.applyColorMap(ramp, number)[:, 0, ::-1]
 
     np.testing.assert_array_equal(colour_table(name), expected[::-1])
-    with pytest.raises(MsfnetError, match="no colour map; choose one of turbo"):
+    with pytest.raises(MsfnetError, match=r"'jet' .*turbo, magma"):
         colour_table("jet")
 
 

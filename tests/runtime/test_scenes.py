@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import CameraIntrinsics, MsfnetError
 from msfnet_runtime.sources import open_source
-from msfnet_runtime.sources.synthetic import KITTI_INTRINSICS, SyntheticSource, scaled
+from msfnet_runtime.sources.synthetic import KITTI_INTRINSICS, SyntheticSource
 from msfnet_runtime.synthetic.layouts import Journey, make_room, make_street
 from msfnet_runtime.synthetic.scenes import Box, Scene, cast, render, yaw_pose
 
@@ -86,7 +86,7 @@ def test_a_room_ends_at_its_walls() -> None:
 @pytest.mark.parametrize("make", [make_street, make_room])
 def test_a_seed_is_a_scene(make: Callable[[int], Journey]) -> None:
     """The same seed gives the same pixels, another seed others."""
-    camera = scaled(KITTI_INTRINSICS, (64, 128))
+    camera = KITTI_INTRINSICS.scaled(64, 128)
 
     def picture(seed: int) -> NDArray[np.uint8]:
         journey = make(seed)

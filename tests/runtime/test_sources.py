@@ -1,4 +1,4 @@
-"""Sources read what they are pointed at, and say in one line what they cannot read."""
+"""Tests that sources read files, folders, videos and cameras, and refuse all else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.source import Source
 from msfnet_runtime.sources import SourceOptions, open_source
-from msfnet_runtime.sources.camera import CameraSource, frame_rate
 from msfnet_runtime.sources.images import ImageFolder, natural_key
 from msfnet_runtime.sources.kitti import KittiDrive
-from msfnet_runtime.sources.network import StreamSource, without_password
+from msfnet_runtime.sources.live import CameraSource, StreamSource, frame_rate, without_password
 from msfnet_runtime.sources.nyu import NyuList
 from msfnet_runtime.sources.video import VideoSource
 from tests.runtime.streams import frame, psnr, read_video, scratch_video, write_video
@@ -39,7 +38,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """OpenCV and FFmpeg have no word beside our own one line."""
+    """Check that OpenCV and FFmpeg print nothing."""
     yield
     assert capfd.readouterr() == ("", "")
 
@@ -51,8 +50,8 @@ def save(path: Path, image: NDArray[np.generic]) -> Path:
     return path
 
 
-def test_a_video_gives_the_frames_another_decoder_gives(video: Path) -> None:
-    """Pixels, times, length and rate agree with PyAV's."""
+def test_a_video_has_the_frames_of_another_decoder(video: Path) -> None:
+    """Pixels, times, length and rate agree with those of PyAV."""
     pictures, times = read_video(video)
 
     with open_source(str(video)) as source:
@@ -70,7 +69,7 @@ def test_a_video_gives_the_frames_another_decoder_gives(video: Path) -> None:
 
 
 def test_a_real_video_has_its_length_and_rate(real_data: Path) -> None:
-    """221 frames of 960 x 540 at 25 frames per second, as ffprobe says."""
+    """It has 221 frames of 960 x 540 at 25 frames per second, like ffprobe's output."""
     with open_source(str(real_data / "video/driving_solidWhiteRight.mp4")) as source:
         count = sum(f.image.shape == (540, 960, 3) for f in source)
 
@@ -80,7 +79,7 @@ def test_a_real_video_has_its_length_and_rate(real_data: Path) -> None:
 
 @pytest.mark.parametrize("rotation", [90, 180])
 def test_a_video_filmed_on_its_side_stands_upright(tmp_path: Path, rotation: int) -> None:
-    """The rotation the file asks for is done: NumPy's, counter-clockwise."""
+    """Frames are rotated as the file specifies: counter-clockwise, like NumPy."""
     picture = frame(0).image.copy()
     picture[:16, :16] = 250
     write_video(tmp_path / "phone.mp4", [picture] * 3, rotation=rotation)
@@ -92,14 +91,14 @@ def test_a_video_filmed_on_its_side_stands_upright(tmp_path: Path, rotation: int
 
 
 def noisy(count: int) -> list[NDArray[np.uint8]]:
-    """Return pictures of which every packet of a video has much to tell."""
+    """Return pictures that make large packets in a video."""
     noise = np.random.default_rng(4).integers(0, 256, (count, 12, 20, 3)).astype(np.uint8)
     return [np.asarray(cv2.resize(each, (160, 96)), np.uint8) for each in noise]
 
 
 @pytest.mark.parametrize("name", ["damaged.mp4", "damaged.mkv"])
 def test_damaged_frames_of_a_video_are_skipped_and_counted(name: str, tmp_path: Path) -> None:
-    """Exactly those whose packets were scratched, though FFmpeg gives a picture for each."""
+    """They are those whose packets are damaged, although FFmpeg decodes a picture for each."""
     path = tmp_path / name
     write_video(path, noisy(30))
     clean, times = read_video(path)
@@ -117,22 +116,22 @@ def test_damaged_frames_of_a_video_are_skipped_and_counted(name: str, tmp_path: 
 
 
 def test_damage_in_a_real_video_is_found(real_data: Path, tmp_path: Path) -> None:
-    """One key frame and two others of a dashboard's recording."""
+    """One key frame and two others of a dashboard video are damaged."""
     path = tmp_path / "drive.mp4"
     shutil.copy(real_data / "video/driving_solidWhiteRight.mp4", path)
     damaged = scratch_video(path, [30, 101, 150])
 
     with open_source(str(path), SourceOptions(skip_bad=True)) as source:
-        given = {f.index for f in source}
+        decoded = {f.index for f in source}
 
-    assert set(range(221)) - given == set(damaged)
+    assert set(range(221)) - decoded == set(damaged)
     assert source.health.skipped == 3
 
 
 def test_without_pyav_opencv_reads_the_same_frames(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pixels, times, length, rate and turning agree; damage passes unseen there."""
+    """Pixels, times, length, rate and rotation agree; damage is not detected."""
     turned, damaged = tmp_path / "turned.mp4", tmp_path / "damaged.mp4"
     write_video(turned, noisy(5), rotation=90)
     write_video(damaged, noisy(20))
@@ -156,7 +155,7 @@ def test_without_pyav_opencv_reads_the_same_frames(
 
 
 def test_a_recording_in_fragments_has_its_length(tmp_path: Path) -> None:
-    """As a process leaves it that was killed; its first fragment lists a part of the frames."""
+    """A killed process leaves one; its first fragment lists only a part of the frames."""
     path = tmp_path / "cut.mp4"
     options = {"movflags": "frag_keyframe+empty_moov"}
     with av.open(str(path), "w", options=options) as container:
@@ -181,13 +180,13 @@ def test_a_name_that_looks_like_a_protocol_is_a_file(video: Path, tmp_path: Path
 
 
 def test_a_file_address_is_the_file(video: Path) -> None:
-    """Percent signs are decoded, and the source is not live."""
+    """Percent encoding is decoded, and the source is not live."""
     with open_source(video.as_uri().replace("clip", "%63lip")) as source:
         assert (len(list(source)), source.live) == (12, False)
 
 
-def test_every_video_that_is_none_is_one_line(video: Path, tmp_path: Path) -> None:
-    """Text, nothing, half of it with either box order, and an avi cut short."""
+def test_files_that_are_not_videos_are_refused(video: Path, tmp_path: Path) -> None:
+    """The files are text, empty, half a video with either box order, and an avi cut short."""
     whole = video.read_bytes()
     front = tmp_path / "front.mp4"
     front.write_bytes(_moov_first(whole))
@@ -212,7 +211,7 @@ def test_every_video_that_is_none_is_one_line(video: Path, tmp_path: Path) -> No
 
 
 def _moov_first(content: bytes) -> bytes:
-    """Put the index before the data, as web videos have it, with its offsets moved along."""
+    """Put the index before the data, as in web videos, with its offsets adjusted."""
     boxes, position = {}, 0
     while position < len(content):
         length = int.from_bytes(content[position : position + 4], "big")
@@ -231,7 +230,7 @@ def _moov_first(content: bytes) -> bytes:
 def test_images_come_in_natural_order_whatever_their_size(
     tmp_path: Path, photo: NDArray[np.uint8]
 ) -> None:
-    """2 before 10; other files, folders and hidden files are passed over."""
+    """2 comes before 10; other files, folders and hidden files are ignored."""
     for name, height in (("f10.png", 40), ("f2.PNG", 97), ("f1.bmp", 60)):
         save(tmp_path / name, photo[:height])
     (tmp_path / "notes.txt").write_text("x")
@@ -250,7 +249,7 @@ def test_images_come_in_natural_order_whatever_their_size(
 
 
 def test_one_image_is_one_frame(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
-    """Pixel for pixel, named after the file; a bad one is an error, skipped or not."""
+    """It has the same pixels and the file's name; a bad one is always an error."""
     with open_source(str(save(tmp_path / "a photo.PNG", photo))) as source:
         (only,) = source
     (tmp_path / "bad.jpg").write_bytes(b"no image")
@@ -263,7 +262,7 @@ def test_one_image_is_one_frame(tmp_path: Path, photo: NDArray[np.uint8]) -> Non
 
 
 def test_natural_order_compares_any_names() -> None:
-    """Digits against letters, leading zeros and no digits at all."""
+    """Names mix digits and letters, leading zeros and no digits at all."""
     ordered = ["01", "1", "2", "10", "a", "a9", "a10b2", "a10b10", "b1"]
 
     shuffled = sorted(map(Path, reversed(ordered)), key=natural_key)
@@ -272,15 +271,15 @@ def test_natural_order_compares_any_names() -> None:
 
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    """The stream stops at it with its path."""
+    """The error contains its path."""
     (tmp_path / "0.png").write_bytes(b"not an image")
 
     with pytest.raises(MsfnetError, match=r"0\.png is not a readable image"):
         list(open_source(str(tmp_path)))
 
 
-def test_a_kitti_drive_brings_its_camera(real_data: Path) -> None:
-    """Date and drive open alike; the intrinsics are the calibration file's P_rect_02."""
+def test_a_kitti_drive_has_its_camera(real_data: Path) -> None:
+    """Date and drive can be opened; the intrinsics are the calibration file's P_rect_02."""
     date = real_data / "kitti_raw/2011_09_26"
     with open_source(str(date / "2011_09_26_drive_0001_sync")) as source:
         frames = list(source)
@@ -297,7 +296,7 @@ def test_a_kitti_drive_brings_its_camera(real_data: Path) -> None:
 
 
 def test_nyu_lists_open_by_folder_and_by_file(real_data: Path) -> None:
-    """The folder gives its validation list here; a list gives its images in its order."""
+    """The folder opens its validation list here; a list has its images in its order."""
     folder = open_source(str(real_data / "nyu_mini"))
     listed = open_source(str(real_data / "nyu_mini/data/nyu2_train.csv"))
 
@@ -313,11 +312,11 @@ def test_nyu_lists_open_by_folder_and_by_file(real_data: Path) -> None:
         ("missing.mp4", "does not exist"),
         ("empty", "holds no images"),
         ("list.csv", "line 1"),
-        ("camera", "does not exist; give a camera index"),
+        ("camera", "does not exist; .* camera index"),
     ],
 )
-def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, words: str) -> None:
-    """Each says what it is and what to give instead."""
+def test_what_is_not_a_source_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    """The error is one line that names the problem."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("only one column\n")
 
@@ -328,13 +327,13 @@ def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, words: str) ->
 
 
 def test_a_camera_that_is_not_there_says_what_to_check() -> None:
-    """Digits are a camera index."""
-    with pytest.raises(MsfnetError, match="camera 73 cannot be opened; check"):
+    """Digits are the index of a camera."""
+    with pytest.raises(MsfnetError, match="camera 73 cannot be opened"):
         open_source("73")
 
 
-def test_an_address_that_does_not_answer_hides_its_password() -> None:
-    """Error lines end up in bug reports."""
+def test_an_error_hides_the_password_of_an_address() -> None:
+    """Users put error messages into bug reports."""
     with pytest.raises(MsfnetError, match=r"rtsp://127\.0\.0\.1:9/x cannot") as caught:
         open_source("rtsp://me:secret@127.0.0.1:9/x")
 
@@ -343,7 +342,7 @@ def test_an_address_that_does_not_answer_hides_its_password() -> None:
 
 
 def test_a_network_stream_is_live(tmp_path: Path) -> None:
-    """A recording on a server without ranges: frames come, stamped on arrival, until it ends."""
+    """Frames of a recording on a server are stamped on arrival, until it ends."""
     video = tmp_path / "clip.mkv"
     write_video(video, [frame(index * 10).image for index in range(12)])
 
@@ -366,7 +365,7 @@ def test_a_network_stream_is_live(tmp_path: Path) -> None:
     assert isinstance(source, StreamSource)
     assert (source.live, source.length) == (True, None)
     assert source.fps == pytest.approx(10)
-    assert frames[-1].index == 11, "whoever is late gets the newest"
+    assert frames[-1].index == 11, "a slow consumer gets the newest"
     assert all(a.index < b.index for a, b in itertools.pairwise(frames))
     times = [f.timestamp_s for f in frames]
     assert times[0] == 0
@@ -374,8 +373,8 @@ def test_a_network_stream_is_live(tmp_path: Path) -> None:
     assert psnr(frames[-1].image, read_video(video)[0][11]) > 35
 
 
-def test_a_camera_gives_rgb_and_is_given_back(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a video behind the device: live, BGR turned into RGB, released at the end."""
+def test_a_camera_yields_rgb_and_is_released(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the device is a video: the source is live, BGR becomes RGB, and it is released."""
     capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     monkeypatch.setattr(cv2, "VideoCapture", {2: capture}.get)
 
@@ -390,6 +389,6 @@ def test_a_camera_gives_rgb_and_is_given_back(video: Path, monkeypatch: pytest.M
     assert not capture.isOpened()
 
 
-def test_a_camera_that_knows_no_rate_is_taken_for_thirty() -> None:
-    """A capture that is not open answers with what unknowing drivers answer."""
+def test_a_camera_without_a_rate_gets_thirty() -> None:
+    """A capture that is not open returns what such drivers return."""
     assert frame_rate(cv2.VideoCapture(), 30.0) == 30.0

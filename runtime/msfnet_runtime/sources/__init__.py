@@ -1,4 +1,4 @@
-"""Opens whatever the user names as a stream of frames."""
+"""Opens the source that a text names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
-from msfnet_runtime.sources.camera import CameraSource, GStreamerSource
+from msfnet_runtime.sources.adapters import IterableSource, RotatedSource
 from msfnet_runtime.sources.images import ImageFiles, ImageFolder
-from msfnet_runtime.sources.iterable import IterableSource
 from msfnet_runtime.sources.kitti import KittiDrive, find_drives
-from msfnet_runtime.sources.network import StreamSource
+from msfnet_runtime.sources.live import CameraSource, GStreamerSource, StreamSource
 from msfnet_runtime.sources.nyu import NyuList, find_lists
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
-from msfnet_runtime.sources.orientation import RotatedSource
 from msfnet_runtime.sources.video import VideoSource
 from msfnet_runtime.types import Frame
 
@@ -29,17 +27,17 @@ __all__ = ["IterableSource", "SourceOptions", "open_source"]
 def open_source(
     what: str | int | Path | Iterable[Frame | NDArray[np.uint8]], options: SourceOptions = DEFAULTS
 ) -> Source:
-    """Open a source by what the user wrote.
+    """Open a source.
 
     Args:
         what: camera index (``0``) or device (``/dev/video0``), address (``rtsp://…``, ``http://…``),
             GStreamer pipeline (``… ! appsink``), ``synthetic:…``, a video file, an image, a
             pattern (``frames/*.png``), an NYU list (``.csv``), a folder: KITTI drive, date or
             root, NYU data set, or images; or an iterable of frames or RGB images.
-        options: see :class:`SourceOptions`.
+        options: the user's choices.
 
     Raises:
-        MsfnetError: missing, unreadable, or nothing that holds frames.
+        MsfnetError: it is missing, unreadable, or contains no frames.
     """
     if isinstance(what, Iterable) and not isinstance(what, str):
         source: Source = IterableSource(what)
@@ -61,14 +59,15 @@ def _open(text: str, options: SourceOptions) -> Source:
     try:
         exists = Path(text).exists()
     except (OSError, ValueError) as error:
-        raise MsfnetError(f"{text[:40]!r}… is no path ({type(error).__name__}); mend it") from None
+        kind = type(error).__name__
+        raise MsfnetError(f"{text[:40]!r}… is not a valid path ({kind}); correct it") from None
     if set(text) & set("*?[") and not exists:
         return ImageFiles.matching(text, skip_bad=options.skip_bad)
     return _open_path(Path(text), options)
 
 
 def _open_live(text: str, options: SourceOptions) -> Source | None:
-    """Open a camera, a pipeline or an address; None for anything else."""
+    """Open a camera, a pipeline or an address; return None for anything else."""
     if text.isdecimal() or text.startswith("/dev/video"):
         return CameraSource(int(text) if text.isdecimal() else text, options)
     if " ! " in text:
@@ -77,12 +76,12 @@ def _open_live(text: str, options: SourceOptions) -> Source | None:
 
 
 def _open_path(path: Path, options: SourceOptions) -> Source:
-    """Open a file or folder by what it holds."""
+    """Open a file or folder by its content."""
     if path.is_dir():
         return _open_folder(path, options.skip_bad)
     if not path.exists():
         raise MsfnetError(
-            f"{path} does not exist; give a camera index, URL, video, folder or synthetic:street"
+            f"{path} does not exist; name a camera index, URL, video, folder or synthetic:street"
         )
     if path.suffix.lower() == ".csv":
         return NyuList(path, skip_bad=options.skip_bad)
@@ -92,7 +91,7 @@ def _open_path(path: Path, options: SourceOptions) -> Source:
 
 
 def _open_folder(path: Path, skip_bad: bool) -> Source:
-    """Open a data set's folder as what it is, any other as plain images."""
+    """Open the folder of a data set by its layout, any other as plain images."""
     if _holds(find_drives, path):
         return KittiDrive(path, skip_bad=skip_bad)
     if _holds(find_lists, path):
@@ -101,7 +100,7 @@ def _open_folder(path: Path, skip_bad: bool) -> Source:
 
 
 def _holds(find: Callable[[Path], object], path: Path) -> bool:
-    """Tell whether ``find`` finds its layout in a folder."""
+    """Return whether ``find`` finds its layout in a folder."""
     try:
         find(path)
     except MsfnetError:

@@ -1,4 +1,4 @@
-"""Video files and network streams decoded by PyAV, which tells what its decoder had to patch."""
+"""Decodes video files and network streams with PyAV, which reports damaged pictures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _LOW_DELAY = {
     "flags": "low_delay",
-    "rtsp_transport": "tcp",  # over UDP lost packets are grey pictures
+    "rtsp_transport": "tcp",  # over UDP, lost packets become grey pictures
     "probesize": "1000000",
     "analyzeduration": "1000000",
 }
-"""FFmpeg's words for: hand every picture on as soon as it is there, and look ahead a second."""
+"""FFmpeg's options for low latency: no reordering delay, and one second of analysis."""
 
 _SINGLE_PICTURES = ("mjpeg", "mjpegb")
-"""Codecs whose decoders patch a damaged picture without telling, unless told to refuse it."""
+"""Codecs whose decoders conceal damage silently, unless configured to refuse it."""
 
 _UPRIGHT = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
@@ -31,23 +31,23 @@ _UPRIGHT = {
     -180: cv2.ROTATE_180,
     -90: cv2.ROTATE_90_CLOCKWISE,
 }
-"""What a display matrix asks for, degrees counter-clockwise."""
+"""The rotation of a display matrix, degrees counter-clockwise, as OpenCV's constant."""
 
 
 class PyavCapture:
-    """A video in the words of OpenCV's VideoCapture, telling pictures that fail to decode.
+    """Implements OpenCV's VideoCapture with PyAV, and reports pictures that cannot be decoded.
 
-    Slices are not decoded in parallel: FFmpeg's H.264 decoder then neither patches nor tells.
-    A file's pictures are, which takes a stream longer to hand on.
+    Slices are not decoded in parallel: FFmpeg's H.264 decoder would neither conceal nor report
+    damage. The pictures of a file are decoded in parallel, which would delay a stream.
 
     Args:
-        address: a path, or what FFmpeg knows as an address.
-        timeout_s: of a network stream: how long it may take to answer, and stay silent later;
+        address: a path, or an address that FFmpeg supports.
+        timeout_s: the longest time a network stream can take to respond, and stay silent later;
             None for a file.
 
     Raises:
         ImportError: PyAV is absent.
-        OSError: it cannot be opened, or holds no video.
+        OSError: it cannot be opened, or contains no video.
     """
 
     def __init__(self, address: str, timeout_s: float | None = None) -> None:
@@ -77,19 +77,19 @@ class PyavCapture:
         self._bad = self._ended = False
 
     def get(self, what: int, /) -> float:
-        """Return the frame rate, how many frames there are, or the last picture's time in ms."""
+        """Return the frame rate, the number of frames, or the time of the last picture in ms."""
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         if what == cv2.CAP_PROP_FRAME_COUNT:
-            lasting = int(rate * (self._container.duration or 0) / 1e6 + 0.01)
-            # An MP4 in fragments lists the frames of the first one alone.
+            estimated = int(rate * (self._container.duration or 0) / 1e6 + 0.01)
+            # A fragmented MP4 lists the frames of its first fragment only.
             listed = self._stream.frames
-            return listed if 2 * listed > lasting else lasting
+            return listed if 2 * listed > estimated else estimated
         return 1000 * self._seconds if what == cv2.CAP_PROP_POS_MSEC else rate
 
     def grab(self) -> bool:
-        """Wait for the next picture, good or bad; False at the end, or when the stream is lost.
+        """Wait for the next picture, good or bad; False at the end, or if the stream is lost.
 
-        What the decoder still holds then comes first.
+        Pictures that are still in the decoder come first.
         """
         while not self._pictures and not self._bad:
             try:
@@ -108,7 +108,7 @@ class PyavCapture:
         return True
 
     def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Return the picture that was waited for, upright, as (H, W, 3) uint8 BGR, unless bad."""
+        """Return the grabbed picture, upright, as (H, W, 3) uint8 BGR, unless it is bad."""
         if not self._pictures:
             self._bad = False
             return False, None
@@ -119,7 +119,7 @@ class PyavCapture:
         rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
         turn = _UPRIGHT.get(round(picture.rotation))
         upright = rgb if turn is None else np.asarray(cv2.rotate(rgb, turn), np.uint8)
-        return True, upright[..., ::-1]  # a view: who turns it back has no copy to make
+        return True, upright[..., ::-1]  # a view: converting it back to RGB needs no copy
 
     def release(self) -> None:
         """Close the file or connection."""

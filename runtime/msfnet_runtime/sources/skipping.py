@@ -1,9 +1,8 @@
-"""Images of a list of files, where those that cannot be decoded may be skipped and counted."""
+"""Reads lists of image files; those that cannot be decoded can be skipped and counted."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import read_image
 from msfnet_runtime.source import SourceBase, SourceHealth
@@ -21,27 +21,28 @@ T = TypeVar("T")
 
 
 class SlowLog:
-    """Warns at most once per second, and then says how many warnings were held back."""
+    """Logs at most one warning per second, with the number of those it suppressed."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
         self._next = 0.0
-        self._held = 0
+        self._suppressed = 0
 
     def __call__(self, text: str) -> None:
-        """Warn, unless a warning went out less than a second ago."""
-        now = time.monotonic()
+        """Log a warning, unless the last one is less than a second old."""
+        now = self._clock.now()
         if now < self._next:
-            self._held += 1
+            self._suppressed += 1
             return
-        LOGGER.warning("%s%s", text, f" (and {self._held} more)" if self._held else "")
-        self._next, self._held = now + 1, 0
+        LOGGER.warning("%s%s", text, f" (and {self._suppressed} more)" if self._suppressed else "")
+        self._next, self._suppressed = now + 1, 0
 
 
 class FileSource(SourceBase):
-    """A source that reads image files.
+    """Reads image files.
 
     Args:
-        skip_bad: count and skip those that cannot be decoded.
+        skip_bad: skip and count images that cannot be decoded.
     """
 
     def __init__(self, *, skip_bad: bool = False) -> None:
@@ -51,18 +52,18 @@ class FileSource(SourceBase):
 
     @property
     def health(self) -> SourceHealth:
-        """How many images were skipped."""
+        """The number of skipped images."""
         return SourceHealth(skipped=self._skipped)
 
     def _images(
         self, files: Iterable[tuple[T, Path]]
     ) -> Iterator[tuple[int, T, Path, NDArray[np.uint8]]]:
-        """Yield each file's position, its key, itself and its (H, W, 3) uint8 RGB image.
+        """Yield position, key, path and (H, W, 3) uint8 RGB image of each file.
 
         Raises:
-            MsfnetError: one cannot be decoded; where they are skipped, none can.
+            MsfnetError: an image cannot be decoded; with ``skip_bad``, none can be.
         """
-        reason, given = "", 0
+        reason, decoded = "", 0
         for index, (key, file) in enumerate(files):
             try:
                 image = read_image(file)
@@ -73,7 +74,7 @@ class FileSource(SourceBase):
                 self._skipped += 1
                 self._log(f"skipped: {error}")
                 continue
-            given += 1
+            decoded += 1
             yield index, key, file, image
-        if reason and not given:
+        if reason and not decoded:
             raise MsfnetError(f"none of the {self._skipped} images can be decoded: {reason}")

@@ -1,4 +1,4 @@
-"""Generated streets and rooms as a source: ``synthetic:street?seed=1&frames=48&size=375x1242``."""
+"""Renders streets and rooms: ``synthetic:street?seed=1&frames=48&size=375x1242``."""
 
 from __future__ import annotations
 
@@ -31,30 +31,17 @@ KINDS = {
 }
 
 
-def scaled(camera: CameraIntrinsics, size: tuple[int, int]) -> CameraIntrinsics:
-    """Return a camera whose pictures are scaled to ``size`` = (height, width) pixels."""
-    y, x = size[0] / camera.height, size[1] / camera.width
-    return CameraIntrinsics(
-        fx=camera.fx * x,
-        fy=camera.fy * y,
-        cx=(camera.cx + 0.5) * x - 0.5,
-        cy=(camera.cy + 0.5) * y - 0.5,
-        width=size[1],
-        height=size[0],
-    )
-
-
 class SyntheticSource(SourceBase):
-    """A seeded street driven along, or a room looked around in.
+    """Renders a drive along a random street, or a walk around a random room.
 
     Args:
         kind: ``street`` or ``room``.
         seed: the same seed gives the same pixels.
-        frames: how many.
-        size: (height, width) in pixels; KITTI's or NYU's own if left out.
+        frames: number of frames.
+        size: (height, width) in pixels; by default that of KITTI or NYU.
 
     Raises:
-        MsfnetError: another kind, or a seed below 0.
+        MsfnetError: unknown kind, or a seed below 0.
     """
 
     length: int
@@ -65,15 +52,15 @@ class SyntheticSource(SourceBase):
         if kind not in KINDS:
             raise MsfnetError(f"unknown scene {kind!r}; write synthetic:street or synthetic:room")
         if seed < 0:
-            raise MsfnetError(f"seed {seed} is below 0; give 0 or more")
+            raise MsfnetError(f"seed {seed} is below 0; choose 0 or more")
         maker, camera, self.fps = KINDS[kind]
         self.length = frames
-        self.intrinsics = scaled(camera, size) if size else camera
+        self.intrinsics = camera.scaled(*size) if size else camera
         self._journey = maker(seed)
 
     @property
     def journey(self) -> Journey:
-        """The scene and the camera's way through it."""
+        """The scene and the path of the camera."""
         return self._journey
 
     def rendering(self, index: int) -> Rendering:
@@ -88,10 +75,10 @@ class SyntheticSource(SourceBase):
 
 
 def open_synthetic(text: str) -> SyntheticSource:
-    """Open ``synthetic:KIND?seed=N&frames=N&size=HxW``; every option may be left out.
+    """Open ``synthetic:KIND?seed=N&frames=N&size=HxW``; every option has a default.
 
     Raises:
-        MsfnetError: unknown kind or option, or a value that is no number.
+        MsfnetError: unknown kind or option, or a value that is not a number.
     """
     kind, _, query = text.removeprefix(SCHEME).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -103,8 +90,9 @@ def open_synthetic(text: str) -> SyntheticSource:
     height, _, width = options.get("size", "").partition("x")
     numbers = [options.get("seed", "0"), options.get("frames", "48"), height or "64", width or "64"]
     if not all(n.isdecimal() and len(n) < 10 for n in numbers) or bool(height) != bool(width):
-        raise MsfnetError(f"{text} is not readable; write synthetic:street?frames=48&size=375x1242")
+        example = "synthetic:street?frames=48&size=375x1242"
+        raise MsfnetError(f"{text} is not valid; write for example {example}")
     seed, frames, rows, columns = (int(number) for number in numbers)
     if frames < 1 or not (32 <= rows <= 4096 and 32 <= columns <= 4096):
-        raise MsfnetError(f"{text} asks for no frame or a size outside 32 to 4096; change it")
+        raise MsfnetError(f"{text}: frames must be at least 1, height and width 32 to 4096")
     return SyntheticSource(kind, seed=seed, frames=frames, size=(rows, columns) if height else None)

@@ -1,4 +1,4 @@
-"""Video files, decoded by FFmpeg: through PyAV, or through OpenCV where PyAV is absent."""
+"""Reads video files with FFmpeg: through PyAV, or through OpenCV if PyAV is absent."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
-from msfnet_runtime.sources.camera import Capture, frame_rate
 from msfnet_runtime.sources.decoding import PyavCapture
+from msfnet_runtime.sources.live import Capture, frame_rate
 from msfnet_runtime.sources.skipping import LOGGER
 from msfnet_runtime.types import Frame
 
 _COUNTED = (".mp4", ".mov", ".m4v")
-"""Containers that list their frames; others estimate how many there are."""
+"""Containers that list their frames; for others the number is estimated."""
 
 
 class VideoSource(SourceBase):
-    """The frames of a video file, turned upright as the file says.
+    """Yields the frames of a video file, rotated as the file specifies.
 
     Args:
         path: the file.
-        skip_bad: count and skip damaged frames; play what can be decoded of a file that is cut
-            short, and count what an mp4 or mov announces beyond it. Without PyAV nothing tells
-            a damaged frame that FFmpeg patched from a good one.
+        skip_bad: skip and count damaged frames; play a file that is cut short up to there, and
+            count the missing frames that an mp4 or mov lists. Without PyAV, frames whose damage
+            FFmpeg conceals cannot be detected.
 
     Raises:
-        MsfnetError: empty, cut short, or no video at all; when it is read, a damaged frame.
+        MsfnetError: the file is empty, cut short or not a video; on reading, a frame is damaged.
     """
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
@@ -47,11 +47,11 @@ class VideoSource(SourceBase):
 
     @property
     def health(self) -> SourceHealth:
-        """How many frames were damaged; at the end also how many announced ones are missing."""
+        """The number of damaged frames; at the end, also of missing ones."""
         return SourceHealth(skipped=self._skipped)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; timestamps are the file's own, index / fps where it has none."""
+        """Yield the frames; timestamps are the file's own, or index / fps if it has none."""
         last = -1.0
         for index in itertools.count():
             if not self._capture.grab():
@@ -77,7 +77,7 @@ class VideoSource(SourceBase):
         self._skipped += 1
 
     def _end(self, index: int) -> None:
-        """Count what is missing after so many frames, and say how many cannot be decoded."""
+        """Count the frames missing after ``index``, and warn about those that cannot be decoded."""
         if index == self._skipped:
             raise MsfnetError(f"no frame of {self._path} can be decoded; convert it to H.264 .mp4")
         if self._skip_bad and self._path.suffix.lower() in _COUNTED:
@@ -87,10 +87,10 @@ class VideoSource(SourceBase):
 
 
 def _open_capture(path: Path) -> Capture:
-    """Open a file: its path is made absolute, since FFmpeg reads `a:b.mp4` as protocol `a`.
+    """Open a file by its absolute path, because FFmpeg reads `a:b.mp4` as protocol `a`.
 
     Raises:
-        MsfnetError: it is empty, cut short, or no video.
+        MsfnetError: the file is empty, cut short or not a video.
     """
     try:
         return PyavCapture(str(path.absolute()))
@@ -107,27 +107,25 @@ def _open_capture(path: Path) -> Capture:
 
 
 def check_whole(path: Path) -> None:
-    """Refuse files whose container announces more bytes than there are: mp4, mov and avi.
+    """Refuse mp4, mov and avi files that are shorter than their container states.
 
-    Other containers are made to be cut anywhere; what can be decoded of them is played.
+    Other containers can be cut anywhere, and are played up to there.
 
     Raises:
-        MsfnetError: missing, unreadable, empty or cut short.
+        MsfnetError: the file is missing, unreadable, empty or cut short.
     """
     try:
         size = path.stat().st_size
-        announced = _announced_bytes(path, size)
+        stated = _stated_bytes(path, size)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
     if size == 0:
         raise MsfnetError(f"{path} is empty; replace it")
-    if announced > size:
-        raise MsfnetError(
-            f"{path} is cut short: {size} of {announced} bytes are there; fetch the whole file"
-        )
+    if stated > size:
+        raise MsfnetError(f"{path} is cut short: {size} of {stated} bytes; copy the whole file")
 
 
-def _announced_bytes(path: Path, size: int) -> int:
+def _stated_bytes(path: Path, size: int) -> int:
     """Return the end of the last top-level box of an mp4 or mov, or of an avi's first chunk.
 
     0 for other files. ISO/IEC 14496-12, 4.2: a box is a 32-bit big-endian size and a type; size
@@ -146,7 +144,7 @@ def _announced_bytes(path: Path, size: int) -> int:
             length = int.from_bytes(box[:4], "big")
             if length == 1:
                 length = int.from_bytes(box[8:16], "big")
-            if length < 8:  # until the end, or padding that is no box
+            if length < 8:  # until the end, or padding
                 return size
             position += length
     return position
