@@ -39,7 +39,7 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 class _Lines:
-    """Prints the first report, the last, and one every few seconds between.
+    """Prints the first report of a count, the last, and one every few seconds between.
 
     A line is ``title: done/total what (percent, time elapsed, time left)``. One command may count
     several times, each time with its own total; the time left is that of the present count.
@@ -56,7 +56,7 @@ class _Lines:
         now = time.monotonic()
         if total != self._total or done < self._first:
             self._total, self._first, self._start = total, done, now
-            self._done = -1
+            self._done, self._last = -1, float("-inf")
         finished = done > self._done and 0 < total <= done
         self._done = done
         if now - self._last < _SECONDS_BETWEEN_LINES and not finished:

@@ -48,6 +48,22 @@ def test_lines_show_percent_elapsed_and_left(
     ]
 
 
+def test_every_count_prints_its_first_report(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even right after the last line: what follows may take long."""
+    with progress("train") as report:
+        for total, what in ((9, "checking"), (0, "preparing"), (50, "loss 0.5")):
+            report(1 if total else 0, total, what)
+            clock[0] += 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 1/9 checking (11%, 0:00 elapsed)",
+        "train: preparing (0:01 elapsed)",
+        "train: 1/50 loss 0.5 (2%, 0:02 elapsed)",
+    ]
+
+
 def test_a_finished_count_has_one_line(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
