@@ -4,8 +4,8 @@
     python3 depth_node.py --ros-args -p model:=/models/model.onnx -r image:=/camera/image_raw
 
 Subscribes to ``image`` (sensor_msgs/Image, rgb8 or bgr8) and ``camera_info``; publishes ``depth``
-and ``depth/camera_info`` with the image's own stamp and frame. Only the newest image is looked at:
-the subscriptions keep one message, and the executor takes the next when depth has been published.
+and ``depth/camera_info`` with the stamp and frame of the image. Only the newest image is processed:
+the subscriptions keep one message, and the executor takes the next one after depth was published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEWEST = QoSProfile(
 
 
 class DepthNode(Node):  # type: ignore[misc]
-    """Answers every image it has time for."""
+    """Publishes the depth of the newest image, again and again."""
 
     def __init__(self) -> None:
         super().__init__("msfnet_depth")
@@ -37,17 +37,17 @@ class DepthNode(Node):  # type: ignore[misc]
         self.depth_camera = self.create_publisher(CameraInfo, "depth/camera_info", NEWEST)
         self.create_subscription(CameraInfo, "camera_info", self.keep_camera, NEWEST)
         self.create_subscription(Image, "image", self.answer, NEWEST)
-        self.get_logger().info(f"{model} by {self.estimator.engine.describe()}")
+        self.get_logger().info(f"running {model} with {self.estimator.engine.describe()}")
 
     def keep_camera(self, camera: CameraInfo) -> None:
-        """Remember the camera, which depth is published with."""
+        """Store the camera, which is published together with the depth."""
         self.camera = camera
 
     def answer(self, message: Image) -> None:
         """Publish the depth of one image."""
         if message.encoding not in ("rgb8", "bgr8"):
             self.get_logger().warning(
-                f"images are {message.encoding}; republish them as rgb8 or bgr8",
+                f"image encoding {message.encoding} is not supported; publish rgb8 or bgr8",
                 throttle_duration_sec=5.0,
             )
             return
@@ -65,7 +65,7 @@ def to_rgb(message: Image) -> NDArray[np.uint8]:
 
 
 def to_message(depth: DepthMap, image: Image) -> Image:
-    """Return depth as a message with the image's header."""
+    """Return depth as a 32FC1 message with the header of the image; invalid pixels are NaN."""
     values = np.where(depth.valid, depth.values, np.nan).astype("<f4")
     message = Image()
     message.header = image.header
