@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msfnet.candidates import order_candidates
 from msfnet.console import progress
-from msfnet.measuring import BenchRequest, bench_models
 from msfnet.models import open_model
+from msfnet_benchmarks.bench import BenchPlan, bench
+from msfnet_benchmarks.report import tables
+from msfnet_benchmarks.report.writer import write_page
 from msfnet_runtime import EngineArtifact, MsfnetError
 from msfnet_runtime.streaming import StreamOptions, stream
 
@@ -62,7 +65,7 @@ class DemoReport:
             [
                 "",
                 f"Unseen generated drive, protocol {PROTOCOL}, latency on this machine's CPU:",
-                self.benchmark.table(),
+                tables.text(self.benchmark),
                 "",
                 f"TensorRT for RTX {self.engines[0].version} engines, built without a GPU; "
                 "they run on the GPUs named:",
@@ -96,15 +99,10 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
         options = StreamOptions(out=(str(out / "drive.mp4"),))
         streamed = stream(engine, str(test), options, progress=report)
     with progress("bench") as report:
-        request = BenchRequest(
-            models,
-            against=training.best,
-            data=test,
-            protocol=PROTOCOL,
-            frames=_BENCH_FRAMES,
-            page=out / "report.html",
-        )
-        benchmark = bench_models(request, progress=report)
+        plan = BenchPlan(data=test, protocol=PROTOCOL, frames=_BENCH_FRAMES, pictures=True)
+        candidates = order_candidates(models, against=training.best)
+        benchmark, pictures = bench(candidates, plan, baseline=candidates[0].name, progress=report)
+    write_page(benchmark, out / "report.html", pictures)
     return DemoReport(out, training, benchmark, engines, streamed, time.monotonic() - started)
 
 

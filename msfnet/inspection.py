@@ -48,7 +48,7 @@ class Description:
         Raises:
             MsfnetError: there are none, matplotlib is missing, or the file cannot be written.
         """
-        from msfnet.block_picture import draw_blocks
+        from msfnet_benchmarks.report.block_picture import draw_blocks
 
         if not self.blocks:
             raise MsfnetError(

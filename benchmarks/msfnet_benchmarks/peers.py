@@ -1,4 +1,4 @@
-"""Networks of other projects: ONNX files without our spec, run on random input, engine only."""
+"""Networks of other projects: ONNX files without a spec, run on random input, engine only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msfnet_runtime import Engine, ModelSpec, MsfnetError, TensorSpec
 from msfnet_runtime.engines.providers import Provider
@@ -14,15 +13,15 @@ from msfnet_runtime.onnx_metadata import existing_file, read_onnx_metadata
 from msfnet_runtime.spec import METADATA_KEY
 
 PROVIDERS = ("cpu", "cuda", "openvino")
-"""What runs peers; TensorRT's needs to know their precision, which only a spec tells."""
+"""Providers that run peers; TensorRT's needs their precision, which only a spec names."""
 
 _TYPES = ("float32", "float16", "uint8")
 
 
 def peer_spec(path: Path) -> ModelSpec:
-    """Return what a file takes and gives, in the place of the spec that it does not carry.
+    """Return a file's inputs and outputs, in place of the spec that it does not carry.
 
-    Only inputs, outputs and size are facts; how frames are prepared and depth is read is unknown.
+    Only inputs, outputs and size are facts; its preparation of frames and its depth are unknown.
 
     Raises:
         MsfnetError: no such file, no ONNX file, one of ours, several inputs, or an input that is
@@ -69,7 +68,9 @@ def open_peer(path: Path, *, provider: str = "cpu", threads: int = 0) -> Engine:
     """
     chosen, spec = Provider.parse(provider).name, peer_spec(path)
     if chosen not in PROVIDERS:
-        raise MsfnetError(f"--provider {chosen} runs no peers; choose {', '.join(PROVIDERS)}")
+        raise MsfnetError(
+            f"the provider {chosen} runs no peers; choose one of {', '.join(PROVIDERS)}"
+        )
     if chosen == "openvino":
         from msfnet_runtime.engines.openvino import OpenVinoEngine
 
@@ -77,24 +78,6 @@ def open_peer(path: Path, *, provider: str = "cpu", threads: int = 0) -> Engine:
     from msfnet_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, provider=provider, threads=threads, spec=spec)
-
-
-def random_batch(spec: ModelSpec, count: int = 1) -> NDArray[Any]:
-    """Return random images as a peer takes them: 0 to 1, or 0 to 255 as uint8.
-
-    Args:
-        spec: the peer's.
-        count: of images where the batch is open; else the file's own number.
-    """
-    image, generator = spec.inputs[0], np.random.default_rng(0)
-    first = image.shape[0]
-    shape = (
-        count if isinstance(first, str) else first,
-        *(int(side) for side in image.shape[1:]),
-    )
-    if image.dtype == "uint8":
-        return generator.integers(0, 256, shape, np.uint8)
-    return generator.random(shape, np.float32).astype(image.dtype)
 
 
 def _tensor(value: Any) -> TensorSpec:

@@ -1,7 +1,7 @@
-"""One choice of precision by block, tried out: written, scored on real frames, and timed.
+"""Tries one choice of precision by block: writes the model, scores it on real frames, times it.
 
-Every trial is timed in turns with the FP32 model, call by call, so that drift of the machine hits
-both; what counts is the ratio. Trials are kept in a file: a search that was stopped goes on.
+Every trial is timed in turns with the FP32 model, call by call, so that drift of the machine slows
+both; the ratio is used. Trials are kept in a file: a search that was stopped is resumed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, answer_all
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.scoring.parity import ParityAccumulator
 from msfnet_benchmarks.scoring.protocols import Protocol
+from msfnet_benchmarks.timing.core import ratio_of_medians, time_calls
 from msfnet_calibration.variants import Choice, Variants
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthEstimator, DepthMap, MsfnetError
@@ -30,18 +31,15 @@ from msfnet_runtime.files import atomic_path
 Opener = Callable[[Path], Engine]
 """Opens a model on the engine that the search is for."""
 
-_WARMUP = 3
 _clock = time.perf_counter
 _SECONDS = 2.0
 _LONG_SECONDS = 6.0
-"""How long a trial is timed, and one that is to be relied on."""
-_CALLS = (5, 400)
-"""At least and at most so many calls of each model."""
+"""How long a trial is timed, and one whose result is used."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How one choice did."""
+    """The depth error and the speed of one choice."""
 
     choice: Choice
     summary: DepthSummary
@@ -103,11 +101,11 @@ class Bench:
 
     @property
     def engine(self) -> str:
-        """What runs the models."""
+        """The library, version and device that run the models."""
         return self._reference.describe()
 
     def try_choice(self, choice: Choice) -> Trial:
-        """Return how a choice does; one that was tried before is not tried again.
+        """Return the trial of a choice; one that was tried before is not tried again.
 
         Raises:
             MsfnetError: the engine cannot run it, or it gives no depth where FP32 does.
@@ -152,21 +150,11 @@ class Bench:
             return (accumulator.report().summary, *self._time(engine, _LONG_SECONDS))
 
     def _time(self, engine: Engine, seconds: float) -> tuple[float, float]:
-        """Time an engine in turns with FP32: its speed-up and its median latency, ms.
-
-        The speed-up is the median over pairs of calls, so that other work on the machine hits
-        both sides of a pair.
-        """
-        pair = (self._reference, engine)
-        first = [min(self._call(one, i) for i in range(_WARMUP)) for one in pair]
-        calls = int(np.clip(seconds / sum(first), *_CALLS))
-        taken = np.array([[self._call(one, i) for one in pair] for i in range(calls)])
-        return float(np.median(taken[:, 0] / taken[:, 1])), float(1e3 * np.median(taken[:, 1]))
-
-    def _call(self, engine: Engine, index: int) -> float:
-        start = _clock()
-        engine.infer(self._batches[index % len(self._batches)])
-        return _clock() - start
+        """Time an engine in turns with FP32: its speed-up and its median latency, ms."""
+        calls = {"reference": self._reference.infer, "trial": engine.infer}
+        taken = time_calls(calls, self._batches, rounds=1, seconds=seconds, clock=_clock)
+        ratio = ratio_of_medians(taken["reference"].ms, taken["trial"].ms)
+        return ratio.value, float(np.median(taken["trial"].ms))
 
     def _answer_reference(self) -> tuple[DepthSummary, list[DepthMap]]:
         accumulator, depths = self._accumulate(DepthEstimator(self._reference), self._samples)

@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfnet.cli.options import ProviderOption, parse_names, parse_numbers, parse_share
-from msfnet.console import progress, say
+from msfnet.cli.options import (
+    DATA_HELP,
+    JsonOption,
+    Names,
+    Numbers,
+    ProtocolOption,
+    ProviderOption,
+    ThreadsOption,
+    names_option,
+    numbers_option,
+    share_option,
+)
+from msfnet.console import STANDARD_OUTPUT, progress, say
+from msfnet_runtime.errors import MsfnetError
 
 if TYPE_CHECKING:
-    from msfnet.bench_outputs import BenchOutputs
+    from msfnet_benchmarks.report.pictures import Picture
     from msfnet_benchmarks.report.report import BenchmarkReport
+
+_EAGER, _SINGLE = Names(("eager",)), Numbers((1,))
+"""Defaults of ``bench``."""
 
 
 def evaluate(
@@ -99,12 +114,13 @@ def bench(
         ),
     ] = None,
     pytorch: Annotated[
-        str,
-        typer.Option(
-            help="How checkpoints run: eager,channels-last,compile,autocast,cuda-graph; the first "
-            "is the baseline's."
+        Names,
+        names_option(
+            "--pytorch",
+            "How checkpoints run: eager, channels-last, compile, autocast or cuda-graph; the first "
+            "is the baseline's.",
         ),
-    ] = "eager",
+    ] = _EAGER,
     provider: Annotated[
         list[str] | None,
         typer.Option(help="What runs ONNX files: cpu, cuda, tensorrt or openvino; repeatable."),
@@ -113,37 +129,37 @@ def bench(
         list[Path] | None,
         typer.Option(help="Another project's ONNX file, engine only; repeatable."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Frames with ground truth: KITTI raw or NYU.")
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option("--protocol", help="Score each artefact under this protocol.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
+    protocol: ProtocolOption = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames that are timed and scored.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
-    batch: Annotated[str, typer.Option(help="Batch sizes of the throughput, e.g. 1,4,8.")] = "1",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: the library's choice.")] = 0,
+    batch: Annotated[
+        Numbers, numbers_option("--batch", "Batch sizes of the throughput, for example 1,4,8.")
+    ] = _SINGLE,
+    threads: ThreadsOption = 0,
     cold: Annotated[bool, typer.Option("--cold", help="Measure process start to depth.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer.")] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report; its JSON lands beside it.")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write all as JSON.")] = None,
+    json: JsonOption = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
     compare: Annotated[
         Path | None, typer.Option(help="JSON of an earlier run; status 1 if anything got worse.")
     ] = None,
-    tolerance: Annotated[str, typer.Option(help="By how much it may, e.g. 5%.")] = "5%",
+    tolerance: Annotated[
+        float, share_option("--tolerance", "Allowed regression, for example 5%.")
+    ] = 0.05,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="Measure every combination of size=, batch=, threads=, encoder=, preset=, …, e.g. "
-            "size=128x160,192x256; repeatable. MODEL: a checkpoint, or none. With --json it goes "
-            "on where it was stopped."
+            help="Measure every combination of size=, batch=, threads=, encoder=, preset=, …, for "
+            "example size=128x160,192x256; repeatable. MODEL: a checkpoint, or none. With --json "
+            "a sweep that was stopped is resumed."
         ),
     ] = None,
     counts: Annotated[
-        bool, typer.Option("--counts", help="With --sweep: count arithmetic and bytes, time none.")
+        bool, typer.Option("--counts", help="With --sweep: count MACs and bytes, time nothing.")
     ] = False,
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.
@@ -151,40 +167,51 @@ def bench(
     Example: msfnet bench model.onnx model_int8.onnx --against pytorch --data data/nyu_mini
     --protocol nyu_hu --report report.html
     """
-    from msfnet.bench_outputs import BenchOutputs
-    from msfnet.measuring import BenchRequest, bench_models, unanswered
+    from msfnet.candidates import order_candidates
+    from msfnet_benchmarks.bench import BenchPlan, unanswered
+    from msfnet_benchmarks.bench import bench as compare_candidates
+    from msfnet_benchmarks.report import tables
+    from msfnet_benchmarks.report.writer import ReportFiles
+    from msfnet_runtime.typed import to_json
 
-    outputs = BenchOutputs(json_path, markdown, compare, parse_share(tolerance))
+    stored = None if json == STANDARD_OUTPUT else json
+    files = ReportFiles(stored, markdown, report, compare, tolerance)
+    files.check()
+    pictures: list[Picture] = []
     if sweep:
-        result = _sweep(sweep, models or [], counts, rounds, provider or ["cpu"], outputs, report)
-        if not outputs.write(result, say):
-            raise typer.Exit(1)
-        return
-    request = BenchRequest(
-        _named(models, counts),
-        against=against,
-        modes=parse_names(pytorch),
-        providers=provider or ("cpu",),
-        peers=peer or (),
-        data=data,
-        protocol=protocol,
-        frames=frames,
-        rounds=rounds,
-        batches=parse_numbers(batch, "batch sizes"),
-        threads=threads,
-        cold=cold,
-        profile=profile,
-        page=report,
-        files=outputs.files(),
-    )
-    with progress("bench") as report_progress:
-        result = bench_models(request, progress=report_progress)
-    say(result.table())
-    if fixed := unanswered(result, request.batches):
-        say(fixed)
-    if report:
-        say(f"report: {report}")
-    if not outputs.write(result, say):
+        result = _sweep(sweep, models or [], provider or ["cpu"], rounds, counts, stored)
+        shown = tables.text(result)
+    else:
+        if protocol and data is None:
+            raise MsfnetError("--protocol needs ground truth; pass --data FOLDER")
+        plan = BenchPlan(
+            data=data,
+            protocol=protocol,
+            frames=frames,
+            rounds=rounds,
+            batches=batch,
+            threads=threads,
+            cold=cold,
+            profile=profile,
+            pictures=report is not None,
+        )
+        plan.check()
+        candidates = order_candidates(
+            _named(models, counts),
+            against=against,
+            modes=pytorch,
+            providers=provider or ("cpu",),
+            peers=peer or (),
+            threads=threads,
+        )
+        baseline = candidates[0].name if against else None
+        with progress("bench") as count:
+            result, pictures = compare_candidates(
+                candidates, plan, baseline=baseline, progress=count
+            )
+        shown = "\n".join(filter(None, (tables.text(result), unanswered(result, batch))))
+    say(to_json(result) if json == STANDARD_OUTPUT else shown)
+    if not files.write(result, pictures, say):
         raise typer.Exit(1)
 
 
@@ -194,8 +221,6 @@ def _named(models: list[Path] | None, counts: bool) -> list[Path]:
     Raises:
         MsfnetError: there are none, or an option is a sweep's.
     """
-    from msfnet_runtime import MsfnetError
-
     if counts:
         raise MsfnetError("--counts goes with --sweep; leave it out, or sweep e.g. preset=lite")
     if not models:
@@ -206,32 +231,25 @@ def _named(models: list[Path] | None, counts: bool) -> list[Path]:
 def _sweep(
     axes: list[str],
     models: list[Path],
-    counts: bool,
-    rounds: int,
     providers: list[str],
-    outputs: BenchOutputs,
-    page: Path | None,
+    rounds: int,
+    counts: bool,
+    json: Path | None,
 ) -> BenchmarkReport:
-    from msfnet.sweeping import CALLS_A_ROUND, SweepRequest, one_of, parse_axes, sweep
-    from msfnet_benchmarks.report.report import check_page_path
-    from msfnet_runtime.files import check_writable
+    """Measure the points of a sweep.
 
-    for path in (*outputs.files(), *([page] if page else [])):
-        check_writable(path)
-    if page:
-        check_page_path(page)
-    request = SweepRequest(
-        parse_axes(axes),
-        checkpoint=one_of(models, "checkpoint"),
-        calls=CALLS_A_ROUND * rounds,
-        counts_only=counts,
-        provider=one_of(providers, "provider") or "cpu",
-        json_path=outputs.json,
-    )
-    with progress("sweep") as report_progress:
-        result = sweep(request, report_progress)
-    say(result.table())
-    if page:
-        result.write(page)
-        say(f"report: {page}")
-    return result
+    Raises:
+        MsfnetError: several models or providers, or as the sweep.
+    """
+    from tempfile import TemporaryDirectory
+
+    from msfnet.sweep import sweep_points
+    from msfnet_benchmarks.sweep import SweepPlan, sweep
+
+    for values, what in ((models, "checkpoint"), (providers, "provider")):
+        if len(values) > 1:
+            raise MsfnetError(f"a sweep takes one {what}, not {len(values)}; sweep them one by one")
+    checkpoint = models[0] if models else None
+    with TemporaryDirectory() as folder, progress("sweep") as count:
+        points = sweep_points(axes, Path(folder), checkpoint=checkpoint, provider=providers[0])
+        return sweep(points, SweepPlan(rounds, counts, checkpoint, json), progress=count)

@@ -1,4 +1,4 @@
-"""``msfnet latency``: what one run costs on the device."""
+"""``msfnet latency``: the cost of one run on the device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.options import ProviderOption
-from msfnet.console import progress, say
+from msfnet.cli.options import JsonOption, ProviderOption
+from msfnet.console import STANDARD_OUTPUT, progress, say
 
 
 def latency(
@@ -20,25 +20,38 @@ def latency(
     transfers: Annotated[bool, typer.Option(help="Count the copies in and out.")] = True,
     iterations: Annotated[int, typer.Option(min=1, help="Runs that are timed.")] = 200,
     provider: ProviderOption = "cpu",
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured.")
-    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Measure H2D, GPU compute, D2H and enqueue time of an engine, as trtexec defines them.
 
     Example: msfnet latency model.engine --trtexec --json latency.json
     """
-    from msfnet.latency import LatencyRequest, measure_model
+    from msfnet.candidates import engine_candidate, model_candidate
+    from msfnet_benchmarks.latency import LatencyPlan, measure_latency
+    from msfnet_benchmarks.report import tables
+    from msfnet_runtime import EngineArtifact, MsfnetError
+    from msfnet_runtime.engines import ENGINE_SUFFIXES
+    from msfnet_runtime.files import check_writable
+    from msfnet_runtime.typed import to_json, write_json
 
-    request = LatencyRequest(
-        model=model,
-        cuda_graph=cuda_graph,
-        transfers=transfers,
-        iterations=iterations,
-        trtexec=trtexec,
-        provider=provider,
-        json_path=json_path,
-    )
-    with progress("latency") as report:
-        result = measure_model(request, progress=report)
-    say(result.text())
+    written = None if json == STANDARD_OUTPUT else json
+    if written:
+        check_writable(written)
+    artifact = EngineArtifact.read(model) if model.suffix in ENGINE_SUFFIXES else None
+    if artifact:
+        candidate = engine_candidate(artifact, cuda_graph=cuda_graph)
+    else:
+        candidate = model_candidate(model, provider)
+        if trtexec or not transfers:
+            raise MsfnetError(
+                f"{model} is not an engine: --trtexec and --no-transfers go with engines; "
+                "build one with `msfnet build`"
+            )
+    plan = LatencyPlan(cuda_graph, transfers, iterations)
+    with progress("latency") as count:
+        report = measure_latency(
+            candidate, plan, artifact=artifact, trtexec=trtexec, progress=count
+        )
+    if written:
+        write_json(written, report)
+    say(to_json(report) if json == STANDARD_OUTPUT else tables.latency_text(report))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.timings import Timings
 from msfnet_runtime.words import shape_text
 
 
@@ -38,6 +39,28 @@ class Engine(AbstractContextManager["Engine"], Protocol):
 
     def describe(self) -> str:
         """Return what runs the model: library, version, provider or device."""
+
+
+class DeviceTimed(Protocol):
+    """Times the stages of a run on the device."""
+
+    def timed(
+        self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
+    ) -> Timings:
+        """Run one batch; return what each stage took.
+
+        Args:
+            batch: as for ``infer``.
+            cuda_graph: with or without a CUDA graph; None as ``infer`` runs.
+            transfers: False leaves the copies out.
+
+        Raises:
+            MsfnetError: as ``infer``, or the CUDA graph cannot be captured.
+        """
+
+
+class DeviceTimedEngine(Engine, DeviceTimed, Protocol):
+    """An engine that times its own stages: TensorRT's."""
 
 
 class EngineBase(Closing):

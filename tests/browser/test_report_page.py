@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from msfnet_benchmarks.report.pictures import gallery
+from msfnet_benchmarks.report.writer import write_page
 from msfnet_runtime import DepthMap, Frame
 from tests.benchmarks.report.full_report import NAMES, full_report
 
@@ -50,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
     frame = Frame(image, 0, name="made up")
-    report.write(path, gallery(depths, frame, range_m=(0.5, 10.0), ground_truth=truth))
+    write_page(report, path, gallery(depths, frame, range_m=(0.5, 10.0), ground_truth=truth))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from msfnet.__main__ import run
 from msfnet.models import open_model
 from msfnet_benchmarks.timing.cold_start import measure_cold_start
 from msfnet_export import export_checkpoint, export_network
-from msfnet_runtime import MsfnetError
+from msfnet_runtime import MsfnetError, open_engine
 from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.spec import METADATA_KEY
 from msfnet_train.checkpoint import save_checkpoint
@@ -97,7 +98,7 @@ def test_one_command_compares_ways_to_run_models_and_peers(
 
 
 def test_a_checkpoint_tells_what_its_network_costs(folder: Path) -> None:
-    """Every convolution's multiplications as its own sizes have them; more than the export's."""
+    """Every convolution's MACs as its own sizes have them; more than the export's."""
     network, macs = light_network(), []
 
     def count(conv: torch.nn.Module, _: object, made: torch.Tensor) -> None:
@@ -120,7 +121,7 @@ def test_a_checkpoint_tells_what_its_network_costs(folder: Path) -> None:
 def test_an_earlier_run_decides_the_status(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same passes; once fewer multiplications were enough, it fails."""
+    """The same passes; once fewer MACs were enough, it fails."""
     monkeypatch.chdir(folder)
     command = "bench model.onnx --frames 2 --rounds 1"
     assert run(shlex.split(f"{command} --json old.json")) == 0
@@ -136,7 +137,7 @@ def test_an_earlier_run_decides_the_status(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("model.onnx --pytorch eager,warp", "name one, or --against"),
+        ("model.onnx --pytorch eager,warp", "need a checkpoint"),
         ("best.ckpt --pytorch warp", "PyTorch has no mode 'warp'"),
         ("model.onnx --provider warp", "unknown provider 'warp'"),
         ("model.onnx model.onnx", "two models are called model.onnx"),
@@ -145,9 +146,9 @@ def test_an_earlier_run_decides_the_status(
         ("model.onnx --peer wide.onnx", "export it at the size"),
         ("model.onnx --peer open.onnx", "not as a peer"),
         ("absent.onnx", "absent.onnx does not exist"),
-        ("model.onnx --batch 1,x", "batch sizes '1,x' are not whole numbers"),
+        ("model.onnx --batch 1,x", "--batch: '1,x' are not whole numbers"),
         ("model.onnx --batch 0", "at least one image"),
-        ("model.onnx --tolerance much", "no share"),
+        ("model.onnx --tolerance much", "'much' is not a share"),
         ("model.onnx --compare absent.json", "cannot read absent.json"),
         ("model.onnx --json best.ckpt/out.json", "cannot write"),
     ],
@@ -161,7 +162,7 @@ def test_what_cannot_be_measured_is_one_line_before_anything_is(
 ) -> None:
     """No model is opened for it."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("msfnet.measuring.open_all", None)
+    monkeypatch.setattr("msfnet_benchmarks.bench.open_candidates", None)
 
     assert run(["bench", *shlex.split(arguments)]) != 0
 
@@ -222,7 +223,7 @@ def test_threads_are_pytorchs_too(folder: Path) -> None:
 
 def test_a_cold_start_is_timed_in_a_process_of_its_own(folder: Path) -> None:
     """Importing comes before opening, that before the first depth; torch is not in it."""
-    start = measure_cold_start(folder / "model.onnx", options={"threads": 1}, starts=1)
+    start = measure_cold_start(partial(open_engine, folder / "model.onnx", threads=1), starts=1)
 
     assert 0.05 < start.imported_s < start.opened_s < start.first_depth_s < 30
     assert 30e6 < start.peak_bytes < 600e6
@@ -232,7 +233,7 @@ def test_a_cold_start_is_timed_in_a_process_of_its_own(folder: Path) -> None:
 def test_a_start_that_fails_says_why(folder: Path) -> None:
     """In the process's own words."""
     with pytest.raises(MsfnetError, match=r"absent\.onnx does not exist"):
-        measure_cold_start(folder / "absent.onnx", starts=1)
+        measure_cold_start(partial(open_engine, folder / "absent.onnx"), starts=1)
 
 
 def test_a_peer_carries_no_spec(folder: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from msfnet.__main__ import run
-from msfnet.block_picture import place_blocks
 from msfnet.inspection import describe_model
+from msfnet_benchmarks.report.block_picture import place_blocks
 from msfnet_calibration import convert_fp16
 from msfnet_export import build_engine
 from msfnet_export.build_options import BuildOptions

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from msfnet.__main__ import run
-from msfnet.sweeping import SweepRequest, parse_axes, sweep
+from msfnet.sweep import parse_axes, sweep_points
 from msfnet_benchmarks.report.charts import Chart
 from msfnet_benchmarks.report.scaling_charts import scaling_charts
+from msfnet_benchmarks.sweep import SweepPlan, sweep
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet
 from msfnet_train.network import PRESETS
@@ -55,6 +56,10 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_was_stopped(
     first = rows(swept)
     assert [row["settings"]["size"] for row in first] == ["32x64"] * 2 + ["64x64"] * 2
     assert [row["settings"]["batch"] for row in first] == ["1", "2"] * 2
+    assert [(row["batch"], row["input_size"]) for row in first[1:3]] == [
+        (2, [32, 64]),
+        (1, [64, 64]),
+    ]
     path, page = tmp_path / "sweep.json", tmp_path / "sweep.html"
     stopped = json.loads(swept.read_text(encoding="utf-8"))
     del stopped["rows"][3:]
@@ -103,7 +108,7 @@ def test_counts_are_those_of_the_network_and_nothing_is_timed(
         (["--sweep", "size=32x64"], "no network to sweep"),
         (["--sweep", "preset=big"], "unknown network.preset 'big'"),
         (["--sweep", "preset=nano", "--sweep", "size=32"], "size '32' is not HxW"),
-        (["--sweep", "preset=nano", "--sweep", "batch=0"], "batch '0' is no whole number"),
+        (["--sweep", "preset=nano", "--sweep", "batch=0"], "batch '0' is not a whole number"),
         (["--sweep", "preset=nano", "--provider", "cpu", "--provider", "cuda"], "one provider"),
         (["--counts", "model.onnx"], "--counts goes with --sweep"),
         ([], "nothing to compare"),
@@ -122,7 +127,7 @@ def test_a_file_that_is_no_sweep_is_kept(bench: Bench, tmp_path: Path) -> None:
     path.write_text('{"rows": []}', encoding="utf-8")
     status, said = bench("--sweep", "preset=nano", "--json", path)
     assert status == 1
-    assert "no sweep that could be gone on with" in said
+    assert "is not a sweep that can be resumed" in said
     assert path.read_text(encoding="utf-8") == '{"rows": []}'
 
 
@@ -132,9 +137,9 @@ def test_an_axis_named_twice_is_refused() -> None:
         parse_axes(["batch=1", "batch=2"])
 
 
-def test_scaling_charts_hold_cost_against_the_machines_limit(swept: Path) -> None:
+def test_scaling_charts_compare_cost_with_the_machines_limit(swept: Path, tmp_path: Path) -> None:
     """Points are the rows' own figures; the limit is their arithmetic over the measured rate."""
-    report = sweep(SweepRequest(parse_axes(AXES[1::2]), calls=8, json_path=swept))
+    report = sweep(sweep_points(AXES[1::2], tmp_path), SweepPlan(rounds=1, json=swept))
     charts: dict[str, Chart] = {chart.key: chart for chart in scaling_charts(report)}
 
     assert set(charts) == {"scaling-pixels", "scaling-arithmetic"}  # parameters do not change

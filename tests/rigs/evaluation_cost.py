@@ -1,4 +1,4 @@
-"""What an evaluation spends on reading and metrics beside inference.
+"""The share of an evaluation that reading and metrics take beside inference.
 
 ``python -m tests.rigs.evaluation_cost MODEL.onnx``: 480x640 rooms are rendered, written as
 PNG, and scored by ``nyu_bts``.
@@ -7,7 +7,6 @@ PNG, and scored by ``nyu_bts``.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from msfnet_benchmarks.scoring.accuracy import Estimator, evaluate, read_sample
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
+from msfnet_benchmarks.timing.core import time_calls
 from msfnet_datasets.sample import Sample
 from msfnet_datasets.samples import open_samples
 from msfnet_datasets.synthesize import synthesize_nyu
@@ -55,31 +55,25 @@ def measure_cost(
     Args:
         estimator: frame to metric depth.
         samples: 480x640 frames with depth; kept in memory for the bare inference.
-        rounds: how often; the fastest round of each counts, other work only ever adds.
-        progress: told after each round.
+        rounds: how often; the fastest round of each is used, since other work only ever adds.
+        progress: called after each evaluation and each inference.
 
     Raises:
         MsfnetError: no sample, or one that cannot be scored.
     """
     frames = [read_sample(sample, PROTOCOL)[0] for sample in samples]
 
-    def infer() -> None:
+    def infer(samples: Sequence[Sample]) -> None:
         for frame in frames:
             estimator(frame)
 
-    infer()
-    taken = []
-    for done in range(1, rounds + 1):
-        taken.append((_ms(infer), _ms(lambda: evaluate(estimator, samples, PROTOCOL))))
-        progress(done, rounds, "round")
-    inference, evaluation = (min(times) / len(samples) for times in zip(*taken, strict=True))
+    calls: dict[str, Callable[[Sequence[Sample]], object]] = {
+        "inference": infer,
+        "evaluation": lambda samples: evaluate(estimator, samples, PROTOCOL),
+    }
+    taken = time_calls(calls, [samples], rounds=rounds, warmup=1, progress=progress)
+    inference, evaluation = (float(row.ms.min()) / len(samples) for row in taken.values())
     return EvaluationCost(inference, evaluation)
-
-
-def _ms(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return 1e3 * (time.perf_counter() - start)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
-"""What folding is worth: the same networks exported with and without it, side by side in one run.
+"""The gain of folding: the same networks exported with and without it, side by side in one run.
 
-``python -m tests.rigs.folding_benchmark`` prints a table: multiplications, and ONNX Runtime's
-latency with the variants taken in turns. Weights are random: they change neither.
+``python -m tests.rigs.folding_benchmark`` prints a table: GMAC, and ONNX Runtime's latency with the
+variants timed in turns. Weights are random: they change neither.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from msfnet_benchmarks.tables import format_table
-from msfnet_benchmarks.timing.latency import measure_latency
+from msfnet_benchmarks.timing.core import Clock, time_calls
 from msfnet_export.export_options import Pass, RunsOn
 from msfnet_export.parity import random_image
 from msfnet_export.to_onnx import export_network
@@ -34,7 +35,7 @@ VARIANTS: Mapping[str, tuple[tuple[Pass, ...], RunsOn]] = {
     "for CPUs: resizing": (("winograd",), "cpu"),
     "and Winograd": ((), "cpu"),
 }
-"""What each row leaves out, and where it is to run; an export is the fourth row, and with
+"""The passes that each row leaves out, and its target; an export is the fourth row, and with
 ``--target cpu`` the last one."""
 
 
@@ -45,7 +46,7 @@ class FoldingRow:
     network: str
     variant: str
     macs: int
-    """Multiplications for one image."""
+    """Multiply-accumulates for one image."""
     p50_ms: float
     """Median latency in ONNX Runtime, milliseconds."""
     parity: float
@@ -58,6 +59,7 @@ def measure_folding(
     *,
     rounds: int = 20,
     progress: Progress = silent,
+    clock: Clock = time.perf_counter,
 ) -> list[FoldingRow]:
     """Export every network in every variant, and time its variants in turns.
 
@@ -66,6 +68,7 @@ def measure_folding(
         size: (height, width) of the input, pixels.
         rounds: how often every variant is timed.
         progress: called after every export and every timed call.
+        clock: seconds; replaced in tests.
 
     Raises:
         MsfnetError: as :func:`export_network`.
@@ -84,17 +87,18 @@ def measure_folding(
                 )
                 estimators[variant] = stack.enter_context(DepthEstimator.open(path))
                 progress(number + 1, len(VARIANTS), f"{name} exported: {variant}")
-            for latency in measure_latency(estimators, [frame], rounds=rounds, progress=progress):
-                report = reports[latency.name]
+            timed = time_calls(estimators, [frame], rounds=rounds, progress=progress, clock=clock)
+            for variant, samples in timed.items():
+                report, p50_ms = reports[variant], samples.summary().p50_ms
                 difference = report.max_relative_difference
-                rows.append(FoldingRow(name, latency.name, report.macs, latency.p50_ms, difference))
+                rows.append(FoldingRow(name, variant, report.macs, p50_ms, difference))
     return rows
 
 
 def folding_table(rows: Sequence[FoldingRow]) -> str:
-    """Return the rows as a table, each held against its network's first."""
+    """Return the rows as a table, each compared with its network's first."""
     first = {row.network: row for row in reversed(rows)}
-    header = ("network", "folded", "G mult.", "less", "p50 ms", "less", "parity")
+    header = ("network", "folded", "GMAC", "less", "p50 ms", "less", "parity")
     return format_table(header, [_cells(row, first[row.network]) for row in rows])
 
 

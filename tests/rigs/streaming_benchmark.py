@@ -1,4 +1,4 @@
-"""What overlapping the stages is worth, and how old depth gets: the pipeline against its parts.
+"""The gain of overlapping the stages, and the age of depth: the pipeline against its parts.
 
 ``python -m tests.rigs.streaming_benchmark MODEL [--minutes M]``: a generated video is
 streamed into side-by-side video by the pipeline, by a plain read-infer-write loop, and its frames
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.tables import format_table
+from msfnet_benchmarks.timing.core import Samples, time_calls
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError
 from msfnet_runtime.engine import Engine, EngineBase
 from msfnet_runtime.pipeline import run_pipeline
@@ -171,34 +173,41 @@ def measure_streaming(
         seconds: how long the live source is followed.
         rounds: how often each video is gone through, each way.
         sizes: (height, width) of the small and the large video, even.
-        progress: told after each part.
+        progress: called after each part that is timed.
 
     Raises:
         MsfnetError: PyAV is absent, or the temporary folder is full.
     """
     estimator = DepthEstimator(engine)
     with tempfile.TemporaryDirectory() as name:
-        folder, parts = Path(name), 2 * rounds + 1
+        folder = Path(name)
         videos = [folder / "small.mp4", folder / "large.mp4"]
         for video, size in zip(videos, sizes, strict=True):
             _write_video(video, _pictures(size), frames)
-        pipelines: list[list[StreamStats]] = [[], []]
-        engine_fps, plain_fps = [], []
-        for done in range(rounds):
-            engine_fps.append(_engine_alone(estimator, videos[0], frames))
-            pipelines[0].append(_pipeline(estimator, videos[0], folder))
-            progress(2 * done + 1, parts, "small video")
-            plain_fps.append(_plain_loop(estimator, videos[1], folder))
-            pipelines[1].append(_pipeline(estimator, videos[1], folder))
-            progress(2 * done + 2, parts, "large video")
+        streamed: dict[str, list[StreamStats]] = {"small": [], "large": []}
+        batches = _batches(estimator, videos[0], min(frames, 16))
+
+        def engine_alone(frames: int) -> None:
+            for number in range(frames):
+                estimator.infer(batches[number % len(batches)])
+
+        calls: dict[str, Callable[[int], object]] = {
+            "engine": engine_alone,
+            "small": lambda _: streamed["small"].append(_pipeline(estimator, videos[0], folder)),
+            "plain": lambda _: _plain_loop(estimator, videos[1], folder),
+            "large": lambda _: streamed["large"].append(_pipeline(estimator, videos[1], folder)),
+        }
+        timed = time_calls(calls, [frames], rounds=rounds, warmup=0, progress=progress)
+        engine_fps, plain_fps = (1e3 * frames / timed[n].ms.min() for n in ("engine", "plain"))
         slowed = SlowedEngine(engine, LIVE_LATENCY_S)
         source = LiveFrames(_pictures(sizes[1]), seconds)
         with open_sink(folder / "live.mp4", engine.spec, LIVE_FPS) as sink:
             live = run_pipeline(source, DepthEstimator(slowed), [sink])
-        progress(parts, parts, "live")
-    small, large = (max(runs, key=lambda stats: stats.fps) for runs in pipelines)
-    p50, p99 = (1000 * float(age) for age in np.percentile(slowed.latencies_s, (50, 99)))
-    return StreamingReport(max(engine_fps), small, max(plain_fps), large, live, p50, p99)
+    small, large = (max(runs, key=lambda stats: stats.fps) for runs in streamed.values())
+    latency = Samples("slowed engine", 1e3 * np.array([slowed.latencies_s])).summary()
+    return StreamingReport(
+        engine_fps, small, plain_fps, large, live, latency.p50_ms, latency.p99_ms
+    )
 
 
 def _pictures(size: Size) -> list[NDArray[np.uint8]]:
@@ -222,28 +231,19 @@ def _write_video(path: Path, pictures: Sequence[NDArray[np.uint8]], frames: int)
         container.mux(stream.encode(None))
 
 
-def _engine_alone(estimator: DepthEstimator, video: Path, frames: int) -> float:
-    """Return the engine's rate on batches made before, frames per second."""
+def _batches(estimator: DepthEstimator, video: Path, count: int) -> list[NDArray[Any]]:
+    """Return the first frames of a video as the engine takes them."""
     with open_source(str(video)) as source:
-        iterator = iter(source)
-        batches = [estimator.prepare(next(iterator)) for _ in range(min(frames, 16))]
-    return _rate(
-        lambda: [estimator.infer(batches[n % len(batches)]) for n in range(frames)], frames
-    )
+        return [estimator.prepare(frame) for frame in islice(source, count)]
 
 
-def _plain_loop(estimator: DepthEstimator, video: Path, folder: Path) -> float:
-    """Return the rate of one stage after the other, frames per second."""
+def _plain_loop(estimator: DepthEstimator, video: Path, folder: Path) -> None:
+    """Read, infer and write one frame after the other."""
     out = folder / "plain.mp4"
     out.unlink(missing_ok=True)
     with open_source(str(video)) as source, open_sink(out, estimator.spec, source.fps) as sink:
-        length = source.length or 1
-
-        def loop() -> None:
-            for frame in source:
-                sink.write(frame, estimator(frame))
-
-        return _rate(loop, length)
+        for frame in source:
+            sink.write(frame, estimator(frame))
 
 
 def _pipeline(estimator: DepthEstimator, video: Path, folder: Path) -> StreamStats:
@@ -251,12 +251,6 @@ def _pipeline(estimator: DepthEstimator, video: Path, folder: Path) -> StreamSta
     out.unlink(missing_ok=True)
     with open_source(str(video)) as source, open_sink(out, estimator.spec, source.fps) as sink:
         return run_pipeline(source, estimator, [sink])
-
-
-def _rate(work: Callable[[], object], frames: int) -> float:
-    start = time.monotonic()
-    work()
-    return frames / (time.monotonic() - start)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

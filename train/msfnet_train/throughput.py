@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from msfnet_benchmarks.tables import format_table
+from msfnet_benchmarks.timing.core import (
+    END_TO_END,
+    Summary,
+    TimedCall,
+    Times,
+    clocked,
+    time_stages,
+)
 from msfnet_runtime import MsfnetError
 from msfnet_train.data import (
     EpochSampler,
@@ -41,19 +47,6 @@ Step = Callable[[TrainingBatch], None]
 
 
 @dataclass(frozen=True)
-class Rate:
-    """The speed of one thing, over all rounds."""
-
-    name: str
-    images_per_second: float
-    """Median of the rounds."""
-    spread: tuple[float, float]
-    """Slowest and fastest round."""
-    peak_memory_bytes: int | None = None
-    """Of the GPU; None on a CPU."""
-
-
-@dataclass(frozen=True)
 class ThroughputReport:
     """Reading alone, steps alone in every mode, and both as training does them."""
 
@@ -61,36 +54,47 @@ class ThroughputReport:
     batch_size: int
     workers: int
     device: str
-    rates: tuple[Rate, ...]
+    images: int
+    """Images that one timed call reads or processes."""
+    calls: Mapping[str, Summary]
     """``loader``, the modes, then ``training`` (loader and the first mode together)."""
+    peak_memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Peak GPU memory of the same calls; empty on a CPU."""
 
-    def rate(self, name: str) -> Rate:
-        """Return the rate of that name."""
-        return next(rate for rate in self.rates if rate.name == name)
+    def images_per_s(self, name: str) -> float:
+        """Return the median rate of a call."""
+        return 1e3 * self.images / self.calls[name].p50_ms
+
+    @property
+    def mode(self) -> str:
+        """The first mode, which training uses."""
+        return list(self.calls)[1]
 
     @property
     def waiting(self) -> float:
         """The share of the training time beyond the step's own: for want of data or of cores."""
-        step, both = self.rates[1].images_per_second, self.rate("training").images_per_second
-        return 1 - both / step
+        return 1 - self.images_per_s("training") / self.images_per_s(self.mode)
 
     def text(self) -> str:
-        """Return a table, and what it says of the loader."""
-        first = self.rates[1]
-        rows = [
-            (
-                rate.name,
-                f"{rate.images_per_second:.1f}",
-                f"{rate.spread[0]:.1f} to {rate.spread[1]:.1f}",
-                f"{rate.images_per_second / first.images_per_second:.2f}x",
-                f"{rate.peak_memory_bytes / 2**30:.2f}" if rate.peak_memory_bytes else "",
+        """Return a table, and the loader's rate against the step's."""
+        step = self.images_per_s(self.mode)
+        rows = []
+        for name, summary in self.calls.items():
+            rounds = [1e3 * self.images / ms for ms in summary.round_p50_ms]
+            memory = self.peak_memory_bytes.get(name)
+            rows.append(
+                (
+                    name,
+                    f"{self.images_per_s(name):.1f}",
+                    f"{min(rounds):.1f} to {max(rounds):.1f}",
+                    f"{self.images_per_s(name) / step:.2f}x",
+                    f"{memory / 2**30:.2f}" if memory else "",
+                )
             )
-            for rate in self.rates
-        ]
-        loader = self.rate("loader").images_per_second / first.images_per_second
+        loader = self.images_per_s("loader") / step
         return (
             f"{self.recipe}, batch {self.batch_size}, {self.workers} workers, {self.device}\n"
-            f"{format_table(('', 'images/s', 'rounds', f'/ {first.name}', 'GPU GiB'), rows)}\n"
+            f"{format_table(('', 'images/s', 'rounds', f'/ {self.mode}', 'GPU GiB'), rows)}\n"
             f"reading alone is {loader:.1f} times as fast as a step alone; training, which reads "
             f"while it computes, has {1 - self.waiting:.0%} of the speed of the step alone"
         )
@@ -106,15 +110,15 @@ def measure(
 ) -> ThroughputReport:
     """Time the loader, a step on one batch in every mode, and training as it is.
 
-    Interleaved rounds, so that a drift of the machine hits all alike; one round before them is
-    not counted.
+    They are timed in interleaved rounds, so that a drift of the machine slows all alike; one round
+    before them is not counted.
 
     Args:
         recipe: gives network, losses, batch size and workers.
         data: the recipe's data.
         modes: of :data:`MODES`.
         steps: batches per round.
-        rounds: that count.
+        rounds: number of timed rounds.
 
     Raises:
         MsfnetError: an unknown mode, or no such data.
@@ -130,24 +134,33 @@ def measure(
             **{mode: (_make_step(recipe, mode), lambda: one) for mode in modes},
         }
         jobs["training"] = (jobs[modes[0]][0], lambda: next(batches))
-        times: dict[str, list[float]] = {name: [] for name in jobs}
-        peaks: dict[str, int | None] = {}
-        for number in range(rounds + 1):
-            for name, (step, batch) in jobs.items():
+        peaks: dict[str, int] = {}
+
+        def timed(name: str) -> TimedCall[int]:
+            step, batch = jobs[name]
+
+            def call(steps: int) -> Times:
                 for _ in range(recipe.trainer.workers * PREFETCHED + 1):
                     next(batches)  # what was read while something else was timed
-                seconds, peaks[name] = _time(step, batch, steps)
-                if number:
-                    times[name].append(steps * recipe.trainer.batch_size / seconds)
+                if gpu:
+                    torch.cuda.reset_peak_memory_stats()
+                times = clocked(lambda _: _take_steps(step, batch, steps))(None)
+                if gpu:
+                    peaks[name] = torch.cuda.max_memory_allocated()
+                return times
+
+            return call
+
+        gpu = torch.cuda.is_available()
+        taken = time_stages({name: timed(name) for name in jobs}, [steps], rounds=rounds, warmup=1)
     return ThroughputReport(
         recipe.name,
         recipe.trainer.batch_size,
         recipe.trainer.workers,
-        torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        tuple(
-            Rate(name, statistics.median(rates), (min(rates), max(rates)), peaks[name])
-            for name, rates in times.items()
-        ),
+        torch.cuda.get_device_name() if gpu else "CPU",
+        steps * recipe.trainer.batch_size,
+        {name: stages[END_TO_END].summary() for name, stages in taken.items()},
+        peaks,
     )
 
 
@@ -206,18 +219,12 @@ def _make_step(recipe: Recipe, mode: str) -> Step:
     return step
 
 
-def _time(step: Step, batch: Callable[[], TrainingBatch], steps: int) -> tuple[float, int | None]:
-    """Return the seconds of some steps, and the GPU's peak of memory in bytes."""
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
+def _take_steps(step: Step, batch: Callable[[], TrainingBatch], steps: int) -> None:
+    """Take some steps and wait for the GPU."""
     for _ in range(steps):
         step(batch())
-    if gpu:
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    return seconds, torch.cuda.max_memory_allocated() if gpu else None
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msfnet_benchmarks.report.charts import (
     SYMBOLS,
@@ -15,10 +14,8 @@ from msfnet_benchmarks.report.charts import (
     new_figure,
     verbatim,
 )
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.latency_charts import Part
-    from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_benchmarks.report.latency_charts import Part
+from msfnet_benchmarks.report.report import BenchmarkReport
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -97,7 +94,7 @@ def _trade(report: BenchmarkReport, part: Part) -> Chart | None:
         f"pareto-{part}",
         f"Latency against depth error, {what}",
         "Down and to the left is better. Filled points are the frontier; an open one is dominated: "
-        "another is at least as fast and as right. The area of a point is the size of the file.",
+        "another is at least as fast and as accurate. The area of a point is the size of the file.",
         figure,
         470,
     )

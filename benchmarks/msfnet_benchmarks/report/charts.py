@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from msfnet_benchmarks.report.report_tables import shorten
+from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_benchmarks.report.tables import shorten
 from msfnet_runtime import MsfnetError
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#4d4d4d", "#b8a900")
 """Told apart by colour-blind readers (Okabe and Ito 2008), the yellow darkened for white paper."""

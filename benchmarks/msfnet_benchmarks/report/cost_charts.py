@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msfnet_benchmarks.report.charts import (
     Chart,
@@ -15,10 +15,8 @@ from msfnet_benchmarks.report.charts import (
     new_figure,
     verbatim,
 )
-from msfnet_benchmarks.report.report_tables import shorten
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.tables import shorten
 
 TOP_LAYERS = 25
 
@@ -58,7 +56,7 @@ def _bound(report: BenchmarkReport) -> Chart | None:
         "bound",
         "Share of the FLOP bound",
         "The dashed line is what a large float32 matrix product reached in the same run, "
-        f"{rate:.0f} GMAC/s; the bar is the least time the model's multiply-adds take at that "
+        f"{rate:.0f} GMAC/s; the bar is the least time that the model's GMAC take at that "
         "rate over the engine's median. Arithmetic of less precision, or that skips some of it, "
         "can pass 100 %.",
         figure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,9 @@ from msfnet_benchmarks.report.charts import (
     new_figure,
     verbatim,
 )
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
-    from msfnet_benchmarks.timing.latency import LatencyReport
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.tables import stage_names
+from msfnet_benchmarks.timing.core import Summary
 
 Part = Literal["latency", "engine_latency"]
 """End to end, or from batch to answer: the fields of a row that hold them."""
@@ -49,7 +48,7 @@ def latency_charts(report: BenchmarkReport) -> list[Chart]:
     return [chart for chart in found if chart]
 
 
-def _timed(report: BenchmarkReport, part: Part) -> list[tuple[int, str, LatencyReport]]:
+def _timed(report: BenchmarkReport, part: Part) -> list[tuple[int, str, Summary]]:
     """Return (index, label, latency) of the rows that were timed."""
     found = zip(report.rows, labels(report), strict=True)
     held = [(i, label, getattr(row, part)) for i, (row, label) in enumerate(found)]
@@ -143,8 +142,8 @@ def _stages(report: BenchmarkReport) -> Chart | None:
     if not staged:
         return None
     parts = []
-    for name in report.stage_names():
-        held = [(label, row.stages[name].p50) for row, label in staged if name in row.stages]
+    for name in stage_names(report):
+        held = [(label, row.stages[name].p50_ms) for row, label in staged if name in row.stages]
         times = [time for _, time in held]
         parts.append((name, [label for label, _ in held], times, [few(time) for time in times]))
     return Chart(

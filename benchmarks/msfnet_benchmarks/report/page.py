@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,11 +15,10 @@ from msfnet_benchmarks.report.accuracy_charts import error_charts, trade_charts
 from msfnet_benchmarks.report.charts import Chart, plotly
 from msfnet_benchmarks.report.cost_charts import cost_charts
 from msfnet_benchmarks.report.latency_charts import latency_charts
-from msfnet_benchmarks.report.report_tables import Table, heading, legend, unstable
+from msfnet_benchmarks.report.pictures import ColourScale, Picture
+from msfnet_benchmarks.report.report import BenchmarkReport
 from msfnet_benchmarks.report.scaling_charts import scaling_charts
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport, ColourScale, Picture
+from msfnet_benchmarks.report.tables import Table, heading, legend, run_facts, tables, unstable
 
 _STYLE = """
 *, *::before { box-sizing: border-box; }
@@ -65,7 +63,7 @@ def render_page(report: BenchmarkReport, pictures: Sequence[Picture] = ()) -> st
     """
     title = escape(report.title)
     parts = [
-        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(report.what_is_timed())}</p>",
+        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(report.what_is_timed)}</p>",
         *_sections(report, pictures),
     ]
     return (
@@ -102,7 +100,7 @@ def _sections(report: BenchmarkReport, pictures: Sequence[Picture]) -> list[str]
 
 def _tables(report: BenchmarkReport) -> str:
     warnings = "".join(f"<p>{escape(line)}</p>" for line in unstable(report))
-    first, *others = report.tables()
+    first, *others = tables(report)
     more = "".join(f"<h3>{escape(table.title)}</h3>{_table(table)}" for table in others)
     return (
         '<section id="tables">'
@@ -131,7 +129,7 @@ def _chart(chart: Chart) -> str:
 
 
 def _facts(report: BenchmarkReport) -> str:
-    facts: Iterable[tuple[str, str]] = (*report.run_facts(), *report.environment.items())
+    facts: Iterable[tuple[str, str]] = (*run_facts(report), *report.environment.items())
     return "<dl>" + "".join(f"<dt>{escape(n)}</dt><dd>{escape(v)}</dd>" for n, v in facts) + "</dl>"
 
 

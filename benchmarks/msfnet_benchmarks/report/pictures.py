@@ -1,16 +1,16 @@
-"""Sample pictures for a report: every model's depth in the same colours, and where it errs."""
+"""Sample pictures for a report: every model's depth in the same colours, and its errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.report.report import ColourScale, Picture
 from msfnet_datasets.figures import widen_points
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.colour import colour_depth, colour_table, scale_marks
@@ -22,6 +22,30 @@ _SPARSE = 0.5
 """Ground truth of less coverage is widened for the eye."""
 
 _ERROR_COLOURS = "viridis"
+
+
+@dataclass(frozen=True, eq=False)
+class ColourScale:
+    """The meaning of a picture's colours."""
+
+    colours: NDArray[np.uint8]
+    """(256, 3) RGB, from the low end to the high one."""
+    marks: tuple[tuple[float, str], ...]
+    """Figures with their place along the colours (0 to 1)."""
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture for the page: a frame, a model's depth in colours, or its error."""
+
+    title: str
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    group: str = "Depth"
+    """Pictures of one group stand side by side under it."""
+    scale: ColourScale | None = None
+    """None: the colours are the camera's."""
 
 
 class _Reference(NamedTuple):
@@ -40,19 +64,19 @@ def gallery(
     ground_truth: NDArray[np.float32] | None = None,
     baseline: str | None = None,
 ) -> list[Picture]:
-    """Return a frame, its ground truth, what models make of it, and their relative errors.
+    """Return a frame, its ground truth, the models' depth of it, and their relative errors.
 
-    Depth has one scale for all models: from the 1st to the 99th percentile of all that is shown,
+    Depth has one scale for all models: from the 1st to the 99th percentile of all shown depth,
     within the model's range. Errors are |y - g| / g with g the ground truth, or without
     one the baseline's depth; they share a scale too, which ends at the 95th percentile of all of
     them, rounded up to 1, 2 or 5 times a power of ten. Pixels without a reference are grey.
 
     Args:
         depths: by model, each at the frame's size.
-        frame: what the models saw.
-        range_m: what the models can answer, metres.
+        frame: the models' input.
+        range_m: lowest and highest depth that the models can answer, metres.
         ground_truth: (H, W) float32 metres, 0 = none, at the frame's size.
-        baseline: whose depth the others are held against where there is no ground truth.
+        baseline: the model that the others are compared with where there is no ground truth.
 
     Raises:
         MsfnetError: ground truth or depth of another size than the frame.
@@ -154,7 +178,7 @@ def _round_up(value: float) -> float:
 
 
 def _colour_error(error: NDArray[np.float32], limit: float, sparse: bool) -> NDArray[np.uint8]:
-    """Return (H, W, 3) RGB: dark is right, bright is ``limit`` and beyond, grey is unknown."""
+    """Return (H, W, 3) RGB: dark is accurate, bright is ``limit`` or more, grey is unknown."""
     shown = error
     if sparse:  # An exact 0 would count as no point.
         shown = widen_points(np.where(np.isfinite(error), np.maximum(error, 1e-9), 0)).astype("f4")

@@ -1,31 +1,33 @@
-"""Holds a benchmark against the JSON of an earlier one: what got worse, and what cannot be told.
+"""Compares a benchmark with an earlier one: what got worse, and what cannot be compared.
 
-Counts, sizes and errors are the same on every machine, so they decide. Times are not: they are
-compared as ratios to something that was timed in the same run, and decide only where the
-confidence intervals of the two runs do not touch.
+Counts, sizes and errors are the same on every machine, so they are compared directly. Times are
+not: they are compared as ratios to something that was timed in the same run, and count as a change
+only where the confidence intervals of the two runs do not touch.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.report.report import SCHEMA, BenchmarkReport
+from msfnet_benchmarks.report.report import SCHEMA, BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.scoring.accuracy import AccuracyReport
 from msfnet_benchmarks.tables import format_table
-from msfnet_benchmarks.timing.latency import Ratio, ratio_of_medians
+from msfnet_benchmarks.timing.core import Ratio, Summary, ratio_of_medians
+from msfnet_benchmarks.timing.costs import FlopBound
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.typed import build, read_json
 
 COUNTS = ("macs", "parameters", "size_bytes")
 """Figures of a row that are the same on every machine."""
 
-_Json = Mapping[str, Any]
+Part = Literal["latency", "engine_latency"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Change:
     old: float
     new: float
     noisy: bool = False
-    """A time: it decides only with the intervals."""
+    """A time: it counts only where the intervals are apart."""
     apart: bool = True
     """The intervals of the two do not touch; true where there is none."""
 
     @property
     def relative(self) -> float:
-        """By which share of the old value the new one is larger."""
+        """The share of the old value by which the new one is larger."""
         if self.old == 0:
             return 0.0 if self.new == 0 else math.inf
         return self.new / self.old - 1
@@ -108,7 +110,7 @@ def compare_with(old: Path, report: BenchmarkReport, tolerance: float) -> Regres
     """Compare a report with the JSON of an earlier run, row by row of the same name.
 
     Args:
-        old: the JSON that :meth:`BenchmarkReport.write` or ``to_json`` made.
+        old: a report's JSON.
         report: of this run.
         tolerance: share of its old value by which a figure may get worse, e.g. 0.02.
 
@@ -116,161 +118,150 @@ def compare_with(old: Path, report: BenchmarkReport, tolerance: float) -> Regres
         MsfnetError: no such file, no JSON of this schema, no row in common, or no tolerance.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise MsfnetError(f"a tolerance of {tolerance:g} is none; give a share such as 0.02")
-    before, now = read_report(old), json.loads(report.to_json())
-    try:
-        return _compare(before, now, tolerance, old)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MsfnetError(
-            f"{old} is damaged ({type(error).__name__}: {error}); write it anew with msfnet bench"
-        ) from None
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Return the JSON of an earlier run.
-
-    Raises:
-        MsfnetError: no such file, no JSON, or another schema.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MsfnetError(f"cannot read {path}: {error.strerror}; name a report's JSON") from None
-    except ValueError:
-        raise MsfnetError(f"{path} is no JSON; name the one beside a report's page") from None
-    schema = stored.get("schema") if isinstance(stored, dict) else None
-    if schema != SCHEMA:
-        raise MsfnetError(
-            f"{path} is of schema {schema!r}, not {SCHEMA!r}; write it anew with msfnet bench"
-        )
-    return dict(stored)
-
-
-def _compare(before: _Json, now: _Json, tolerance: float, path: Path) -> Regressions:
-    old_rows = {row["name"]: row for row in before["rows"]}
-    new_rows = {row["name"]: row for row in now["rows"]}
-    common = [name for name in new_rows if name in old_rows]
+        raise MsfnetError(f"{tolerance:g} is not a valid tolerance; pass a share such as 0.02")
+    before = _Run(read_report(old))
+    now = _Run(report)
+    common = [name for name in now.rows if name in before.rows]
     if not common:
-        raise MsfnetError(f"{path} has no model of this run; compare runs of the same files")
+        raise MsfnetError(f"{old} has no model of this run; compare runs of the same files")
     changes: list[Change] = []
     notes: list[str] = []
     for name in common:
-        pair = (old_rows[name], new_rows[name])
-        changes += [*_counts(*pair, notes), *_errors(before, now, *pair, notes)]
-        changes += _times((before, old_rows), (now, new_rows), name, notes)
+        changes += _counts(before.rows[name], now.rows[name], notes)
+        changes += _errors(before, now, name, notes)
+        changes += _times(before, now, name, notes)
     return Regressions(
         changes=tuple(changes),
         tolerance=tolerance,
-        missing=tuple(name for name in old_rows if name not in new_rows),
-        added=tuple(name for name in new_rows if name not in old_rows),
-        differences=tuple(_differences(before, now)),
+        missing=tuple(name for name in before.rows if name not in now.rows),
+        added=tuple(name for name in now.rows if name not in before.rows),
+        differences=tuple(_differences(before.report, report)),
         notes=tuple(notes),
     )
 
 
-def _differences(before: _Json, now: _Json) -> Iterator[str]:
-    """Yield the facts that differ; a fact that one run lacks is one."""
+def read_report(path: Path) -> BenchmarkReport:
+    """Return the report of an earlier run from its JSON.
+
+    Raises:
+        MsfnetError: no such file, no JSON, another schema, or a field that does not fit.
+    """
+    values = read_json(path, Any)
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise MsfnetError(
+            f"{path} has the schema {schema!r}, not {SCHEMA!r}; write it again with msfnet bench"
+        )
+    return build(BenchmarkReport, values, str(path))
+
+
+class _Run:
+    """A report and its rows by name."""
+
+    def __init__(self, report: BenchmarkReport) -> None:
+        self.report = report
+        self.rows = {row.name: row for row in report.rows}
+
+    def bound(self, name: str) -> FlopBound | None:
+        """Return the bound that counts for a row."""
+        return self.rows[name].flop_bound or self.report.flop_bound
+
+    def to_baseline(self, name: str, part: Part) -> Ratio | None:
+        """Return a row's median over the baseline's, from calls that were timed in turns."""
+        baseline = self.report.baseline
+        if baseline is None or baseline == name or baseline not in self.rows:
+            return None
+        ours, theirs = (_calls(_latency(self.rows[row], part)) for row in (name, baseline))
+        return ratio_of_medians(ours, theirs) if ours.size and ours.shape == theirs.shape else None
+
+    def to_bound(self, name: str, part: Part) -> Ratio | None:
+        """Return the GMAC that the machine could have done in a row's median call."""
+        bound, calls = self.bound(name), _calls(_latency(self.rows[name], part))
+        if bound is None or not calls.size:
+            return None
+        return ratio_of_medians(calls, np.full(calls.shape, 1e3 / bound.gmacs_per_s))
+
+
+def _differences(before: BenchmarkReport, now: BenchmarkReport) -> Iterator[str]:
+    """Yield the facts that differ, those that one run lacks included."""
     for fact in ("data", "protocol", "frames", "frame_size", "baseline"):
-        if before[fact] != now[fact]:
-            yield f"{fact}: {before[fact]}, now {now[fact]}"
-    old, new = before["environment"], now["environment"]
+        if getattr(before, fact) != getattr(now, fact):
+            yield f"{fact}: {getattr(before, fact)}, now {getattr(now, fact)}"
+    old, new = before.environment, now.environment
     for fact in dict.fromkeys([*old, *new]):
         if old.get(fact) != new.get(fact):
             yield f"{fact}: {old.get(fact, 'none')}, now {new.get(fact, 'none')}"
 
 
-def _counts(old: _Json, new: _Json, notes: list[str]) -> Iterator[Change]:
+def _counts(old: BenchmarkRow, new: BenchmarkRow, notes: list[str]) -> Iterator[Change]:
     for figure in COUNTS:
-        if old[figure] is not None and new[figure] is not None:
-            yield Change(new["name"], figure, float(old[figure]), float(new[figure]))
-        elif old[figure] is not None:
-            notes.append(f"{figure} of {new['name']}: this run does not tell it")
+        before, now = getattr(old, figure), getattr(new, figure)
+        if before is not None and now is not None:
+            yield Change(new.name, figure, float(before), float(now))
+        elif before is not None:
+            notes.append(f"{figure} of {new.name}: this run does not have it")
 
 
-def _errors(
-    before: _Json, now: _Json, old: _Json, new: _Json, notes: list[str]
-) -> Iterator[Change]:
+def _errors(before: _Run, now: _Run, name: str, notes: list[str]) -> Iterator[Change]:
     """Yield REL where both runs scored the same frames by the same protocol."""
-    if old["accuracy"] is None:
+    old, new = before.rows[name].accuracy, now.rows[name].accuracy
+    if old is None:
         return
-    reason = _scored_otherwise(before, now, old["accuracy"], new["accuracy"])
-    if reason:
-        notes.append(f"REL of {new['name']}: {reason}")
-        return
-    rels = [accuracy["summary"]["rel"] for accuracy in (old["accuracy"], new["accuracy"])]
-    if None in rels:
-        notes.append(f"REL of {new['name']}: it is no number in one run")
-    else:
-        yield Change(new["name"], "REL", float(rels[0]), float(rels[1]))
-
-
-def _scored_otherwise(before: _Json, now: _Json, old: _Json, new: _Json | None) -> str | None:
-    """Return what keeps two errors from being compared."""
     if new is None:
-        return "this run did not score it"
-    if old["protocol"] != new["protocol"]:
-        return f"protocol {old['protocol']}, now {new['protocol']}"
-    folders = [Path(str(run["data"])).name for run in (before, now)]
+        notes.append(f"REL of {name}: this run did not score it")
+    elif reason := _scored_otherwise(before.report, now.report, old, new):
+        notes.append(f"REL of {name}: {reason}")
+    elif math.isfinite(old.summary.rel) and math.isfinite(new.summary.rel):
+        yield Change(name, "REL", old.summary.rel, new.summary.rel)
+    else:
+        notes.append(f"REL of {name}: it is not a number in one run")
+
+
+def _scored_otherwise(
+    before: BenchmarkReport, now: BenchmarkReport, old: AccuracyReport, new: AccuracyReport
+) -> str | None:
+    """Return the reason why two errors cannot be compared; None where they can."""
+    if old.protocol != new.protocol:
+        return f"protocol {old.protocol}, now {new.protocol}"
+    folders = [Path(str(run.data)).name for run in (before, now)]
     if folders[0] != folders[1]:
         return f"data {folders[0]}, now {folders[1]}"
-    if before["frame_size"] != now["frame_size"]:
+    if before.frame_size != now.frame_size:
         return "frames of another size"
-    names = [[score["name"] for score in accuracy["scores"]] for accuracy in (old, new)]
+    names = [[score.name for score in accuracy.scores] for accuracy in (old, new)]
     return None if names[0] == names[1] else "other frames"
 
 
-def _times(
-    before: tuple[_Json, _Json], now: tuple[_Json, _Json], name: str, notes: list[str]
-) -> Iterator[Change]:
+def _times(before: _Run, now: _Run, name: str, notes: list[str]) -> Iterator[Change]:
     """Yield times of a row, as multiples of what was timed beside it."""
-    for part, what in (("latency", "end to end"), ("engine_latency", "engine")):
-        if before[1][name][part] is None or now[1][name][part] is None:
+    parts: tuple[tuple[Part, str], ...] = (
+        ("latency", "end to end"),
+        ("engine_latency", "engine"),
+    )
+    same_baseline = before.report.baseline == now.report.baseline
+    bounds = [run.bound(name) for run in (before, now)]
+    same_product = len({(b.threads, b.side) if b else None for b in bounds}) == 1
+    for part, what in parts:
+        if any(_latency(run.rows[name], part) is None for run in (before, now)):
             continue
-        for unit, relative in (("the baseline", _to_baseline), ("the bound", _to_bound)):
-            old, new = relative(*before, name, part), relative(*now, name, part)
-            if old and new and _same_unit(before, now, name, unit):
+        ratios = (
+            ("the baseline", same_baseline, [r.to_baseline(name, part) for r in (before, now)]),
+            ("the bound", same_product, [r.to_bound(name, part) for r in (before, now)]),
+        )
+        for unit, same, (old, new) in ratios:
+            if old and new and same:
                 apart = new.low > old.high or new.high < old.low
                 figure = f"{what} / {unit}"
                 yield Change(name, figure, old.value, new.value, noisy=True, apart=apart)
                 break
         else:
-            if name not in (before[0]["baseline"], now[0]["baseline"]):
+            if name not in (before.report.baseline, now.report.baseline):
                 notes.append(f"{what} of {name}: the runs have no common measure of speed")
 
 
-def _same_unit(before: tuple[_Json, _Json], now: tuple[_Json, _Json], name: str, unit: str) -> bool:
-    """Return whether both runs measured in one unit: the same baseline, or equal products."""
-    if unit == "the baseline":
-        return bool(before[0]["baseline"] == now[0]["baseline"])
-    old, new = (_bound(run, rows[name]) for run, rows in (before, now))
-    return all(old[fact] == new[fact] for fact in ("threads", "side"))
+def _latency(row: BenchmarkRow, part: Part) -> Summary | None:
+    return row.latency if part == "latency" else row.engine_latency
 
 
-def _bound(run: _Json, row: _Json) -> dict[str, Any]:
-    return dict(row["flop_bound"] or run["flop_bound"] or {})
-
-
-def _to_baseline(run: _Json, rows: _Json, name: str, part: str) -> Ratio | None:
-    """Return a row's median over the baseline's, from calls that were timed in turns."""
-    baseline = run["baseline"]
-    if baseline not in rows or baseline == name or rows[baseline][part] is None:
-        return None
-    ours, theirs = (_calls(rows[row][part]) for row in (name, baseline))
-    if not ours.size or ours.shape != theirs.shape:
-        return None
-    return ratio_of_medians(ours, theirs)
-
-
-def _to_bound(run: _Json, rows: _Json, name: str, part: str) -> Ratio | None:
-    """Return the G multiply-adds that the machine could have done in a row's median call."""
-    bound = _bound(run, rows[name])
-    if not bound:
-        return None
-    calls = _calls(rows[name][part])
-    if not calls.size:
-        return None
-    return ratio_of_medians(calls, np.full(calls.shape, 1e3 / bound["gmacs_per_s"]))
-
-
-def _calls(latency: _Json) -> NDArray[np.float64]:
-    return np.asarray([ms for taken in latency["samples_ms"] for ms in taken], np.float64)
+def _calls(latency: Summary | None) -> NDArray[np.float64]:
+    return np.asarray(latency.samples_ms if latency else (), np.float64)

@@ -1,15 +1,14 @@
-"""Charts of a sweep: cost against pixels, parameters and multiply-adds, and the machine's limit."""
+"""Charts of a sweep: cost against pixels, parameters and GMAC, and the machine's limit."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msfnet_benchmarks.report.charts import SYMBOLS, Chart, colour, new_figure, verbatim
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 
 _NOT_THE_NETWORKS = {"size", "batch", "threads"}
 """Axes that leave the parameters as they are."""
@@ -28,12 +27,6 @@ def scaling_charts(report: BenchmarkReport) -> list[Chart]:
     ]
 
 
-def pixels(row: BenchmarkRow) -> int:
-    """Return how many pixels an image of a swept size has."""
-    height, _, width = row.settings["size"].lower().partition("x")
-    return int(height) * int(width)
-
-
 class _Axis(NamedTuple):
     """What cost is drawn against."""
 
@@ -49,8 +42,8 @@ _AXES = (
         "pixels",
         "Cost against pixels",
         "pixels of one image",
-        lambda row: "size" in row.settings,
-        lambda row: float(pixels(row)),
+        lambda row: row.input_size is not None,
+        lambda row: float(math.prod(row.input_size or ())),
     ),
     _Axis(
         "parameters",
@@ -62,7 +55,7 @@ _AXES = (
     _Axis(
         "arithmetic",
         "Cost against arithmetic",
-        "10⁹ multiply-adds for one image",
+        "GMAC for one image",
         lambda row: bool(row.macs),
         lambda row: (row.macs or 0) / 1e9,
     ),
@@ -107,7 +100,7 @@ def _lines(rows: list[BenchmarkRow], axis: _Axis) -> dict[str, list[BenchmarkRow
 
 def _ms_per_image(row: BenchmarkRow) -> float:
     assert row.engine_latency is not None
-    return row.engine_latency.p50_ms / int(row.settings.get("batch", "1"))
+    return row.engine_latency.p50_ms / row.batch
 
 
 def _limit(report: BenchmarkReport, figure: Any, rows: list[BenchmarkRow]) -> str:

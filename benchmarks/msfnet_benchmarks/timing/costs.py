@@ -1,6 +1,6 @@
-"""What a model costs besides its latency: rate by batch, start, memory, energy, layers, arithmetic.
+"""Costs of a model besides its latency: rate by batch, start, memory, energy, layers, arithmetic.
 
-Values only; they are measured by the modules that name them in their functions.
+These are values only; the modules beside this one measure them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Throughput:
-    """How many images a second an engine answers in batches of one size."""
+    """The number of images that an engine answers per second in batches of one size."""
 
     batch: int
     """Images in one call."""
@@ -38,7 +38,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class Energy:
-    """What the GPU drew while a model ran, as NVML counts it."""
+    """The energy that the GPU used while a model ran, as NVML counts it."""
 
     joules_per_frame: float
     watts: float
@@ -51,7 +51,7 @@ class LayerCost:
     name: str
     operator: str
     block: str
-    """The model's block it belongs to; empty where the spec does not tell."""
+    """The model's block that it belongs to; empty where the spec names none."""
     ms: float
     """Median over the profiled runs."""
     share: float
@@ -60,15 +60,27 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class FlopBound:
-    """What the machine's arithmetic allows: the rate of one large matrix product."""
+    """The rate that the machine's arithmetic reaches: that of one large matrix product."""
 
     gmacs_per_s: float
-    """10^9 multiply-adds a second, float32, the best of several runs."""
+    """GMAC per second, float32, the best of several runs."""
     threads: int
-    """Of the product; 0: the library's choice."""
+    """Threads of the product; 0: the library's choice."""
     side: int
     """The matrices are side x side."""
 
     def least_ms(self, macs: int) -> float:
-        """Return what so many multiply-adds take at that rate, milliseconds."""
+        """Return the milliseconds that so many MACs take at that rate."""
         return macs / self.gmacs_per_s / 1e6
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """How a tool ran an engine whose stages it timed; other settings give other figures."""
+
+    cuda_graph: bool
+    """The engine's work was replayed as one CUDA graph."""
+    transfers: bool
+    """The copies in and out are part of what was measured."""
+    overlapped: bool
+    """Runs were started before the last was done, so the rate is not 1 / latency."""

@@ -1,4 +1,4 @@
-"""What a model takes of the GPU: energy and memory, as NVML counts them.
+"""Energy and GPU memory that a model uses, as NVML counts them.
 
 NVML counts a whole GPU, so whatever else runs on it is counted, too.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from msfnet_benchmarks.timing.core import Clock, time_calls
 from msfnet_benchmarks.timing.costs import Energy
-from msfnet_benchmarks.timing.latency import Runner
 from msfnet_runtime import Frame
 
 _SECONDS = 2.0
@@ -20,17 +20,17 @@ _SECONDS = 2.0
 
 
 def measure_energy(
-    runner: Runner,
+    answer: Callable[[Frame], object],
     frames: Sequence[Frame],
     *,
     gpu: int = 0,
     seconds: float = _SECONDS,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> Energy | None:
-    """Run frames for some seconds; return what the GPU drew meanwhile.
+    """Run frames for some seconds; return the energy that the GPU used meanwhile.
 
     Args:
-        runner: answers a frame on that GPU.
+        answer: answers a frame on that GPU; it is warm already.
         frames: gone through again and again.
         gpu: its index.
         seconds: how long at least.
@@ -46,10 +46,10 @@ def measure_energy(
         nvml, device = found
         try:
             before = nvml.nvmlDeviceGetTotalEnergyConsumption(device)
-            start, calls = clock(), 0
-            while clock() - start < seconds:
-                runner(frames[calls % len(frames)])
-                calls += 1
+            start = clock()
+            calls = time_calls(
+                {"energy": answer}, frames, rounds=1, seconds=seconds, warmup=0, clock=clock
+            )["energy"].ms.size
             taken = clock() - start
             joules = (nvml.nvmlDeviceGetTotalEnergyConsumption(device) - before) / 1e3
         except nvml.NVMLError:

@@ -1,44 +1,36 @@
-"""What the machine's arithmetic allows: the rate of a large matrix product, measured beside models.
+"""The rate that the machine's arithmetic allows: a large matrix product, measured beside models.
 
-A convolution is multiply-adds, and no kernel does them faster than a matrix product whose operands
-stay in the caches. A model's multiply-adds over that rate are the least its engine can take; the
-share says how much is left to gain by better kernels, and how much only by less arithmetic
-(Williams et al. 2009, "Roofline").
+A convolution consists of multiply-accumulates (MACs), and no kernel does them faster than a matrix
+product whose operands stay in the caches. A model's MACs over that rate are the least time that its
+engine can take; the share shows how much better kernels could gain, and how much only less
+arithmetic can (Williams et al. 2009, "Roofline").
+
+As a program it is the process that multiplies: the libraries behind NumPy read their number of
+threads once, when they are loaded.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+import time
 
+import numpy as np
+
+from msfnet_benchmarks.timing.core import Clock, time_calls
 from msfnet_benchmarks.timing.costs import FlopBound
 from msfnet_runtime import MsfnetError
 
 SIDE = 2048
-"""Of the matrices: 48 MB in all, 8.6 G multiply-adds."""
+"""Side of the square matrices: 48 MB in all, 8.6 GMAC."""
 
 _RUNS = 5
 
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""How the libraries behind NumPy are told; they read it when they are loaded, so in a process of
-its own."""
-
-_SCRIPT = """
-import json, sys, time
-import numpy as np
-side, runs = int(sys.argv[1]), int(sys.argv[2])
-generator = np.random.default_rng(0)
-a, b = (generator.standard_normal((side, side), dtype=np.float32) for _ in range(2))
-out = a @ b
-seconds = []
-for _ in range(runs):
-    start = time.perf_counter()
-    np.matmul(a, b, out=out)
-    seconds.append(time.perf_counter() - start)
-print(json.dumps(min(seconds)))
-"""
+THREAD_VARIABLES = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
+"""Environment variables that set the threads of the libraries behind NumPy."""
 
 
 def measure_flop_bound(threads: int = 0, *, side: int = SIDE) -> FlopBound:
@@ -51,9 +43,9 @@ def measure_flop_bound(threads: int = 0, *, side: int = SIDE) -> FlopBound:
     Raises:
         MsfnetError: the process failed.
     """
-    settings = dict.fromkeys(_THREADS, str(threads)) if threads else {}
+    settings = dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(side), str(_RUNS)],
+        [sys.executable, "-m", "msfnet_benchmarks.timing.flops", str(side)],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -62,4 +54,19 @@ def measure_flop_bound(threads: int = 0, *, side: int = SIDE) -> FlopBound:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MsfnetError(f"the matrix product could not be timed ({reason}); free some memory")
-    return FlopBound(side**3 / json.loads(done.stdout) / 1e9, threads, side)
+    return FlopBound(float(done.stdout), threads, side)
+
+
+def product_rate(side: int, *, clock: Clock = time.perf_counter) -> float:
+    """Return the GMAC per second of the fastest of five products of side x side matrices."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal((side, side), dtype=np.float32) for _ in range(2))
+    out = np.empty_like(a)
+    taken = time_calls(
+        {"product": lambda _: np.matmul(a, b, out=out)}, [None], rounds=_RUNS, warmup=1, clock=clock
+    )
+    return float(side**3 / taken["product"].ms.min() / 1e6)
+
+
+if __name__ == "__main__":
+    print(product_rate(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""A generated picture as the batch a model takes, where there are no frames at hand."""
+"""Generated and random images as the batch that a model takes, where there are no frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.sources.synthetic import SyntheticSource
 
 _INDOORS_M = 20.0
-"""A model whose range ends before is shown a room, else a street."""
+"""Models whose range ends before this get a room as input, others a street."""
 
 
 def usual_shape(spec: ModelSpec, profiles: Sequence[ShapeRange] = ()) -> tuple[int, ...]:
@@ -39,3 +39,18 @@ def generated_batch(spec: ModelSpec, shape: Sequence[int]) -> NDArray[Any]:
     kind = "room" if spec.depth_range_m[1] <= _INDOORS_M else "street"
     frame = next(iter(SyntheticSource(kind, frames=1, size=(height, width))))
     return np.repeat(prepare(frame.image, replace(spec, size=(height, width))), count, axis=0)
+
+
+def random_batch(spec: ModelSpec, count: int = 1) -> NDArray[Any]:
+    """Return random images as a model takes them: 0 to 1, or 0 to 255 as uint8.
+
+    Args:
+        spec: the model's.
+        count: number of images where the batch is open; else the model's own number.
+    """
+    image, generator = spec.inputs[0], np.random.default_rng(0)
+    first, *rest = usual_shape(spec)
+    shape = (count if isinstance(image.shape[0], str) else first, *rest)
+    if image.dtype == "uint8":
+        return generator.integers(0, 256, shape, np.uint8)
+    return generator.random(shape, np.float32).astype(image.dtype)

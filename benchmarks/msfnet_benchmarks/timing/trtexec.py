@@ -1,8 +1,8 @@
 """Runs NVIDIA's trtexec on an engine and reads what it measured.
 
-TensorRT 10 and 11 differ in what trtexec does unasked: 10 runs without a CUDA graph and with
-transfers, 11 the other way round, and the words that change it differ, too. What the tool at hand
-understands is read from its own ``--help``, so that the settings are always the ones asked for.
+trtexec of TensorRT 10 and 11 have different defaults: 10 runs without a CUDA graph and with
+transfers, 11 the other way round, and the options that change it differ, too. The options of the
+installed tool are read from its own ``--help``, so that the settings are always those requested.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from msfnet_benchmarks.timing.device_latency import PERCENTILES, Latency, device_stages
+import numpy as np
+
+from msfnet_benchmarks.timing.core import Samples
+from msfnet_benchmarks.timing.stages import device_times
 from msfnet_runtime import EngineArtifact, MsfnetError
 from msfnet_runtime.artifacts import Flavour
 from msfnet_runtime.timings import Timings
+
+PERCENTILES = (50, 90, 95, 99)
+"""What trtexec is asked to print; the samples are computed from its exported times."""
 
 TOOLS: dict[Flavour, str] = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
 """The command of each flavour."""
@@ -34,11 +39,11 @@ _PACKED_VERSION = re.compile(r"\[TensorRT[-_A-Z]* v(\d+)(\d\d)(\d\d)\]")
 
 
 @dataclass(frozen=True)
-class Summary:
+class ToolSummary:
     """The performance summary at the end of trtexec's log."""
 
     version: str
-    """Of TensorRT, e.g. ``10.13.3``; empty if the log does not say."""
+    """TensorRT's version, e.g. ``10.13.3``; empty if the log does not name it."""
     throughput: float
     """Queries a second."""
     stages: dict[str, dict[str, float]]
@@ -56,20 +61,20 @@ def find_tool(flavour: Flavour) -> Path:
     if found is None:
         raise MsfnetError(
             f"{name} is not on the PATH; add the bin folder of {flavour}'s archive or package "
-            "(its Python wheel holds none), or leave --trtexec out"
+            "(its Python wheel contains none)"
         )
     return Path(found)
 
 
 def read_flags(tool: Path) -> set[str]:
-    """Return the options that a tool's help names.
+    """Return the options that a tool's help lists.
 
     Raises:
         MsfnetError: it cannot be run.
     """
     flags = set(_FLAG.findall(_run([str(tool), "--help"])[1]))
     if "--loadEngine" not in flags:
-        raise MsfnetError(f"{tool} --help does not read as trtexec's; put NVIDIA's on the PATH")
+        raise MsfnetError(f"{tool} is not trtexec by its --help; put NVIDIA's own on the PATH")
     return flags
 
 
@@ -93,17 +98,17 @@ def build_command(
         times: JSON file that it writes.
         cuda_graph: replay the work as a CUDA graph.
         transfers: copy inputs in and outputs out.
-        iterations: runs, at least; trtexec goes on for its 3 seconds, too.
+        iterations: minimum number of runs; trtexec also goes on for 3 seconds.
         shape: name and shape of the input of a dynamic engine.
 
     Raises:
-        MsfnetError: this version has no word for what is asked.
+        MsfnetError: this version has no option for a setting.
     """
     words = [str(tool), f"--loadEngine={engine}", f"--exportTimes={times}"]
     words += ["--warmUp=200", "--duration=3", f"--iterations={iterations}"]
     words += [f"--percentile={','.join(map(str, PERCENTILES))}"]
     words += _graph_words(tool, flags, cuda_graph)
-    if "--includeDataTransfers" in flags:  # 11: left out unless asked for
+    if "--includeDataTransfers" in flags:  # 11: without transfers by default
         words += ["--includeDataTransfers"] * transfers
     elif not transfers:
         words.append("--noDataTransfers")
@@ -113,7 +118,7 @@ def build_command(
 
 
 def _graph_words(tool: Path, flags: set[str], cuda_graph: bool) -> list[str]:
-    if "--noCudaGraph" in flags:  # 11: a graph unless told
+    if "--noCudaGraph" in flags:  # 11: a graph by default
         return [] if cuda_graph else ["--noCudaGraph"]
     if not cuda_graph:
         return []
@@ -121,7 +126,7 @@ def _graph_words(tool: Path, flags: set[str], cuda_graph: bool) -> list[str]:
         return ["--rtxCudaGraphStrategy=wholeGraph"]
     if "--useCudaGraph" in flags:
         return ["--useCudaGraph"]
-    raise MsfnetError(f"{tool} knows no CUDA graphs; measure with --no-cuda-graph")
+    raise MsfnetError(f"{tool} has no option for CUDA graphs; measure without a CUDA graph")
 
 
 def parse_times(text: str) -> list[Timings]:
@@ -154,7 +159,7 @@ def parse_times(text: str) -> list[Timings]:
     return timings
 
 
-def parse_summary(log: str) -> Summary:
+def parse_summary(log: str) -> ToolSummary:
     """Read the performance summary of a log.
 
     Raises:
@@ -170,7 +175,7 @@ def parse_summary(log: str) -> Summary:
         }
         for name, values in _LINE.findall(log)
     }
-    return Summary(_version(log), float(throughput[1]), stages)
+    return ToolSummary(_version(log), float(throughput[1]), stages)
 
 
 def _version(log: str) -> str:
@@ -180,6 +185,17 @@ def _version(log: str) -> str:
     return ".".join(str(int(part)) for part in packed.groups()) if packed else ""
 
 
+@dataclass(frozen=True)
+class ToolRun:
+    """What trtexec measured."""
+
+    tool: str
+    """Its name and TensorRT's version."""
+    stages: dict[str, Samples]
+    """One round of its runs, by stage."""
+    runs_per_s: float
+
+
 def measure_with_trtexec(
     artifact: EngineArtifact,
     *,
@@ -187,27 +203,24 @@ def measure_with_trtexec(
     transfers: bool,
     iterations: int,
     shape: tuple[str, Sequence[int]] | None = None,
-) -> Latency:
-    """Run the flavour's trtexec on an engine.
-
-    Percentiles are computed from its exported times in the way of :class:`Stage`; trtexec's own
-    are those of single runs, not interpolated.
+) -> ToolRun:
+    """Run the flavour's trtexec on an engine; arguments as :func:`build_command` takes them.
 
     Raises:
-        MsfnetError: the tool is missing, fails, or answers in an unknown way.
+        MsfnetError: the tool is missing, fails, or answers in an unknown format.
     """
     tool = find_tool(artifact.flavour)
     with tempfile.TemporaryDirectory() as folder:
         times = Path(folder) / "times.json"
-        options: dict[str, Any] = {"cuda_graph": cuda_graph, "transfers": transfers}
         command = build_command(
             tool,
             read_flags(tool),
             artifact.path,
             times,
+            cuda_graph=cuda_graph,
+            transfers=transfers,
             iterations=iterations,
             shape=shape,
-            **options,
         )
         status, log = _run(command)
         if status:
@@ -219,14 +232,10 @@ def measure_with_trtexec(
             raise MsfnetError(f"{tool.name} exported no times; run it by hand to see why")
         timings = parse_times(times.read_text(encoding="utf-8"))
     summary = parse_summary(log)
-    return Latency(
-        tool=f"{tool.name} {summary.version}".strip(),
-        stages=device_stages(timings, transfers=transfers),
-        throughput=summary.throughput,
-        overlapped=True,
-        iterations=len(timings),
-        **options,
-    )
+    name = f"{tool.name} {summary.version}".strip()
+    runs = [device_times(run, transfers=transfers) for run in timings]
+    stages = {stage: Samples(name, np.array([[run[stage] for run in runs]])) for stage in runs[0]}
+    return ToolRun(name, stages, summary.throughput)
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:

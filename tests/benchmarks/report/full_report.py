@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,8 @@ from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport, ImageScore
 from msfnet_benchmarks.scoring.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.scoring.parity import ParityReport
+from msfnet_benchmarks.timing.core import Samples, Summary, speedup
 from msfnet_benchmarks.timing.costs import ColdStart, Energy, FlopBound, LayerCost, Throughput
-from msfnet_benchmarks.timing.device_latency import Stage
-from msfnet_benchmarks.timing.latency import LatencyReport, compare_latency
 
 STAGES = ("decode", "prepare", "copy", "infer", "finish", "write")
 
@@ -23,14 +23,10 @@ SCALES = (1.08, 1.08, 1.09, 1.2)
 """REL is a model's scale less one: the ground truth times the scale is what it answers."""
 
 
-def latency(name: str, median_ms: float, seed: int, unstable: str | None = None) -> LatencyReport:
+def latency(name: str, median_ms: float, seed: int, unstable: str | None = None) -> Summary:
     """Return three rounds of 20 calls around a median, with a tail."""
     samples = median_ms * np.random.default_rng(seed).lognormal(0, 0.06, (3, 20))
-    p50, p90, p99 = (float(v) for v in np.percentile(samples, (50, 90, 99)))
-    mean = float(samples.mean())
-    rounds = tuple(float(v) for v in np.median(samples, axis=1))
-    kept = tuple(tuple(float(v) for v in row) for row in samples)
-    return LatencyReport(name, p50, p90, p99, mean, 1e3 / mean, 60, rounds, kept, unstable)
+    return replace(Samples(name, samples).summary(), unstable=unstable)
 
 
 def accuracy(scale: float, images: int = 8) -> AccuracyReport:
@@ -62,7 +58,7 @@ def layers(total_ms: float, seed: int) -> tuple[LayerCost, ...]:
     )
 
 
-def row(index: int, baseline: LatencyReport | None) -> BenchmarkRow:
+def row(index: int, baseline: Summary | None) -> BenchmarkRow:
     """Return the row of a model of :data:`NAMES`."""
     name, median = NAMES[index], MEDIANS_MS[index]
     whole = latency(name, median, index, "rounds differ by 14 %" if index == 3 else None)
@@ -74,11 +70,11 @@ def row(index: int, baseline: LatencyReport | None) -> BenchmarkRow:
         precision="int8" if "int8" in name else "fp32",
         size_bytes=56_000_000 // (index + 1),
         latency=whole,
-        speedup=compare_latency(whole, baseline or whole),
+        speedup=speedup(whole, baseline or whole),
         accuracy=accuracy(SCALES[index]),
         parity=ParityReport(1e-4, 2e-3, 3e-3, 4e-3, 0.99, 8, 576) if baseline else None,
         engine_latency=inner,
-        stages={n: Stage(v, v, 1.1 * v, 1.2 * v, 1.3 * v) for n, v in split.items()},
+        stages={n: Samples(n, np.array([[v, v, 1.3 * v]])).summary() for n, v in split.items()},
         throughput=tuple(
             Throughput(b, 1e3 / median * b**0.2, median * b**0.8) for b in (1, 2, 4, 8)
         ),

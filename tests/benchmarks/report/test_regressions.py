@@ -11,6 +11,7 @@ import pytest
 from msfnet_benchmarks.report.regressions import Change, compare_with
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.typed import to_json
 from tests.benchmarks.report.full_report import MEDIANS_MS, NAMES, full_report, latency
 
 ONNX = NAMES[1]
@@ -26,7 +27,7 @@ def report() -> BenchmarkReport:
 def old(report: BenchmarkReport, tmp_path: Path) -> Path:
     """Return the JSON of an earlier run of the same report."""
     path = tmp_path / "old.json"
-    path.write_text(report.to_json())
+    path.write_text(to_json(report))
     return path
 
 
@@ -140,7 +141,7 @@ def test_without_a_baseline_engines_are_held_against_the_bound(
     """Without either, the runs have no common measure, and that is said."""
     alone = replace(report, baseline=None)
     path = tmp_path / "alone.json"
-    path.write_text(alone.to_json())
+    path.write_text(to_json(alone))
     figures = {change.figure for change in compare_with(path, alone, 0.1).changes if change.noisy}
     unbound = compare_with(path, replace(alone, flop_bound=None), 0.1)
 
@@ -175,12 +176,11 @@ def test_facts_of_the_environment_that_differ_are_named(report: BenchmarkReport,
     ("content", "reason"),
     [
         (None, "cannot read"),
-        ("<html>", "is no JSON"),
+        ("<html>", "is not JSON"),
         ("[]", "schema None"),
-        ('{"schema": "msfnet-bench/1"}', "schema 'msfnet-bench/1', not 'msfnet-bench/2'"),
-        ('{"schema": "msfnet-bench/2"}', "is damaged"),
-        ('{"schema": "msfnet-bench/2", "rows": [3]}', "is damaged"),
-        ('{"schema": "msfnet-bench/2", "rows": []}', "no model of this run"),
+        ('{"schema": "msfnet-bench/1"}', "schema 'msfnet-bench/1', not 'msfnet-bench/3'"),
+        ('{"schema": "msfnet-bench/3"}', "title is missing"),
+        ('{"schema": "msfnet-bench/3", "rows": [3]}', r"rows\[0\] in .* must be a table, not 3"),
     ],
 )
 def test_what_is_no_report_of_ours_is_one_line(
@@ -192,6 +192,18 @@ def test_what_is_no_report_of_ours_is_one_line(
         path.write_text(content)
 
     with pytest.raises(MsfnetError, match=reason) as caught:
+        compare_with(path, report, 0.1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_without_a_row_of_this_run_is_one_line(
+    report: BenchmarkReport, tmp_path: Path
+) -> None:
+    """Whether it has no row at all or others."""
+    path = tmp_path / "old.json"
+    path.write_text(to_json(replace(report, rows=())))
+
+    with pytest.raises(MsfnetError, match="no model of this run") as caught:
         compare_with(path, report, 0.1)
     assert "\n" not in str(caught.value)
 
@@ -215,4 +227,4 @@ def test_the_earlier_run_is_left_as_it_was(report: BenchmarkReport, old: Path) -
     compare_with(old, report, 0.1)
 
     assert old.read_text() == before
-    assert json.loads(before)["schema"] == "msfnet-bench/2"
+    assert json.loads(before)["schema"] == "msfnet-bench/3"

@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow, Picture
-from msfnet_benchmarks.report.report_tables import TABLE_WIDTH
+from msfnet_benchmarks.report import tables
+from msfnet_benchmarks.report.pictures import Picture
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.tables import TABLE_WIDTH
+from msfnet_benchmarks.report.writer import write_page
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport, ImageScore
 from msfnet_benchmarks.scoring.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.scoring.parity import ParityReport
+from msfnet_benchmarks.timing.core import Ratio, Summary
 from msfnet_benchmarks.timing.costs import FlopBound
-from msfnet_benchmarks.timing.latency import LatencyReport, Ratio
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.typed import to_json
 from tests.benchmarks.report.full_report import full_report
 
 
@@ -40,7 +44,8 @@ def accuracy(scale: float) -> AccuracyReport:
 
 def row(name: str, p50: float, scale: float, baseline: bool) -> BenchmarkRow:
     """Return one model's row, held against a baseline of 20 ms."""
-    latency = LatencyReport(name, p50, p50 * 1.2, p50 * 1.5, p50, 1e3 / p50, 12, (p50, p50 * 1.1))
+    tail = (p50 * 1.2, p50 * 1.3, p50 * 1.5)
+    latency = Summary(name, p50, *tail, p50, 12, 1e3 / p50, (p50, p50 * 1.1))
     parity = ParityReport(1e-5, 2e-4, 3e-4, 4e-4, 1.0, 2, 144)
     return BenchmarkRow(
         name,
@@ -72,7 +77,7 @@ def report() -> BenchmarkReport:
 
 def test_the_table_has_the_figures_and_names_protocol_and_frames(report: BenchmarkReport) -> None:
     """The ratio to the baseline is on every row, with its interval."""
-    lines = report.table().splitlines()
+    lines = tables.text(report).splitlines()
     head, names, _, first, second, empty, title, columns, _, baseline, candidate = lines[:11]
 
     assert head == "2 frames of 375x1242, scored by kitti_raw"
@@ -100,14 +105,14 @@ def test_the_table_has_the_figures_and_names_protocol_and_frames(report: Benchma
 def test_a_full_report_fits_a_terminal() -> None:
     """Every column that there is, in 100 characters; what is missing is a dash."""
     report = full_report()
-    table = report.table()
+    table = tables.text(report)
 
     assert max(map(len, table.splitlines())) <= TABLE_WIDTH
-    (first, *_) = report.tables()
+    (first, *_) = tables.tables(report)
     peer = dict(zip(first.header, first.rows[-1], strict=True))
     assert peer["p50"] == peer["p99"] == peer["speed-up"] == peer["bound"] == "-"
     assert peer["engine"] != "-"
-    titles = [made.title for made in report.tables()]
+    titles = [made.title for made in tables.tables(report)]
     assert titles == ["Comparison", "Depth", "Latency", "Cost", "Time by stage, median ms"]
     assert "start s" in table
     assert "decode  prepare  copy  infer  finish  write" in table
@@ -115,14 +120,14 @@ def test_a_full_report_fits_a_terminal() -> None:
 
 def test_unstable_rows_are_shown_with_their_reason() -> None:
     """A mark at the figure, and a line that says why."""
-    table = full_report().table()
+    table = tables.text(full_report())
 
     assert re.search(r"^slow_and_wrong.onnx +fp32 +[\d.]+ +[\d.]+! ", table, re.MULTILINE)
     assert "unstable: slow_and_wrong.onnx, end to end: rounds differ by 14 %" in table
 
 
 def test_the_share_of_the_bound_is_least_time_over_the_engines() -> None:
-    """1.5 G multiply-adds at 90 G a second take 16.67 ms; the row's own bound goes first."""
+    """1.5 GMAC at 90 GMAC a second take 16.67 ms; the row's own bound goes first."""
     report = full_report()
     row = report.rows[1]
     assert row.engine_latency is not None
@@ -131,7 +136,7 @@ def test_the_share_of_the_bound_is_least_time_over_the_engines() -> None:
     assert report.bound_share(row) == pytest.approx(1e3 * 1.5 / 90 / median)
     own = replace(row, flop_bound=FlopBound(45.0, 1, 2048))
     assert report.bound_share(own) == pytest.approx(1e3 * 1.5 / 45 / median)
-    four = replace(row, settings={"batch": "4"})
+    four = replace(row, batch=4)
     assert report.bound_share(four) == pytest.approx(4 * 1e3 * 1.5 / 90 / median)
     assert report.bound_share(replace(row, macs=None)) is None
 
@@ -142,11 +147,11 @@ def test_the_table_fits_a_terminal(report: BenchmarkReport) -> None:
     long = (replace(first, name="a" * 90 + "_fp32.onnx"), replace(second, name="b" * 90 + ".onnx"))
     alike = (replace(first, name="a" * 90), replace(second, name="a" * 91))
 
-    tables = replace(report, rows=long, baseline=None).table()
+    shown = tables.text(replace(report, rows=long, baseline=None))
 
-    assert max(map(len, tables.splitlines())) == TABLE_WIDTH
-    assert re.search("^a+…[^ ]*fp32.onnx ", tables, re.MULTILINE)
-    assert "a" * 91 in replace(report, rows=alike).table()
+    assert max(map(len, shown.splitlines())) == TABLE_WIDTH
+    assert re.search("^a+…[^ ]*fp32.onnx ", shown, re.MULTILINE)
+    assert "a" * 91 in tables.text(replace(report, rows=alike))
 
 
 def test_columns_without_figures_are_left_out(report: BenchmarkReport) -> None:
@@ -157,16 +162,16 @@ def test_columns_without_figures_are_left_out(report: BenchmarkReport) -> None:
         report, rows=tuple(replace(r, latency=None, speedup=None) for r in report.rows)
     )
 
-    assert bare.tables()[0].header == ("model", "type", "MB", "p50", "p99")
-    assert untimed.tables()[0].header == ("model", "type", "MB", "REL", "d1")
+    assert tables.tables(bare)[0].header == ("model", "type", "MB", "p50", "p99")
+    assert tables.tables(untimed)[0].header == ("model", "type", "MB", "REL", "d1")
 
 
 def test_markdown_for_a_pull_request_holds_every_table() -> None:
     """Whole tables of GitHub's, nothing that its reader would take for markup."""
     report = full_report()
-    text = report.markdown()
+    text = tables.markdown(report)
 
-    for table in report.tables():
+    for table in tables.tables(report):
         start = text.index(f"| {' | '.join(table.header)} |".replace("<", "&lt;"))
         head, rule, *lines = text[start:].split("\n\n")[0].splitlines()
         assert rule.count("|") == head.count("|") == len(table.header) + 1
@@ -182,7 +187,7 @@ def test_the_page_opens_offline_and_shows_every_figure(
     report: BenchmarkReport, tmp_path: Path
 ) -> None:
     """Scripts inside, nothing fetched or sent; text escaped; the table has every figure."""
-    report.write(tmp_path / "report.html")
+    write_page(report, tmp_path / "report.html")
 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     shown = page[page.index("<body>") :]
@@ -190,7 +195,7 @@ def test_the_page_opens_offline_and_shows_every_figure(
     assert "A &amp; B" in page
     assert "fp16 &lt;b&gt;.onnx" in shown
     assert "an &lt;engine&gt;" in shown
-    for cell in (cell for table in report.tables() for cells in table.rows for cell in cells):
+    for cell in (cell for table in tables.tables(report) for cells in table.rows for cell in cells):
         assert f"<td>{html.escape(cell)}</td>" in shown
 
 
@@ -198,7 +203,7 @@ def test_pictures_are_inside_the_page_pixel_for_pixel(
     report: BenchmarkReport, photo: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     """PNG keeps every pixel, red stays red, and titles are escaped."""
-    report.write(tmp_path / "report.html", [Picture("frame <1>", photo)])
+    write_page(report, tmp_path / "report.html", [Picture("frame <1>", photo)])
 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     (encoded,) = re.findall(r'<img alt="frame &lt;1&gt;" src="data:image/png;base64,([^"]+)"', page)
@@ -212,7 +217,7 @@ def test_the_json_beside_it_holds_image_by_image_what_was_measured(
     report: BenchmarkReport, tmp_path: Path
 ) -> None:
     """What the page shows can be computed from it again."""
-    report.write(tmp_path / "report.html")
+    write_page(report, tmp_path / "report.html")
 
     stored = json.loads((tmp_path / "report.json").read_text())
     (first, second) = stored["rows"]
@@ -227,13 +232,13 @@ def test_a_read_only_environment_is_stored_too(report: BenchmarkReport) -> None:
     """Any mapping will do."""
     frozen = replace(report, environment=MappingProxyType({"cores": "2"}))
 
-    assert json.loads(frozen.to_json())["environment"] == {"cores": "2"}
+    assert json.loads(to_json(frozen))["environment"] == {"cores": "2"}
 
 
 def test_a_page_named_as_its_json_is_refused(report: BenchmarkReport, tmp_path: Path) -> None:
     """One would overwrite the other."""
     with pytest.raises(MsfnetError, match=r"report\.html"):
-        report.write(tmp_path / "report.json")
+        write_page(report, tmp_path / "report.json")
     assert not list(tmp_path.iterdir())
 
 
@@ -246,7 +251,7 @@ def test_a_missing_plotly_is_one_line_with_the_command(
     monkeypatch.setitem(sys.modules, "plotly", None)
 
     with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[report\]'"):
-        report.write(tmp_path / "report.html")
+        write_page(report, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 
@@ -257,7 +262,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(MsfnetError, match="cannot write"):
-        report.write(tmp_path / "file/report.html")
+        write_page(report, tmp_path / "file/report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -265,10 +270,10 @@ def test_what_is_no_number_is_null_in_the_json(report: BenchmarkReport) -> None:
     """JSON has neither NaN nor infinity; other programs refuse them."""
     first, second = report.rows
     assert first.latency is not None
-    odd = replace(first.latency, throughput_fps=float("inf"), mean_ms=float("nan"))
-    text = replace(report, rows=(replace(first, latency=odd), second)).to_json()
+    odd = replace(first.latency, calls_per_s=float("inf"), mean_ms=float("nan"))
+    text = to_json(replace(report, rows=(replace(first, latency=odd), second)))
 
     stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
-    assert stored["rows"][0]["latency"]["throughput_fps"] is None
+    assert stored["rows"][0]["latency"]["calls_per_s"] is None
     assert stored["rows"][0]["latency"]["mean_ms"] is None
     assert stored["rows"][0]["latency"]["p50_ms"] == 20.0

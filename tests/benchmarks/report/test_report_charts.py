@@ -10,7 +10,8 @@ import pytest
 
 from msfnet_benchmarks.report.accuracy_charts import pareto_front
 from msfnet_benchmarks.report.page import render_page
-from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow, Picture
+from msfnet_benchmarks.report.pictures import Picture
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from tests.benchmarks.report.full_report import MEDIANS_MS, NAMES, STAGES, full_report
 
 Chart = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]

@@ -12,6 +12,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_runtime.typed import to_json
 from tests.benchmarks.report.full_report import full_report
 
 jsonschema = pytest.importorskip("jsonschema", reason="validates what programs read")
@@ -24,7 +25,7 @@ SCHEMA = json.loads(
 @pytest.fixture
 def stored() -> dict[str, Any]:
     """Return a report in which everything is measured, as other programs read it."""
-    return dict(json.loads(full_report().to_json()))
+    return dict(json.loads(to_json(full_report())))
 
 
 def problems(content: object) -> list[str]:
@@ -43,7 +44,7 @@ def test_reports_keep_to_the_schema(stored: dict[str, Any]) -> None:
     bare = BenchmarkReport("t", (), None, None, None, 1, (2, 3), {}, "2026-11-24T02:00:00+00:00")
 
     assert problems(stored) == []
-    assert problems(json.loads(bare.to_json())) == []
+    assert problems(json.loads(to_json(bare))) == []
 
 
 def spoil_schema(report: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msfnet_benchmarks.report import environment
-from msfnet_benchmarks.report.environment import describe_environment
+from msfnet_benchmarks import machine
+from msfnet_benchmarks.machine import describe_environment
 
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
@@ -75,7 +75,7 @@ def test_a_driver_that_hangs_or_fails_does_not_stop_a_benchmark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     """It tells nothing, and that is all."""
-    monkeypatch.setattr(environment, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(machine, "_TIMEOUT_S", 0.3)
     stand_in(tmp_path, script, monkeypatch)
 
     assert not [name for name in describe_environment() if "GPU" in name]
@@ -87,14 +87,14 @@ def test_clocks_are_read_where_linux_tells_them(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo_min_freq").write_text("800000\n")
     (tmp_path / "cpuinfo_max_freq").write_text("4700000\n")
 
-    assert environment._clocks(tmp_path) == {"governor": "powersave", "clock": "800-4700 MHz"}
-    assert environment._clocks(tmp_path / "none") == {}
+    assert machine._clocks(tmp_path) == {"governor": "powersave", "clock": "800-4700 MHz"}
+    assert machine._clocks(tmp_path / "none") == {}
 
 
 def test_the_environment_is_described_without_importing_torch() -> None:
     """Versions come from the packages' metadata."""
     code = (
-        "import sys; from msfnet_benchmarks.report.environment import describe_environment; "
+        "import sys; from msfnet_benchmarks.machine import describe_environment; "
         "describe_environment(); "
         "sys.exit(any(m in sys.modules for m in ('torch', 'onnxruntime', 'tensorrt', 'plotly')))"
     )

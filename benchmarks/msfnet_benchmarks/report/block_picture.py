@@ -1,4 +1,4 @@
-"""A picture of a network's blocks: who feeds whom, what each costs, in which precision."""
+"""A picture of a network's blocks: their connections, cost and precision."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PLACES: dict[str, Place] = {
     "decoder.head": (4, 0),
     "finish": (3, 0),
 }
-"""Of blocks without a stage's number, so that a stage's blocks lie in one row."""
+"""Places of blocks without a stage's number, so that a stage's blocks lie in one row."""
 
 _COLOURS = {"fp32": "#c6dbef", "fp16": "#fdd0a2", "int8": "#c7e9c0"}
 _WIDTH, _HEIGHT = 0.78, 0.62
 
 
 def draw_blocks(blocks: Sequence[Block], path: Path, title: str) -> None:
-    """Draw the blocks as a PNG; a block's bar is its share of the multiplications.
+    """Draw the blocks as a PNG; a block's bar is its share of the GMAC.
 
     Raises:
         MsfnetError: matplotlib is missing, or the file cannot be written.
@@ -107,7 +107,7 @@ def _box(axes: Axes, block: Block, place: Place, share: float) -> None:
     texts = (
         (0.10, f"{block.name}  {block.precision}", "bold"),
         (0.30, "x".join(map(str, block.shape)), "normal"),
-        (0.46, f"{block.macs / 1e6:.3g} M mult., {block.parameters / 1e3:.3g} k par.", "normal"),
+        (0.46, f"{block.macs / 1e9:.3g} GMAC, {block.parameters / 1e3:.3g} k par.", "normal"),
     )
     for offset, text, weight in texts:
         axes.text(

@@ -36,7 +36,7 @@ _GPU_FACTS = {
 }
 """What nvidia-smi calls a fact, and what it is called here."""
 
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 """A driver that hangs must not hang a benchmark."""
 
 
@@ -130,7 +130,7 @@ def _ask(*options: str) -> str:
             ["nvidia-smi", *options],
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.scoring.parity import AGREEMENT
 from msfnet_benchmarks.tables import format_table
-
-if TYPE_CHECKING:
-    from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
-    from msfnet_benchmarks.timing.latency import LatencyReport, Ratio
+from msfnet_benchmarks.timing.core import Ratio, Summary
+from msfnet_runtime.words import counted
 
 TABLE_WIDTH = 100
 """Columns of a terminal that the tables fit into, by shortening names where they must."""
@@ -22,7 +20,7 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, column names, and a line for every model, whose name comes first."""
+    """A heading, column names, and a line for every model that begins with its name."""
 
     title: str
     header: tuple[str, ...]
@@ -43,8 +41,8 @@ class Table:
         return "\n".join(f"| {' | '.join(map(_verbatim, line))} |" for line in lines)
 
 
-Column = tuple[str, "Callable[[BenchmarkRow], str]"]
-"""A heading, and what stands under it for a row."""
+Column = tuple[str, Callable[[BenchmarkRow], str]]
+"""A heading, and the cell of a row under it."""
 
 
 def tables(report: BenchmarkReport) -> list[Table]:
@@ -60,7 +58,7 @@ def tables(report: BenchmarkReport) -> list[Table]:
 
 
 def unstable(report: BenchmarkReport) -> list[str]:
-    """Return a line for every latency that should not be trusted, with its reason."""
+    """Return a line for every latency that should not be trusted, with the reason."""
     return [
         f"unstable: {row.name}, {what}: {latency.unstable}"
         for row in report.rows
@@ -81,14 +79,14 @@ def text(report: BenchmarkReport) -> str:
 def markdown(report: BenchmarkReport) -> str:
     """Return the comparison for a pull request: tables, notes, the environment folded away."""
     first, *others = tables(report)
-    facts = Table("", ("fact", "value"), (*report.run_facts(), *report.environment.items()))
+    facts = Table("", ("fact", "value"), (*run_facts(report), *report.environment.items()))
     parts = [
         f"### {_verbatim(report.title)}",
         f"{_verbatim(heading(report))}.",
         first.markdown(),
         *(f"**{table.title}**\n\n{table.markdown()}" for table in others),
         "\n".join(f"- {_verbatim(note)}" for note in (*unstable(report), legend(report)) if note),
-        report.what_is_timed(),
+        report.what_is_timed,
         f"<details><summary>Environment</summary>\n\n{facts.markdown()}\n\n</details>",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -99,11 +97,37 @@ def heading(report: BenchmarkReport) -> str:
     scored = f", scored by {report.protocol}" if report.protocol else ""
     bound = report.flop_bound
     rate = f", bound {bound.gmacs_per_s:.0f} GMAC/s" if bound else ""
-    return f"{report.shown()}{scored}{rate}"
+    return f"{_frames(report)}{scored}{rate}"
+
+
+def run_facts(report: BenchmarkReport) -> list[tuple[str, str]]:
+    """Return the facts of the run: when, on what frames, by which engines."""
+    return [
+        ("created", report.created),
+        ("frames", _frames(report)),
+        ("data", report.data or "generated"),
+        ("protocol", report.protocol or "none"),
+        *((f"engine of {row.name}", row.engine) for row in report.rows if row.engine),
+    ]
+
+
+def stage_names(report: BenchmarkReport) -> list[str]:
+    """Return the stages that any row was timed by, in the order of a stream."""
+    return list(dict.fromkeys(name for row in report.rows for name in row.stages))
+
+
+def latency_text(report: BenchmarkReport) -> str:
+    """Return the view of ``msfnet latency``: each tool's stages, then both side by side."""
+    parts = [f"{_settings(row)}\n{_percentiles(row)}" for row in report.rows]
+    if all(row.device_run is None for row in report.rows):
+        parts.append("The stages on the device (H2D, GPU compute, D2H) are timed of engines only.")
+    if len(report.rows) > 1:
+        parts.append(_side_by_side(*report.rows))
+    return "\n\n".join(parts)
 
 
 def legend(report: BenchmarkReport) -> str:
-    """Return what the headings mean, with their units, in one line."""
+    """Return the meaning of the headings, with their units, in one line."""
     shown = {name for table in tables(report) for name in table.header}
     meanings = {
         "p50": "p50 to p99: ms per frame, end to end",
@@ -129,8 +153,60 @@ def shorten(names: Sequence[str], width: int) -> list[str]:
 
 
 def milliseconds(value: float) -> str:
-    """Return a time with the digits that matter."""
+    """Return a time with three or four digits."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1e3 else f"{value:.0f}"
+
+
+def _frames(report: BenchmarkReport) -> str:
+    """Return the input of the models, in words."""
+    if not report.swept:
+        return f"{counted(report.frames, 'frame')} of {report.frame_size[0]}x{report.frame_size[1]}"
+    calls = f"{counted(report.frames, 'call')} a point, random input"
+    return calls if report.frames else "counts only"
+
+
+def _settings(row: BenchmarkRow) -> str:
+    """Return how a row's stages were timed; figures of other settings cannot be compared."""
+    run, (rate,) = row.device_run, row.throughput
+    calls = next(iter(row.stages.values())).calls
+    how = "from batch to answer"
+    if run is not None:
+        graph, copies = ("with" if on else "without" for on in (run.cuda_graph, run.transfers))
+        how = f"{graph} CUDA graph, {copies} transfers"
+    overlapped = "overlapped" if run and run.overlapped else "one by one"
+    return f"{row.engine}: {how}, {calls} runs, {rate.images_per_s:.1f} runs/s {overlapped}"
+
+
+def _percentiles(row: BenchmarkRow) -> str:
+    """Return a table of milliseconds, a line for each stage."""
+    fields = ("mean", "p50", "p90", "p95", "p99")
+    lines = [
+        [name, *(f"{getattr(stage, f'{field}_ms'):.3f}" for field in fields)]
+        for name, stage in row.stages.items()
+    ]
+    return format_table(["ms", *fields], lines)
+
+
+def _side_by_side(ours: BenchmarkRow, theirs: BenchmarkRow) -> str:
+    """Return both settings, and the stages that both tools timed, with ours over theirs."""
+    rows = []
+    for name, mine in ours.stages.items():
+        if other := theirs.stages.get(name):
+            pairs = ((mine.p50_ms, other.p50_ms), (mine.p99_ms, other.p99_ms))
+            rows.append([name, *(cell for pair in pairs for cell in _compared(*pair))])
+    header = ["ms", "p50", "theirs", "ratio", "p99", "theirs", "ratio"]
+    lines = [_settings(ours), _settings(theirs), format_table(header, rows)]
+    one, other_run = ours.device_run, theirs.device_run
+    if not (one and other_run) or (one.cuda_graph, one.transfers) != (
+        other_run.cuda_graph,
+        other_run.transfers,
+    ):
+        lines.append("The two were not measured with the same settings: do not compare them.")
+    return "\n".join(lines)
+
+
+def _compared(mine: float, other: float) -> tuple[str, str, str]:
+    return f"{mine:.3f}", f"{other:.3f}", f"{mine / other:.2f}" if other > 0 else "-"
 
 
 def _table(report: BenchmarkReport, title: str, columns: Sequence[Column]) -> Table:
@@ -179,7 +255,7 @@ def _latency(report: BenchmarkReport) -> list[Column]:
     return [
         ("p90", lambda row: _time(row.latency, "p90_ms")),
         ("mean", lambda row: _time(row.latency, "mean_ms")),
-        ("fps", lambda row: _time(row.latency, "throughput_fps")),
+        ("fps", lambda row: _time(row.latency, "calls_per_s")),
         ("engine p90", lambda row: _time(row.engine_latency, "p90_ms")),
         ("engine p99", lambda row: _time(row.engine_latency, "p99_ms")),
         *(
@@ -206,9 +282,9 @@ def _cost(report: BenchmarkReport) -> list[Column]:
 
 def _stages(report: BenchmarkReport) -> list[Column]:
     def median(name: str) -> Callable[[BenchmarkRow], str]:
-        return lambda row: milliseconds(row.stages[name].p50) if name in row.stages else _NONE
+        return lambda row: milliseconds(row.stages[name].p50_ms) if name in row.stages else _NONE
 
-    return [(name, median(name)) for name in report.stage_names()]
+    return [(name, median(name)) for name in stage_names(report)]
 
 
 def _rate(batch: int) -> Callable[[BenchmarkRow], str]:
@@ -225,7 +301,7 @@ def _number(holder: object, name: str, unit: float, digits: int) -> str:
     return _NONE if value is None else f"{value / unit:.{digits}f}"
 
 
-def _time(latency: LatencyReport | None, name: str) -> str:
+def _time(latency: Summary | None, name: str) -> str:
     if latency is None:
         return _NONE
     flag = "!" if name == "p50_ms" and latency.unstable else ""
@@ -244,7 +320,7 @@ def _share(share: float | None) -> str:
 
 
 def _verbatim(cell: str) -> str:
-    """Return text as Markdown shows it unchanged: no tags, no emphasis, no further columns."""
+    """Escape text so that Markdown shows it unchanged: no tags, emphasis or further columns."""
     escaped = cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in ("\\", "|", "*", "_", "`", "[", "]"):
         escaped = escaped.replace(mark, f"\\{mark}")

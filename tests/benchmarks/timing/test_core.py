@@ -7,7 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from msfnet_benchmarks.timing.latency import compare_latency, measure_latency, summarise_calls
+from msfnet_benchmarks.timing.core import (
+    END_TO_END,
+    Samples,
+    clocked,
+    speedup,
+    time_calls,
+    time_stages,
+)
 from msfnet_runtime import Frame, MsfnetError
 
 FRAMES = [Frame(np.full((2, 2, 3), i, np.uint8), i) for i in range(10)]
@@ -39,14 +46,16 @@ def test_percentiles_are_numpys_over_all_timed_calls() -> None:
     clock, taken = Clock(), np.random.default_rng(4).lognormal(2, 1, (5, 10))
     pace = iter(taken.ravel().tolist())
 
-    (report,) = measure_latency(
+    timed = time_calls(
         {"a": clock.runner("a", lambda i: next(pace))}, FRAMES, rounds=5, warmup=0, clock=clock
     )
+    report = timed["a"].summary()
 
-    expected = np.percentile(taken, (50, 90, 99))
-    assert (report.p50_ms, report.p90_ms, report.p99_ms) == pytest.approx(tuple(expected))
+    expected = np.percentile(taken, (50, 90, 95, 99))
+    percentiles = (report.p50_ms, report.p90_ms, report.p95_ms, report.p99_ms)
+    assert percentiles == pytest.approx(tuple(expected))
     assert report.mean_ms == pytest.approx(taken.mean())
-    assert report.throughput_fps == pytest.approx(1e3 * taken.size / taken.sum())
+    assert report.calls_per_s == pytest.approx(1e3 * taken.size / taken.sum())
     assert report.calls == 50
     assert report.round_p50_ms == pytest.approx(tuple(np.median(taken, axis=1)))
 
@@ -56,7 +65,7 @@ def test_models_take_turns_on_every_frame() -> None:
     clock = Clock()
     runners = {name: clock.runner(name, lambda i: 1) for name in "ab"}
 
-    measure_latency(runners, FRAMES[:2], rounds=2, warmup=1, clock=clock)
+    time_calls(runners, FRAMES[:2], rounds=2, warmup=1, clock=clock)
 
     turns = [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert clock.calls == [*turns, *turns, *turns]
@@ -67,9 +76,10 @@ def test_a_slow_first_call_is_warm_up_and_does_not_count() -> None:
     clock = Clock()
     calls = iter([1000.0, *[2.0] * 100])
 
-    (report,) = measure_latency(
+    timed = time_calls(
         {"a": clock.runner("a", lambda i: next(calls))}, FRAMES, rounds=1, warmup=1, clock=clock
     )
+    report = timed["a"].summary()
 
     assert report.p99_ms == pytest.approx(2)
 
@@ -79,9 +89,10 @@ def test_rounds_show_a_machine_that_drifts() -> None:
     clock = Clock()
     pace = iter([1.0] * 10 + [2.0] * 10)
 
-    (report,) = measure_latency(
+    timed = time_calls(
         {"a": clock.runner("a", lambda i: next(pace))}, FRAMES, rounds=2, warmup=0, clock=clock
     )
+    report = timed["a"].summary()
 
     assert report.round_p50_ms == pytest.approx((1, 2))
 
@@ -92,7 +103,7 @@ def test_nothing_to_time_is_an_error() -> None:
     runner = {"a": clock.runner("a", lambda i: 1)}
     for runners, frames, rounds in (({}, FRAMES, 1), (runner, [], 1), (runner, FRAMES, 0)):
         with pytest.raises(MsfnetError, match="nothing to time"):
-            measure_latency(runners, frames, rounds=rounds)
+            time_calls(runners, frames, rounds=rounds)
 
 
 def test_the_warm_up_lasts_until_calls_take_alike() -> None:
@@ -105,7 +116,8 @@ def test_the_warm_up_lasts_until_calls_take_alike() -> None:
         "restless": clock.runner("restless", lambda i: float(next(restless))),
     }
 
-    measured, _ = measure_latency(runners, FRAMES[:1], rounds=6, clock=clock)
+    timed = time_calls(runners, FRAMES[:1], rounds=6, clock=clock)
+    measured = timed["settling"].summary()
 
     called = [sum(name == which for name, _ in clock.calls) - 6 for which in runners]
     assert 14 <= called[0] <= 18
@@ -118,7 +130,7 @@ def test_a_slow_model_is_not_warmed_up_for_minutes() -> None:
     """Five seconds of calls end the warm-up, after one window."""
     clock = Clock()
 
-    measure_latency({"a": clock.runner("a", lambda i: 4000)}, FRAMES[:1], rounds=1, clock=clock)
+    time_calls({"a": clock.runner("a", lambda i: 4000)}, FRAMES[:1], rounds=1, clock=clock)
 
     assert len(clock.calls) == 3 + 1
 
@@ -138,7 +150,7 @@ def test_figures_that_mean_little_are_flagged(
     milliseconds: NDArray[np.float64], reason: str | None
 ) -> None:
     """Drift and spread are, frames that differ are not: theirs is no noise."""
-    unstable = summarise_calls("a", np.asarray(milliseconds, np.float64)).unstable
+    unstable = Samples("a", np.asarray(milliseconds, np.float64)).summary().unstable
 
     assert (reason is None and unstable is None) or (reason or "-") in str(unstable)
 
@@ -149,7 +161,7 @@ def test_a_ratio_has_the_interval_that_scipy_gives_independent_calls() -> None:
     machine = generator.lognormal(0, 0.2, (3, 60))
     ours, theirs = (v * machine * generator.lognormal(0, 0.05, (3, 60)) for v in (10, 20))
 
-    ratio = compare_latency(summarise_calls("a", ours), summarise_calls("b", theirs))
+    ratio = speedup(Samples("a", ours).summary(), Samples("b", theirs).summary())
 
     def of_medians(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> object:
         return np.median(b, axis=axis) / np.median(a, axis=axis)
@@ -173,8 +185,9 @@ def test_the_interval_holds_the_truth_although_slow_calls_come_in_runs() -> None
         for call in range(1, 150):
             noise[:, call] = 0.7 * noise[:, call - 1] + 0.51**0.5 * generator.normal(size=2)
         ours, theirs = np.array([[10.0], [20.0]]) * np.exp(0.1 * noise)
-        ratio = compare_latency(
-            summarise_calls("a", ours.reshape(3, 50)), summarise_calls("b", theirs.reshape(3, 50))
+        ratio = speedup(
+            Samples("a", ours.reshape(3, 50)).summary(),
+            Samples("b", theirs.reshape(3, 50)).summary(),
         )
         held += ratio.low <= 2 <= ratio.high
 
@@ -183,7 +196,35 @@ def test_the_interval_holds_the_truth_although_slow_calls_come_in_runs() -> None
 
 def test_runs_that_were_not_taken_in_turns_have_no_ratio() -> None:
     """Another number of calls was another run."""
-    ours, theirs = (summarise_calls("a", np.ones((rounds, 4))) for rounds in (2, 3))
+    ours, theirs = (Samples("a", np.ones((rounds, 4))).summary() for rounds in (2, 3))
 
     with pytest.raises(MsfnetError, match="not timed in turns"):
-        compare_latency(ours, theirs)
+        speedup(ours, theirs)
+
+
+def test_rounds_are_added_until_the_time_is_over() -> None:
+    """Whole rounds of 20 calls of 10 ms: eleven of them pass two seconds."""
+    clock = Clock()
+    runners = {name: clock.runner(name, lambda i: 10) for name in "ab"}
+
+    timed = time_calls(runners, FRAMES, rounds=1, seconds=2.1, warmup=0, clock=clock)
+
+    assert [timed[name].ms.shape for name in "ab"] == [(11, 10)] * 2
+    longer = time_calls(runners, FRAMES, rounds=13, seconds=2.1, warmup=0, clock=clock)
+    assert longer["a"].ms.shape == (13, 10)
+
+
+def test_calls_may_report_stages_of_their_own() -> None:
+    """Each stage becomes samples, rounds by items; the warm-up looks at the whole call."""
+    clock = Clock()
+    whole = clocked(clock.runner("a", lambda i: i + 1), clock)
+
+    def staged(frame: Frame) -> dict[str, float]:
+        return {**whole(frame), "copy": 0.5, "compute": frame.index}
+
+    stages = time_stages({"a": staged}, FRAMES[:3], rounds=2, warmup=1)["a"]
+
+    assert list(stages) == [END_TO_END, "copy", "compute"]
+    np.testing.assert_allclose(stages[END_TO_END].ms, [[1, 2, 3]] * 2)
+    np.testing.assert_array_equal(stages["copy"].ms, np.full((2, 3), 0.5))
+    np.testing.assert_array_equal(stages["compute"].ms, [[0, 1, 2]] * 2)

@@ -1,0 +1,206 @@
+"""Makes a benchmark's candidates of checkpoints, ONNX files, engines and other projects' files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msfnet.models import CHECKPOINT_SUFFIXES, open_model, open_timed, read_spec
+from msfnet_benchmarks.candidates import Candidate
+from msfnet_benchmarks.peers import open_peer, peer_spec
+from msfnet_benchmarks.timing.layers import profile_layers
+from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact, open_engine
+from msfnet_runtime.blocks import read_blocks
+from msfnet_runtime.engines import ENGINE_SUFFIXES
+from msfnet_runtime.engines.providers import Provider
+from msfnet_runtime.files import sha256
+from msfnet_runtime.onnx_metadata import existing_file
+
+if TYPE_CHECKING:
+    from msfnet_train.torch_engine import TorchEngine
+
+PYTORCH = "pytorch"
+"""As a baseline: the checkpoint from which the first model was exported."""
+
+
+def order_candidates(
+    models: Sequence[Path],
+    *,
+    against: str | Path | None = None,
+    modes: Sequence[str] = ("eager",),
+    providers: Sequence[str] = ("cpu",),
+    peers: Sequence[Path] = (),
+    threads: int = 0,
+) -> list[Candidate]:
+    """Return the candidates of a comparison, the baseline first; none of them is opened yet.
+
+    Args:
+        models: checkpoints, ONNX files and engines.
+        against: the baseline: a checkpoint, or ``pytorch`` for the one from which the first model
+            was exported, looked for beside and below the model's folder and its parent.
+        modes: ways in which PyTorch runs each checkpoint; the first is the baseline's.
+        providers: each runs each ONNX file, as :func:`~msfnet_runtime.open_engine` takes them.
+        peers: ONNX files of other projects.
+        threads: CPU threads; 0 leaves the choice to the libraries.
+
+    Raises:
+        MsfnetError: an unknown mode or provider, one that is not available here, two candidates of
+            one name, modes without a checkpoint, missing files, or no checkpoint found.
+    """
+    for provider in providers:
+        Provider.parse(provider)
+    baseline = [_find_baseline(against, models[0])] if against else []
+    paths = [*baseline, *models]
+    if any(path.suffix in CHECKPOINT_SUFFIXES for path in paths):
+        from msfnet_train.torch_engine import check_mode
+
+        for mode in modes:
+            check_mode(mode)
+    elif tuple(modes) != ("eager",):
+        raise MsfnetError("PyTorch's modes need a checkpoint, and no model is one; name one")
+    for path in peers:
+        peer_spec(path)
+    found = [
+        candidate for path in paths for candidate in _candidates(path, modes, providers, threads)
+    ]
+    found += [_peer(path, provider, threads) for path in peers for provider in providers]
+    names = [candidate.name for candidate in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise MsfnetError(f"two models are called {twice}; rename one of the files")
+    return found
+
+
+def onnx_candidate(artifact: OnnxArtifact, *, provider: str = "cpu", threads: int = 0) -> Candidate:
+    """Return an ONNX file of ours, run by a provider."""
+    path, spec = artifact.path, artifact.spec
+    opener = partial(open_engine, path, provider=provider, threads=threads)
+    return Candidate(
+        name=path.name if provider == "cpu" else f"{path.name} {provider}",
+        precision=spec.precision,
+        open=opener,
+        on_gpu=Provider.parse(provider).name in ("cuda", "tensorrt"),
+        size_bytes=artifact.bytes,
+        file=path,
+        counts=partial(_counts, spec),
+        start=opener,
+        profile=partial(profile_layers, path, provider=provider, threads=threads),
+        threads=threads,
+    )
+
+
+def engine_candidate(artifact: EngineArtifact, *, cuda_graph: bool = True) -> Candidate:
+    """Return a TensorRT engine."""
+    path, opener = artifact.path, partial(open_engine, artifact.path)
+    return Candidate(
+        name=path.name,
+        precision=artifact.spec.precision,
+        open=opener,
+        on_gpu=True,
+        size_bytes=path.stat().st_size,
+        file=path,
+        counts=partial(_counts, artifact.spec),
+        open_device=partial(open_timed, path, cuda_graph=cuda_graph),
+        start=opener,
+        profile=partial(profile_layers, path),
+    )
+
+
+def model_candidate(path: Path, provider: str = "cpu") -> Candidate:
+    """Return any model file as the one candidate of a measurement.
+
+    Raises:
+        MsfnetError: missing or unreadable file, or an unknown provider.
+    """
+    return next(_candidates(path, ("eager",), (provider,), 0))
+
+
+def _candidates(
+    path: Path, modes: Sequence[str], providers: Sequence[str], threads: int
+) -> Iterator[Candidate]:
+    """Yield a model with each of its ways to run."""
+    existing_file(path, "model")
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        yield from _Checkpoint(path, threads).candidates(modes)
+    elif path.suffix in ENGINE_SUFFIXES:
+        yield engine_candidate(EngineArtifact.read(path))
+    else:
+        for provider in providers:
+            yield onnx_candidate(OnnxArtifact.read(path), provider=provider, threads=threads)
+
+
+def _peer(path: Path, provider: str, threads: int) -> Candidate:
+    return Candidate(
+        name=path.name if provider == "cpu" else f"{path.name} {provider}",
+        precision="unknown",
+        open=partial(open_peer, path, provider=provider, threads=threads),
+        on_gpu=Provider.parse(provider).name == "cuda",
+        size_bytes=path.stat().st_size,
+        file=path,
+        depth=False,
+        threads=threads,
+    )
+
+
+class _Checkpoint:
+    """A checkpoint whose modes share one copy of the weights."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._first: TorchEngine | None = None
+
+    def candidates(self, modes: Sequence[str]) -> Iterator[Candidate]:
+        """Yield the checkpoint with each of PyTorch's modes."""
+        import torch
+
+        for mode in modes:
+            yield Candidate(
+                name=f"PyTorch {self._path.name}{'' if mode == 'eager' else f' {mode}'}",
+                precision="fp32",
+                open=partial(self._open, mode),
+                on_gpu=torch.cuda.is_available(),
+                size_bytes=self._path.stat().st_size,
+                file=self._path,
+                fixed_batch=mode == "cuda-graph",
+                counts=self._count,
+                start=partial(open_model, self._path, mode=mode, threads=self._threads),
+                threads=self._threads,
+            )
+
+    def _open(self, mode: str) -> TorchEngine:
+        from msfnet_train.torch_engine import TorchEngine
+
+        engine = TorchEngine(self._path, mode=mode, threads=self._threads, weights=self._first)
+        self._first = self._first or engine
+        return engine
+
+    def _count(self) -> tuple[int, int] | None:
+        return self._first.count() if self._first else None
+
+
+def _counts(spec: ModelSpec) -> tuple[int, int] | None:
+    """Return MACs for one image and parameters, where the spec names them."""
+    blocks = read_blocks(spec)
+    if not blocks:
+        return None
+    return sum(block.macs for block in blocks), sum(block.parameters for block in blocks)
+
+
+def _find_baseline(against: str | Path, model: Path) -> Path:
+    """Return the checkpoint named, or the one whose SHA-256 a model's spec holds."""
+    if str(against) != PYTORCH:
+        return Path(against)
+    wanted = read_spec(model).checkpoint_sha256
+    folders = (model.parent, model.parent.parent)
+    checkpoints = {
+        path
+        for folder in folders
+        for pattern in ("*", "*/*", "*/*/*")
+        for path in folder.glob(pattern)
+        if path.suffix in CHECKPOINT_SUFFIXES and path.is_file()
+    }
+    for path in sorted(checkpoints):
+        if wanted and sha256(path) == wanted:
+            return path
+    raise MsfnetError(f"the checkpoint of {model} is not beside it; name it, e.g. best.ckpt")
