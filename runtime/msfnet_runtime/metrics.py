@@ -1,11 +1,9 @@
-"""A stream's numbers for Prometheus, on this machine's loopback address."""
+"""Serves the statistics of a stream to Prometheus, on the loopback address."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from msfnet_runtime.closing import Closing
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.stream_stats import FrameTimes, StreamStats
 
 ADDRESS = "127.0.0.1"
@@ -14,24 +12,25 @@ _STAGES = ("capture", "prepare", "infer", "finish", "write")
 _QUEUES = ("captured", "prepared", "inferred", "finished")
 
 _BUCKETS_S = tuple(round(base * scale, 4) for scale in (1e-3, 1e-2, 0.1, 1) for base in (1, 2, 5))
-"""1 ms to 5 s in steps of about two, seconds."""
+"""Limits of the histograms, seconds: 1 ms to 5 s in steps of about two."""
 
 
 class StreamMetrics(Closing):
-    """Serves what it observes at ``http://127.0.0.1:PORT/metrics``, the process's own included.
+    """Serves statistics of a stream and its process at ``http://127.0.0.1:PORT/metrics``.
 
-    An observer of :func:`~msfnet_runtime.pipeline.run_pipeline`; its numbers are as old as the
-    last snapshot.
+    It is an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`, and serves the last
+    snapshot.
 
     Args:
-        port: a TCP port; 0 takes a free one.
+        port: a TCP port; 0 selects a free one.
 
     Raises:
-        MsfnetError: the library is absent, or the port cannot be had.
+        MsfnetError: the library is absent, or the port is not available.
     """
 
     def __init__(self, port: int) -> None:
-        library = _library()
+        with requires("prometheus-client", "metrics"):
+            import prometheus_client as library
         registry = library.CollectorRegistry()
         library.ProcessCollector(registry=registry)
         library.PlatformCollector(registry=registry)
@@ -40,7 +39,7 @@ class StreamMetrics(Closing):
             name: library.Counter(f"msfnet_{full}", text, registry=registry)
             for name, full, text in (
                 ("frames", "frames", "Frames written"),
-                ("dropped", "dropped_frames", "Frames of a live source a newer one replaced"),
+                ("dropped", "dropped_frames", "Frames of a live source that a newer one replaced"),
                 ("skipped", "skipped_frames", "Frames that failed to decode"),
                 ("losses", "source_losses", "Times the source was lost and came back"),
             )
@@ -74,11 +73,11 @@ class StreamMetrics(Closing):
 
     @property
     def address(self) -> str:
-        """Where to scrape."""
+        """The address to scrape."""
         return f"http://{ADDRESS}:{self._server.server_port}/metrics"
 
     def __call__(self, stats: StreamStats) -> None:
-        """Take one snapshot."""
+        """Record one snapshot."""
         for name, counter in self._counters.items():
             total = int(getattr(stats, name))
             counter.inc(total - self._counted[name])
@@ -91,7 +90,7 @@ class StreamMetrics(Closing):
         self._engine.info({"name": stats.engine})
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -101,13 +100,3 @@ class StreamMetrics(Closing):
         self._written_age.observe(times.written_age_ms / 1000)
         for stage in _STAGES:
             self._stage.labels(stage).observe(getattr(times, f"{stage}_ms") / 1000)
-
-
-def _library() -> Any:
-    try:
-        import prometheus_client
-    except ImportError:
-        raise MsfnetError(
-            "metrics need prometheus-client; run `pip install 'msfnet[metrics]'`"
-        ) from None
-    return prometheus_client

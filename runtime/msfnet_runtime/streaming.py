@@ -85,7 +85,7 @@ def stream(
     def report(stats: StreamStats) -> None:
         progress(stats.frames, stats.total, stats.line())
 
-    watching: list[Observer] = [report, *observers]
+    watching: list[Observer] = [report]
     with ExitStack() as stack:
         if options.metrics is not None:
             watching.append(stack.enter_context(StreamMetrics(options.metrics)))
@@ -107,6 +107,6 @@ def stream(
             opened,
             max_frames=options.max_frames,
             max_fps=options.max_fps,
-            observers=watching,
+            observers=[*watching, *observers],
             stop=stop or never,
         )

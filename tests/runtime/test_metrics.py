@@ -1,11 +1,10 @@
-"""Metrics are served on the loopback address, as Prometheus reads them."""
+"""Tests that metrics are served on the loopback address in Prometheus' format."""
 
 from __future__ import annotations
 
-import builtins
 import socket
+import sys
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -19,7 +18,7 @@ from tests.runtime.test_stream_stats import STATS
 
 
 def scrape(address: str) -> dict[str, float]:
-    """Return the samples by name and labels, as Prometheus' own parser reads them."""
+    """Return the samples by name and labels, read by Prometheus' parser."""
     with urlopen(address) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return {
@@ -30,12 +29,12 @@ def scrape(address: str) -> dict[str, float]:
 
 
 def port_of(metrics: StreamMetrics) -> int:
-    """Return the port that is served."""
+    """Return the port of the server."""
     return urlsplit(metrics.address).port or 0
 
 
 def test_two_snapshots_are_counted_once_each() -> None:
-    """Totals become counters, the frames of an interval fill histograms, in seconds."""
+    """Totals become counters; the frames of an interval fill histograms, in seconds."""
     later = replace(
         STATS,
         frames=92,
@@ -64,8 +63,8 @@ def test_two_snapshots_are_counted_once_each() -> None:
     assert samples["msfnet_engine_info|fake"] == 1
 
 
-def test_only_this_machine_is_answered_and_closing_ends_it() -> None:
-    """Another of this host's addresses refuses; so does the port afterwards."""
+def test_only_the_loopback_address_is_served_until_the_close() -> None:
+    """Another address of this host refuses connections; so does the port afterwards."""
     with StreamMetrics(0) as metrics:
         port = port_of(metrics)
         socket.create_connection(("127.0.0.1", port)).close()
@@ -75,8 +74,8 @@ def test_only_this_machine_is_answered_and_closing_ends_it() -> None:
         socket.create_connection(("127.0.0.1", port), 1)
 
 
-def test_a_port_in_use_is_one_line() -> None:
-    """Naming the port and what to do."""
+def test_a_port_in_use_is_refused() -> None:
+    """The message names the port."""
     with (
         StreamMetrics(0) as first,
         pytest.raises(MsfnetError, match=r"127\.0\.0\.1:\d+: .*another port"),
@@ -84,15 +83,8 @@ def test_a_port_in_use_is_one_line() -> None:
         StreamMetrics(port_of(first))
 
 
-def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs it."""
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name == "prometheus_client":
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message contains the command that installs it."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[metrics\]'"):
         StreamMetrics(0)

@@ -1,17 +1,16 @@
-"""The live page's server: newest frame only, exact depth, strangers refused, nobody waited for."""
+"""Tests the server of the live page: newest frames, exact depth, access control, slow viewers."""
 
 from __future__ import annotations
 
 import base64
-import builtins
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -38,13 +37,13 @@ OUTDOORS = deploy_spec(depth_range_m=(0.5, 80.0))
 
 @pytest.fixture
 def sink() -> Iterator[WebSink]:
-    """Return a page that is served on a free port."""
+    """Serve a page on a free port."""
     with WebSink(INDOORS, port=0) as page:
         yield page
 
 
-def test_a_message_holds_the_depth_to_its_last_count(sink: WebSink) -> None:
-    """Indoors a count is a millimetre; invalid is 0; the picture is that of the frame."""
+def test_a_message_contains_the_exact_depth(sink: WebSink) -> None:
+    """Indoors a count is a millimetre; 0 is invalid; the picture is that of the frame."""
     frame, depth = pair(7)
     sink.write(frame, depth)
 
@@ -57,8 +56,8 @@ def test_a_message_holds_the_depth_to_its_last_count(sink: WebSink) -> None:
     assert psnr(image, frame.image) > 30
 
 
-def test_far_depth_takes_larger_counts() -> None:
-    """80 m do not fit 16 bits of millimetres: a metre is 256 counts, too far is 65535."""
+def test_far_depth_has_fewer_counts_per_metre() -> None:
+    """80 m do not fit in 16 bits of millimetres: a metre is 256 counts, 65535 is too far."""
     frame, depth = pair(0, low=0.5, high=300.0)
     with WebSink(OUTDOORS, port=0) as sink, viewer(sink) as socket:
         sink.write(frame, depth)
@@ -70,8 +69,8 @@ def test_far_depth_takes_larger_counts() -> None:
     assert header["counts_per_metre"] == 256
 
 
-def test_a_wide_frame_is_thinned_and_no_depth_is_made_up() -> None:
-    """Every third row and column, and the camera with them: 3-D points stay where they are."""
+def test_a_wide_frame_is_subsampled_without_averaging() -> None:
+    """Every third row and column is sent; the camera is scaled, so 3-D points do not move."""
     camera = CameraIntrinsics(90.0, 95.0, 100.2, 40.7, 203, 85)
     frame, depth = pair(2, (85, 203), intrinsics=camera)
     with WebSink(INDOORS, port=0, max_width=70) as sink, viewer(sink) as socket:
@@ -87,8 +86,8 @@ def test_a_wide_frame_is_thinned_and_no_depth_is_made_up() -> None:
     assert header["assumed_fov_deg"] is None
 
 
-def test_an_unknown_camera_is_assumed_and_said(sink: WebSink) -> None:
-    """60 degrees wide, its axis through the centre."""
+def test_an_unknown_camera_is_assumed_and_marked(sink: WebSink) -> None:
+    """It is 60 degrees wide, and its axis goes through the centre."""
     sink.write(*pair(1))
     with viewer(sink) as socket:
         header = next_frame(socket).header
@@ -99,14 +98,14 @@ def test_an_unknown_camera_is_assumed_and_said(sink: WebSink) -> None:
     assert (header["cy"], header["fy"]) == (pytest.approx(23.5), pytest.approx(header["fx"]))
 
 
-def test_a_camera_the_user_names_is_taken() -> None:
-    """By its field of view or its matrix, where the source knows none."""
+def test_a_camera_from_the_user_is_used() -> None:
+    """It has a field of view or a matrix, and applies if the source has no camera."""
     own = CameraIntrinsics(90.0, 95.0, 40.2, 20.7, 80, 48)
-    given = SinkOptions(lens=(70.0, 71.0, 39.0, 22.0))
+    matrix = SinkOptions(lens=(70.0, 71.0, 39.0, 22.0))
     for options, intrinsics, expected in (
         (SinkOptions(lens=90.0), None, (40.0, 40.0, 39.5, 23.5)),
-        (given, None, (70.0, 71.0, 39.0, 22.0)),
-        (given, own, (90.0, 95.0, 40.2, 20.7)),
+        (matrix, None, (70.0, 71.0, 39.0, 22.0)),
+        (matrix, own, (90.0, 95.0, 40.2, 20.7)),
     ):
         with WebSink(INDOORS, port=0, options=options) as sink, viewer(sink) as socket:
             sink.write(*pair(0, intrinsics=intrinsics))
@@ -115,8 +114,8 @@ def test_a_camera_the_user_names_is_taken() -> None:
         assert header["assumed_fov_deg"] is None
 
 
-def test_viewers_hear_that_the_stream_has_ended() -> None:
-    """After its last frame and its last numbers, also while they draw; in a moment."""
+def test_viewers_are_notified_of_the_end_of_the_stream() -> None:
+    """They get the last frame and statistics first, also while they draw."""
     before = time.monotonic()
     with WebSink(INDOORS, port=0) as sink:
         drawing, paused = viewer(sink), viewer(sink)
@@ -142,8 +141,8 @@ def test_viewers_hear_that_the_stream_has_ended() -> None:
     assert took < 5
 
 
-def test_a_viewer_that_does_not_listen_does_not_hold_the_end_up() -> None:
-    """Neither one that draws for ever nor one that reads nothing."""
+def test_a_viewer_that_does_not_respond_does_not_delay_the_end() -> None:
+    """One viewer never confirms its frame, another reads nothing."""
     with WebSink(INDOORS, port=0) as sink:
         sink.write(*pair(0))
         stalled, silent = stalled_viewer(sink), viewer(sink)
@@ -156,7 +155,7 @@ def test_a_viewer_that_does_not_listen_does_not_hold_the_end_up() -> None:
 
 
 def test_the_colours_are_opencvs_from_near_to_far(sink: WebSink) -> None:
-    """The hello brings the range of the model and 256 colours of every map."""
+    """The hello contains the model's range and 256 colours of every map."""
     with viewer(sink) as socket:
         hello = json.loads(socket.recv(timeout=10))
 
@@ -171,7 +170,7 @@ def test_the_colours_are_opencvs_from_near_to_far(sink: WebSink) -> None:
 
 
 def test_a_viewer_gets_the_newest_frame_only_and_none_twice(sink: WebSink) -> None:
-    """Fifty frames between two wishes: the second is the last of them; then it waits for one."""
+    """Of fifty frames between two requests it gets the last; then it waits for a new one."""
     with viewer(sink) as socket:
         sink.write(*pair(0))
         assert next_frame(socket).header["index"] == 0
@@ -187,7 +186,7 @@ def test_a_viewer_gets_the_newest_frame_only_and_none_twice(sink: WebSink) -> No
 
 
 def test_a_paused_viewer_gets_statistics_but_no_frame(sink: WebSink) -> None:
-    """Until it asks again."""
+    """It gets frames again after a request."""
     with viewer(sink) as socket:
         socket.recv(timeout=10)
         socket.send("next")
@@ -202,8 +201,8 @@ def test_a_paused_viewer_gets_statistics_but_no_frame(sink: WebSink) -> None:
         assert next_frame(socket).header["index"] == 0
 
 
-def test_a_new_viewer_gets_what_was_then_what_is(sink: WebSink) -> None:
-    """The snapshots so far come at once, later ones one by one, with the pipeline's numbers."""
+def test_a_new_viewer_gets_earlier_and_then_new_statistics(sink: WebSink) -> None:
+    """The snapshots so far come at once, later ones one by one."""
     for frames in range(1, 4):
         sink.observe(replace(STATS, frames=frames))
     with viewer(sink) as socket:
@@ -217,7 +216,7 @@ def test_a_new_viewer_gets_what_was_then_what_is(sink: WebSink) -> None:
 
 
 def test_several_viewers_share_one_encoding(sink: WebSink) -> None:
-    """Four viewers of one frame cost one encoding; without viewers nothing is encoded."""
+    """One frame for four viewers is encoded once; without viewers nothing is encoded."""
     for index in range(20):
         sink.write(*pair(index))
     assert sink.feed.encoded == 0
@@ -232,8 +231,8 @@ def test_several_viewers_share_one_encoding(sink: WebSink) -> None:
     wait_until(lambda: sink.feed.viewers == 0)
 
 
-def test_a_viewer_that_stops_reading_holds_nobody_up_and_is_dropped() -> None:
-    """Frames larger than the socket's buffers: it gets one, the other viewer all it asks for."""
+def test_a_viewer_that_stops_reading_delays_nobody_and_is_dropped() -> None:
+    """Frames exceed the socket's buffers: it gets one, the other viewer all it requests."""
     noise = np.random.default_rng(3)
     frame, depth = pair(0, (900, 1200))
     image = noise.integers(0, 256, (900, 1200, 3), np.uint8)
@@ -259,17 +258,17 @@ def test_a_viewer_that_stops_reading_holds_nobody_up_and_is_dropped() -> None:
 
 
 @pytest.mark.skipif(
-    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system never gives up what is unread"
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system never discards unread data"
 )
-def test_what_a_dropped_viewer_never_reads_is_thrown_away() -> None:
-    """Its connection ends, although it neither reads nor closes."""
+def test_data_that_a_dropped_viewer_never_reads_is_discarded() -> None:
+    """Its connection ends, although it neither reads nor closes it."""
     noise = np.random.default_rng(3).uniform(0.5, 9, (2000, 1200)).astype(np.float32)
     frame, depth = pair(0, (2000, 1200))
     with WebSink(INDOORS, port=0, patience_s=0.5) as sink:
         sink.write(frame, replace(depth, values=noise))
         stalled = stalled_viewer(sink)
 
-        def given_up() -> bool:
+        def disconnected() -> bool:
             try:
                 stalled.send(b"\x81\x85" + bytes(4) + b"pause")
             except OSError:
@@ -278,12 +277,12 @@ def test_what_a_dropped_viewer_never_reads_is_thrown_away() -> None:
 
         wait_until(lambda: sink.feed.encoded == 1)
         wait_until(lambda: sink.feed.viewers == 0)
-        wait_until(given_up)
+        wait_until(disconnected)
         stalled.close()
 
 
 def stalled_viewer(sink: WebSink) -> socket.socket:
-    """Open a viewer that asks for a frame and reads no byte of it."""
+    """Open a viewer that requests a frame and does not read it."""
     port = urlsplit(sink.address).port or 0
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -300,8 +299,8 @@ def stalled_viewer(sink: WebSink) -> socket.socket:
     return raw
 
 
-def test_a_viewer_that_does_not_answer_is_dropped() -> None:
-    """It reads, but says neither next nor pause; one that said pause may be silent."""
+def test_a_viewer_that_does_not_confirm_is_dropped() -> None:
+    """It reads, but sends neither next nor pause; after pause it can be silent."""
     with WebSink(INDOORS, port=0, patience_s=0.3) as sink:
         sink.write(*pair(0))
         with viewer(sink) as silent, viewer(sink) as paused:
@@ -315,7 +314,7 @@ def test_a_viewer_that_does_not_answer_is_dropped() -> None:
 
 
 def test_an_unknown_word_ends_the_connection(sink: WebSink) -> None:
-    """And leaves the others alone."""
+    """The other viewers are not affected."""
     with viewer(sink) as rude, viewer(sink) as other:
         rude.recv(timeout=10)
         rude.send("everything")
@@ -325,8 +324,8 @@ def test_an_unknown_word_ends_the_connection(sink: WebSink) -> None:
         assert next_frame(other).header["index"] == 0
 
 
-def test_the_page_names_no_other_host(sink: WebSink) -> None:
-    """All files come from here, under a policy that allows nothing else."""
+def test_the_page_loads_nothing_from_other_hosts(sink: WebSink) -> None:
+    """All files come from this server, under a policy that allows nothing else."""
     page = httpx.get(sink.address)
     assert page.headers["content-security-policy"].startswith("default-src 'self';")
     assert page.headers["x-content-type-options"] == "nosniff"
@@ -342,8 +341,8 @@ def test_the_page_names_no_other_host(sink: WebSink) -> None:
         assert name.endswith(".js") == ("javascript" in answer.headers["content-type"])
 
 
-def test_a_token_is_asked_for_everywhere() -> None:
-    """Page, scripts and WebSocket; it comes in the address once, then as a cookie."""
+def test_a_token_is_required_everywhere() -> None:
+    """Page, scripts and WebSocket need it; it is in the address once, then in a cookie."""
     with WebSink(INDOORS, port=0, token=TOKEN) as sink:
         base, query = sink.address.split("?")
         assert query == f"token={TOKEN}"
@@ -363,8 +362,8 @@ def test_a_token_is_asked_for_everywhere() -> None:
         viewer(sink, query=f"?{query}").close()
 
 
-def test_another_site_may_not_open_a_websocket(sink: WebSink) -> None:
-    """A page of this server may."""
+def test_another_site_cannot_open_a_websocket(sink: WebSink) -> None:
+    """A page of this server can."""
     own = sink.address.rstrip("/")
     viewer(sink, origin=own).close()
     for foreign in (
@@ -377,8 +376,8 @@ def test_another_site_may_not_open_a_websocket(sink: WebSink) -> None:
             viewer(sink, origin=foreign)
 
 
-def test_a_name_that_was_rebound_to_this_machine_is_refused(sink: WebSink) -> None:
-    """Only the loopback's own names are answered, whatever the port says."""
+def test_a_name_rebound_to_this_machine_is_refused(sink: WebSink) -> None:
+    """Only the loopback's own names are accepted, with any port."""
     for host in ("127.0.0.1:9", "localhost:8000", "[::1]:80"):
         assert httpx.get(sink.address, headers={"host": host}).status_code == 200
     for host in ("evil.example", "192.168.1.2", "127.0.0.1.evil.example", "localhost.evil", "["):
@@ -388,8 +387,8 @@ def test_a_name_that_was_rebound_to_this_machine_is_refused(sink: WebSink) -> No
         connect("ws://evil.example/ws", sock=socket.create_connection(address))
 
 
-def test_on_a_network_addresses_and_own_names_are_answered() -> None:
-    """With the token; a rebound name is not, even with it."""
+def test_on_a_network_addresses_and_own_names_are_accepted() -> None:
+    """They need the token; a rebound name is refused even with it."""
     with WebSink(INDOORS, "0.0.0.0", 0, TOKEN) as sink:
         for host, status in (
             ("192.168.1.2:8000", 200),
@@ -400,21 +399,21 @@ def test_on_a_network_addresses_and_own_names_are_answered() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "robot.local", ""])
-def test_a_network_takes_a_token(host: str) -> None:
-    """Said in one line, with the command that makes one."""
+def test_a_network_requires_a_token(host: str) -> None:
+    """The message names the variable and the command that creates one."""
     with pytest.raises(MsfnetError, match=r"MSFNET_WEB_TOKEN .*secrets\.token_urlsafe"):
         WebSink(INDOORS, host, 0)
 
 
 @pytest.mark.parametrize("token", ["", "short", "a token with blanks", "semicolon;semicolon"])
 def test_a_token_cannot_be_guessed_or_break_a_cookie(token: str) -> None:
-    """At least 16 characters, of a harmless kind."""
+    """It has at least 16 safe characters."""
     with pytest.raises(MsfnetError, match="at least 16"):
         WebSink(INDOORS, "127.0.0.1", 0, token)
 
 
-def test_a_port_in_use_is_one_line_and_a_closed_page_frees_it(sink: WebSink) -> None:
-    """Before the first frame; afterwards the same port serves again."""
+def test_a_port_in_use_is_refused_and_a_closed_page_frees_it(sink: WebSink) -> None:
+    """The error comes before the first frame; afterwards the port can be used again."""
     port = urlsplit(sink.address).port or 0
     with (
         pytest.raises(MsfnetError, match=rf"127\.0\.0\.1:{port}: .*another address"),
@@ -427,8 +426,8 @@ def test_a_port_in_use_is_one_line_and_a_closed_page_frees_it(sink: WebSink) -> 
         assert httpx.get(again.address).status_code == 200
 
 
-def test_closing_sends_viewers_away_and_leaves_no_thread() -> None:
-    """Even while one is being shown frames; after an error too."""
+def test_closing_disconnects_viewers_and_leaves_no_thread() -> None:
+    """It does so while frames are being sent, and after an error."""
     before = set(threading.enumerate())
     with pytest.raises(KeyError), WebSink(INDOORS, port=0) as sink:
         socket = viewer(sink)
@@ -443,8 +442,8 @@ def test_closing_sends_viewers_away_and_leaves_no_thread() -> None:
     wait_until(lambda: set(threading.enumerate()) <= before)
 
 
-def test_a_pipeline_shows_its_depth_and_its_numbers() -> None:
-    """A sink as any other, and an observer."""
+def test_a_pipeline_shows_its_depth_and_its_statistics() -> None:
+    """The page is a sink and an observer."""
     spec = deploy_spec()
     with WebSink(spec, port=0) as sink:
         assert isinstance(sink, Sink)
@@ -459,22 +458,15 @@ def test_a_pipeline_shows_its_depth_and_its_numbers() -> None:
     assert counts[0, 0] == (10 + 11) * header["counts_per_metre"]
 
 
-def test_missing_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs them."""
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name == "uvicorn":
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_missing_libraries_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message contains the command that installs them."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[web\]'"):
         WebSink(INDOORS)
 
 
 def test_addresses_are_read_exactly() -> None:
-    """A host and a port; an IPv6 address in brackets."""
+    """An address is host and port; an IPv6 host is in brackets."""
     assert parse_address("0.0.0.0:80") == ("0.0.0.0", 80)
     assert parse_address("[::1]:8000") == ("::1", 8000)
     for text in ("8000", "host", ":1", "host:", "host:70000", "host:-1", "host:8 0"):

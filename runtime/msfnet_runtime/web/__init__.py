@@ -1,4 +1,4 @@
-"""The live page of a running stream: frames and depth in a browser, without internet."""
+"""Serves a live page of a running stream: frames and depth in a browser, without internet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The newest frame and the latest statistics, and the viewers who wait for them."""
+"""Holds the newest frame and the latest statistics for the viewers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from msfnet_runtime.types import DepthMap, Frame
 from msfnet_runtime.web.message import encode_frame
 
 HISTORY = 120
-"""Snapshots a new viewer is shown at once: two minutes of one every second."""
+"""Snapshots that a new viewer gets at once: two minutes at one per second."""
 
 
 class _Newest(NamedTuple):
-    """One frame and how many there were with it."""
+    """The newest frame and the number of frames so far."""
 
     number: int
     frame: Frame
@@ -25,18 +25,18 @@ class _Newest(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One frame as it is sent, and how many frames there were with it."""
+    """One encoded frame and the number of frames up to it."""
 
     number: int
     data: bytes
 
 
 class Feed:
-    """Between the pipeline's threads, which only leave things here, and the server's loop.
+    """Passes frames and statistics from the pipeline's threads to the server's event loop.
 
     Args:
         spec: the model's spec.
-        max_width: the widest depth that is sent, pixels.
+        max_width: largest width of the depth that is sent, pixels.
     """
 
     def __init__(self, spec: ModelSpec, max_width: int) -> None:
@@ -48,60 +48,60 @@ class Feed:
         self._encoding: asyncio.Lock | None = None
         self._message = Message(0, b"")
         self.snapshots = 0
-        """Snapshots taken so far."""
+        """Number of snapshots so far."""
         self.encoded = 0
-        """Frames encoded so far."""
+        """Number of frames encoded so far."""
         self.ended = False
-        """Whether the stream has ended: there will be nothing new."""
+        """Whether the stream has ended."""
 
     @property
     def number(self) -> int:
-        """Frames taken so far."""
+        """The number of frames so far."""
         return self._newest.number if self._newest else 0
 
     @property
     def viewers(self) -> int:
-        """How many viewers there are."""
+        """The number of viewers."""
         return len(self._waiting)
 
     def put(self, frame: Frame, depth: DepthMap) -> None:
-        """Leave the newest frame; from the writing thread, which never waits here."""
+        """Store the newest frame; called by the writing thread, which never waits here."""
         self._newest = _Newest(self.number + 1, frame, depth)
         self._wake()
 
     def observe(self, stats: StreamStats) -> None:
-        """Leave a snapshot; from any thread."""
+        """Store a snapshot; any thread can call it."""
         self._snapshots.append(stats.to_json())
         self.snapshots += 1
         self._wake()
 
     def end(self) -> None:
-        """Say that the stream has ended; from any thread."""
+        """End the stream; any thread can call it."""
         self.ended = True
         self._wake()
 
     def open(self) -> None:
-        """Belong to the running loop."""
+        """Attach to the running event loop."""
         self._encoding = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
     def enter(self) -> asyncio.Event:
-        """Count a viewer in; its event is set whenever there is something new."""
+        """Add a viewer; its event is set whenever there is something new."""
         changed = asyncio.Event()
         self._waiting.add(changed)
         return changed
 
     def leave(self, changed: asyncio.Event) -> None:
-        """Count a viewer out."""
+        """Remove a viewer."""
         self._waiting.discard(changed)
 
     def stats_text(self, seen: int) -> str:
-        """Return the snapshots after the first ``seen``, as far as they are kept, as one text."""
+        """Return the stored snapshots after the first ``seen`` as one text."""
         snapshots = list(self._snapshots)[-max(self.snapshots - seen, 1) :]
         return f'{{"type": "stats", "snapshots": [{", ".join(snapshots)}]}}'
 
     async def message(self) -> Message:
-        """Return the newest frame, encoded once for all viewers in a thread of its own."""
+        """Return the newest frame, encoded once for all viewers in a separate thread."""
         assert self._encoding is not None
         async with self._encoding:
             newest = self._newest
@@ -115,11 +115,11 @@ class Feed:
             return self._message
 
     def _wake(self) -> None:
-        """Tell the viewers, if there are any; the loop may just be closing."""
+        """Notify the viewers, if there are any."""
         if self._loop is not None and self._waiting:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._tell)
+            with suppress(RuntimeError):  # the loop is closing
+                self._loop.call_soon_threadsafe(self._notify)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for changed in self._waiting:
             changed.set()

@@ -1,4 +1,4 @@
-"""Who may look: the right host name, the page's own origin, and the token where there is one."""
+"""Controls access to the live page: by host name, by origin and by token."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.web.viewer import Receive, Scope, Send
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MIN_TOKEN = 16
-"""Characters of a token; fewer could be tried out."""
+"""Smallest number of characters of a token; shorter ones can be guessed."""
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -28,70 +27,73 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Sent with every answer: nothing but this server is loaded, framed by nobody, kept nowhere."""
+"""Headers of every response: the page loads nothing from other servers, and is not cached."""
 
 
 class Guard:
-    """Lets requests through to ``app`` that may pass, and refuses the others in one line.
+    """Passes permitted requests to an application, and refuses the others with one line.
 
-    A name that an attacker's server resolves to this machine (DNS rebinding) is no name of this
-    machine, so ``Host`` must be an address or a name of it. A page of another site may open a
-    WebSocket here, so ``Origin`` must be this page. The token comes as ``?token=`` once, then as
-    a cookie that scripts cannot read and other sites do not send.
+    ``Host`` must be an address or a name of this machine, so that a name which an attacker's
+    server resolves to this machine (DNS rebinding) is refused. ``Origin`` of a WebSocket must be
+    this page, because a page of another site can open a WebSocket here. The token comes once as
+    ``?token=``, then as a cookie that scripts cannot read and other sites do not send.
 
     Args:
-        app: what is guarded.
-        host: the address that is listened on.
+        app: the guarded application.
+        host: the address that the server listens on.
         port: its port.
-        token: what a viewer must know; None lets all of this machine in.
+        token: required of every viewer; None admits everybody on this machine.
     """
 
-    def __init__(self, app: App, host: str, port: int, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, token: str | None) -> None:
         self._app, self._host, self._token = app, host, token
         self._cookie = f"msfnet_token_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or refuse one request."""
+        from starlette.datastructures import MutableHeaders
+        from starlette.requests import HTTPConnection
+        from starlette.responses import PlainTextResponse
+        from starlette.websockets import WebSocketClose
+
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = {
-            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
-        }
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        offered = query.get("token", [""])[0]
-        refusal = self._refusal(scope, headers, offered)
-        if scope["type"] == "http":
-            send = _with_headers(
-                send, self._set_cookie() if self._token and offered and not refusal else None
-            )
-        if refusal is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await _refuse(send, *refusal)
-        else:
-            await receive()
-            await send({"type": "websocket.close"})
+        request = HTTPConnection(scope)
+        token = request.query_params.get("token", "")
+        refusal = self._refusal(request, token)
 
-    def _refusal(
-        self, scope: Scope, headers: dict[str, str], offered: str
-    ) -> tuple[int, str] | None:
-        """Return the status and the line with which to refuse, if so."""
-        host = headers.get("host", "")
-        if not self._is_ours(host):
-            return 421, "This server is not known by that name; open it by its address.\n"
-        origin = headers.get("origin")
-        if scope["type"] == "websocket" and origin and urlsplit(origin).netloc != host:
-            return 403, "Another site may not look.\n"
-        if self._token and not (
-            _same(offered, self._token)
-            or _same(_cookies(headers.get("cookie", "")).get(self._cookie, ""), self._token)
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if self._token and token and not refusal:
+                    cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                    headers.append("set-cookie", cookie)
+            await send(message)
+
+        app = self._app
+        if refusal:
+            status, line = refusal
+            app = PlainTextResponse(line, status) if scope["type"] == "http" else WebSocketClose()
+        await app(scope, receive, send_guarded)
+
+    def _refusal(self, request: HTTPConnection, token: str) -> tuple[int, str] | None:
+        """Return the status and the line of a refusal; None admits the request."""
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if not self._is_own_name(host):
+            return 421, "This server does not have that name; open it by its address.\n"
+        if request.scope["type"] == "websocket" and origin and urlsplit(origin).netloc != host:
+            return 403, "Pages of other sites are refused.\n"
+        known = (token, request.cookies.get(self._cookie, ""))
+        if self._token and not any(
+            hmac.compare_digest(each.encode(), self._token.encode()) for each in known
         ):
             return 401, "Open the page with its token: /?token=...\n"
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        """Tell whether a ``Host`` header can mean this server."""
+    def _is_own_name(self, host: str) -> bool:
+        """Return whether a ``Host`` header can mean this server."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -101,34 +103,30 @@ class Guard:
         own = socket.gethostname().lower()
         return _is_address(name) or name in {"localhost", own, f"{own}.local", self._host.lower()}
 
-    def _set_cookie(self) -> str:
-        return f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+    """Return whether only this machine can reach an address."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def check_token(host: str, token: str | None) -> None:
-    """Refuse to show a stream to a network without a token, or with one that can be guessed.
+    """Require a token on a network, and refuse one that can be guessed.
 
     Raises:
-        MsfnetError: with the command that makes a token.
+        MsfnetError: with the command that creates a token.
     """
-    make = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+    create = "create one with python -c 'import secrets; print(secrets.token_urlsafe())'"
     if token is None:
         if not is_loopback(host):
             raise MsfnetError(
-                f"{host} shows the stream to the network, which needs a token; set "
-                f"MSFNET_WEB_TOKEN ({make}), or serve on 127.0.0.1",
+                f"a live page on {host or 'all addresses'} is visible on the network and needs a "
+                f"token; set MSFNET_WEB_TOKEN ({create}), or serve on 127.0.0.1",
                 parameter="web_token",
             )
     elif not re.fullmatch(rf"[A-Za-z0-9._~-]{{{MIN_TOKEN},}}", token):
         raise MsfnetError(
-            f"a token has at least {MIN_TOKEN} letters, digits or any of . _ ~ -; {make}"
+            f"a token has at least {MIN_TOKEN} letters, digits or any of . _ ~ -; {create}",
+            parameter="web_token",
         )
 
 
@@ -138,35 +136,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same(offered: str, token: str) -> bool:
-    """Compare in a time that does not tell where they differ."""
-    return hmac.compare_digest(offered.encode(), token.encode())
-
-
-def _cookies(header: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}
-
-
-def _with_headers(send: Send, cookie: str | None) -> Send:
-    """Return a ``send`` that adds the headers of every answer, and a cookie."""
-    added = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
-    if cookie:
-        added.append((b"set-cookie", cookie.encode()))
-
-    async def send_guarded(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return send_guarded
-
-
-async def _refuse(send: Send, status: int, line: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": line.encode()})

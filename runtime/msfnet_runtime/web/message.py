@@ -1,6 +1,6 @@
-"""What the page is sent: JSON texts about the stream, and one binary message per frame.
+"""Encodes messages to the page: JSON texts about the stream, one binary message per frame.
 
-A frame's message is a header, a picture and a depth map, one after the other:
+The message of a frame is a header, a picture and a depth map:
 
 ======================  ==========================================================
 4 bytes                 length of the header, uint32, little-endian
@@ -9,13 +9,14 @@ header                  JSON, UTF-8: see :class:`Header`
 the rest                depth, one zlib stream (the browser's ``DecompressionStream("deflate")``)
 ======================  ==========================================================
 
-Inflated, the depth is ``height * width`` low bytes, then as many high bytes, of uint16 numbers.
-Each number is the difference to its left neighbour modulo 65536, in the first column to 0; their
-running sum along a row is the depth in counts. Counts divided by ``counts_per_metre`` are metres;
-0 is invalid, 65535 is that far or farther. Differences in planes take a third of the bytes.
+Decompressed, the depth is ``height * width`` low bytes, then as many high bytes, of uint16
+numbers. Each number is the difference to its left neighbour modulo 65536, in the first column to
+0; the cumulative sum along a row is the depth in counts. Counts divided by ``counts_per_metre``
+are metres; 0 is invalid, 65535 is that depth or farther. Differences in planes compress to a
+third of the size.
 
-Wide frames are thinned: every ``step``-th row and column of the depth is sent as it is, never
-averaged, so that each number sent is the depth of one pixel of the frame.
+Wide frames are subsampled: every ``step``-th row and column of the depth is sent, without
+averaging, so that each number is the depth of one pixel of the frame.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
-"""Of a camera nobody knows, horizontally: between a webcam and a phone."""
+"""Horizontal field of view of an unknown camera: between a webcam and a phone."""
 
 _ASSUMED = SinkOptions(lens=ASSUMED_FIELD_OF_VIEW_DEG)
 
@@ -47,39 +48,39 @@ _JPEG_QUALITY = 85
 
 @dataclass(frozen=True)
 class Header:
-    """What a frame's message says of itself."""
+    """The header of a frame's message."""
 
     index: int
-    """The frame's index in its source."""
+    """Index of the frame in its source."""
     timestamp_s: float
     """Capture time on the source's own clock, seconds."""
     name: str
-    """The file's stem where the source reads files, else empty."""
+    """Stem of the file if the source reads files, else empty."""
     width: int
-    """Of the depth sent, pixels."""
+    """Width of the depth that is sent, pixels."""
     height: int
-    """Of the depth sent, pixels."""
+    """Height of the depth that is sent, pixels."""
     step: int
-    """Column x of the depth sent is column ``x * step`` of the frame; rows alike."""
+    """Column x of the depth is column ``x * step`` of the frame; the same holds for rows."""
     counts_per_metre: int
     image_bytes: int
     fx: float
-    """Focal length, pixels of the depth sent; as are fy, cx and cy."""
+    """Focal length in pixels of the depth that is sent, like fy, cx and cy."""
     fy: float
     cx: float
     cy: float
     assumed_fov_deg: float | None
-    """The horizontal field of view taken for a camera nobody knows; null for a known one."""
+    """Assumed horizontal field of view of an unknown camera; null for a known one."""
 
 
 def encode_frame(frame: Frame, depth: DepthMap, spec: ModelSpec, max_width: int) -> bytes:
     """Return a frame and its depth as one message.
 
     Args:
-        frame: the picture.
-        depth: its depth, as large as the picture.
+        frame: the frame.
+        depth: its depth, of the size of the frame.
         spec: the model's spec; its depth range sets the unit.
-        max_width: the widest depth sent, pixels; wider ones are thinned by a whole step.
+        max_width: largest width of the depth, pixels; wider ones are subsampled by an integer step.
     """
     step = math.ceil(depth.values.shape[1] / max_width)
     counts = counts_per_metre(spec)
@@ -107,9 +108,9 @@ def encode_frame(frame: Frame, depth: DepthMap, spec: ModelSpec, max_width: int)
 
 
 def hello_text(spec: ModelSpec) -> str:
-    """Return the first text a viewer gets: the model, its depth range, the colour tables.
+    """Return the first text to a viewer: the model, its depth range, the colour tables.
 
-    A table is 256 RGB triples, base64, from the nearest depth to the farthest.
+    A table is 256 RGB triples, base64, from the nearest to the farthest depth.
     """
     tables = {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOUR_MAPS}
     return json.dumps(
@@ -131,7 +132,7 @@ def _jpeg(image: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
 
 
 def _pack(counts: NDArray[np.uint16]) -> bytes:
-    """Return (H, W) uint16 as the module says: differences, planes of bytes, zlib."""
+    """Compress (H, W) uint16 as described above: differences, planes of bytes, zlib."""
     differences = counts.copy()
     differences[:, 1:] -= counts[:, :-1]
     planes = [(differences & 255).astype(np.uint8), (differences >> 8).astype(np.uint8)]

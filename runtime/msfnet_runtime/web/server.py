@@ -1,4 +1,4 @@
-"""The page's server: uvicorn with a thread and an event loop of its own."""
+"""Runs the page's server: uvicorn in a separate thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.web.feed import Feed
 from msfnet_runtime.web.guard import Guard
 from msfnet_runtime.web.viewer import Viewers
@@ -17,13 +17,13 @@ from msfnet_runtime.web.viewer import Viewers
 STATIC = Path(__file__).parent / "static"
 
 _MAX_WORD = 64
-"""Bytes that a viewer may say at once."""
+"""Largest message from a viewer, bytes."""
 
 _PING_S = 20.0
-"""Between pings, and the time an answer may take: a viewer that went away is noticed."""
+"""Time between pings, and the time-out of the response, which detects lost viewers."""
 
 _GRACE_S = 2
-"""Seconds that viewers have to close when the server stops."""
+"""Time that viewers have to close when the server stops, seconds."""
 
 
 class Server:
@@ -58,11 +58,11 @@ class Server:
         )
 
     def start(self) -> None:
-        """Serve; connections made before it is up wait in the socket."""
+        """Start serving; earlier connections wait in the socket."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close every viewer and the socket."""
+        """Close all viewers and the socket."""
         self._server.should_exit = True
         self._thread.join()
 
@@ -86,12 +86,12 @@ def make_app(
 
 
 def listen(host: str, port: int, patience_s: float) -> socket.socket:
-    """Return a socket that listens on an address; port 0 takes a free one.
+    """Return a socket that listens on an address; port 0 selects a free one.
 
-    Its connections break once the other side has not read for twice ``patience_s``, on Linux.
+    On Linux a connection is closed when the viewer has not read for twice ``patience_s``.
 
     Raises:
-        MsfnetError: the port is in use or not permitted, or there is no such address.
+        MsfnetError: the port is in use or not permitted, or the address does not exist.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -101,34 +101,35 @@ def listen(host: str, port: int, patience_s: float) -> socket.socket:
             f"cannot serve the live page on {host}:{port}: {error.strerror}; choose another address"
         ) from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Connections inherit it: what a dropped viewer never reads is thrown away by Linux.
-        lost_ms = round(2000 * patience_s)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, lost_ms)
+        # Connections inherit it: Linux then discards data that a lost viewer never reads.
+        timeout_ms = round(2000 * patience_s)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     return listening
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``; an IPv6 address stands in brackets.
+    """Return host and port of ``HOST:PORT``; an IPv6 address is in brackets.
 
     Raises:
-        MsfnetError: it is no such text.
+        MsfnetError: it is neither.
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        raise MsfnetError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:8000")
+        raise MsfnetError(
+            f"{text!r} is not an address; write HOST:PORT, for example 127.0.0.1:8000",
+            parameter="web_address",
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def check_libraries() -> None:
-    """Tell which command installs what the page needs.
+    """Check for the libraries of the page.
 
     Raises:
-        MsfnetError: one of the libraries is absent.
+        MsfnetError: one of them is absent; with the command that installs them.
     """
-    try:
+    with requires("the server of the live page", "web"):
         import starlette
         import uvicorn
         import websockets
-    except ImportError:
-        raise MsfnetError("the live page needs a server; pip install 'msfnet[web]'") from None
     del starlette, uvicorn, websockets

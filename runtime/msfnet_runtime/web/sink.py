@@ -1,4 +1,4 @@
-"""Frames and depth on a live page."""
+"""Shows frames and depth on a live page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msfnet_runtime.web.message import hello_text
 from msfnet_runtime.web.server import Server, check_libraries, listen, make_app
 
 _FAREWELL_S, _LOOK_S = 1.0, 0.01
-"""How long viewers have to take the end, and how often it is looked whether all did, seconds."""
+"""Time for the viewers to receive the end of the stream, and between two checks, seconds."""
 
 _DEFAULTS = SinkOptions()
 
@@ -25,21 +25,22 @@ _DEFAULTS = SinkOptions()
 class WebSink(SinkBase):
     """Shows the newest frame, its depth and the stream's statistics to browsers.
 
-    Writing only leaves the frame; it is encoded when a viewer asks, once for all, so that no
-    viewer slows the stream. Let the pipeline call :meth:`observe`. The server runs while the
-    context is open.
+    Writing only stores the frame; it is encoded on request, once for all viewers, so that no
+    viewer slows the stream. Pass :meth:`observe` to the pipeline as an observer. The server runs
+    while the context is open.
 
     Args:
         spec: the model's spec; its depth range sets the colours and the unit.
-        host: the address to listen on; any but a loopback address takes a token.
-        port: a TCP port; 0 takes a free one.
-        token: what viewers must know; at least 16 letters, digits or any of ``. _ ~ -``.
-        options: the camera where the source knows none; the page chooses its colours itself.
-        max_width: the widest depth that is sent, pixels; wider ones are thinned by a whole step.
-        patience_s: how long a viewer may take to read or to answer before it is dropped.
+        host: the address to listen on; any but a loopback address needs a token.
+        port: a TCP port; 0 selects a free one.
+        token: access token for the viewers: at least 16 letters, digits or any of ``. _ ~ -``.
+        options: the camera if the source does not know it; the page has its own colours.
+        max_width: largest width of the depth that is sent, pixels; wider ones are subsampled by
+            an integer step.
+        patience_s: time-out for a viewer to read a message or to respond to a frame.
 
     Raises:
-        MsfnetError: a library or the token is missing; on entering, where the port cannot be had.
+        MsfnetError: a library or the token is missing; on entering, the port is not available.
     """
 
     def __init__(
@@ -61,46 +62,40 @@ class WebSink(SinkBase):
 
     @property
     def feed(self) -> Feed:
-        """What the viewers are shown, and how many there are."""
+        """The content for the viewers, and their number."""
         return self._feed
 
     @property
     def address(self) -> str:
-        """The page's address, with the token; on all interfaces, as this machine reaches it."""
+        """The page's address with the token, as this machine can reach it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
         named = f"[{host}]" if ":" in host else host
         return f"http://{named}:{self._port}/" + (f"?token={self._token}" if self._token else "")
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
-        """Leave the newest frame for whoever looks."""
+        """Store the newest frame for the viewers."""
         self._feed.put(self._options.with_camera(frame), depth)
 
     def observe(self, stats: StreamStats) -> None:
-        """Take a snapshot; an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`."""
+        """Store a snapshot; an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`."""
         self._feed.observe(stats)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
         listening = listen(self._host, self._port, self._patience_s)
         self._port = listening.getsockname()[1]
-        app = make_app(
-            self._feed,
-            hello_text(self._spec),
-            self._host,
-            self._port,
-            self._token,
-            self._patience_s,
-        )
+        hello = hello_text(self._spec)
+        app = make_app(self._feed, hello, self._host, self._port, self._token, self._patience_s)
         server = Server(app, listening)
         server.start()
         try:
             yield
         finally:
-            self._see_viewers_out()
+            self._say_goodbye()
             server.stop()
 
-    def _see_viewers_out(self) -> None:
-        """Let the viewers have the last frame and hear of the end, unless they take long."""
+    def _say_goodbye(self) -> None:
+        """Send the viewers the last frame and the end of the stream, for a limited time."""
         self._feed.end()
         due = time.monotonic() + min(_FAREWELL_S, self._patience_s)
         while self._feed.viewers and time.monotonic() < due:

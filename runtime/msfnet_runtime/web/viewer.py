@@ -1,45 +1,42 @@
-"""One viewer: it asks for a frame, gets the newest, and answers before it gets another."""
+"""Serves viewers: each requests a frame, gets the newest, and confirms it before the next."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msfnet_runtime.web.feed import Feed
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 MAX_VIEWERS = 32
-"""At once; each has one frame in its buffer at most."""
+"""Largest number of viewers; each has at most one frame in its buffer."""
 
 ENDED, UNKNOWN_WORD, TOO_SLOW, TOO_MANY = 1000, 1003, 1008, 1013
-"""Codes of RFC 6455 and its registry with which viewers are closed."""
+"""Close codes of RFC 6455 and its registry."""
 
 _GONE = (OSError, asyncio.TimeoutError)
 
 
 class Viewers:
-    """The WebSocket's application.
+    """The application of the WebSocket.
 
-    A viewer says ``next`` for a frame newer than its last, ``pause`` for none. The first text it
-    gets is the hello, then statistics as they come, between them the frames it asked for. When the
-    stream has ended it gets the last of each, and is closed with the code 1000.
+    A viewer sends ``next`` to request a frame newer than its last one, or ``pause``. It gets the
+    hello text first, then statistics as they come, and the requested frames. At the end of the
+    stream it gets the last of each, and the connection is closed with code 1000.
 
     Args:
-        feed: what is shown.
+        feed: the content.
         hello: the first text.
-        patience_s: how long a viewer may take to read a message or to answer a frame; then it is
-            dropped.
+        patience_s: time-out for a viewer to read a message or to respond to a frame.
     """
 
     def __init__(self, feed: Feed, hello: str, patience_s: float) -> None:
         self._feed, self._hello, self._patience_s = feed, hello, patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one viewer until it leaves or is dropped."""
+        """Serve one viewer until either side closes the connection."""
         await receive()
         await send({"type": "websocket.accept"})
         if self._feed.viewers >= MAX_VIEWERS:
@@ -54,7 +51,7 @@ class Viewers:
 
 
 class _Viewer:
-    """What one viewer has and wants."""
+    """The state of one viewer."""
 
     def __init__(self, feed: Feed, receive: Receive, send: Send, patience_s: float) -> None:
         self._feed, self._receive, self._send = feed, receive, send
@@ -64,7 +61,7 @@ class _Viewer:
         self._unanswered_s: float | None = None
 
     async def run(self, hello: str, changed: asyncio.Event) -> None:
-        """Listen and show at once; whichever ends first ends both."""
+        """Receive and send at the same time; the first to end ends both."""
         tasks = [
             asyncio.create_task(self._listen(changed)),
             asyncio.create_task(self._show(hello, changed)),
@@ -76,23 +73,23 @@ class _Viewer:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         for end in ends:
-            # A viewer that left while something was sent to it, or did not even take the close.
+            # Errors of a viewer that has left, or that did not read the close message, are normal.
             if isinstance(end, Exception) and not isinstance(end, _GONE):
                 raise end
 
     async def _listen(self, changed: asyncio.Event) -> None:
-        """Take what the viewer says."""
-        while (said := await self._receive())["type"] == "websocket.receive":
-            word = said.get("text")
+        """Receive the viewer's requests."""
+        while (message := await self._receive())["type"] == "websocket.receive":
+            word = message.get("text")
             if word not in {"next", "pause"}:
-                await _close(self._send, UNKNOWN_WORD, "say next or pause")
+                await _close(self._send, UNKNOWN_WORD, "send next or pause")
                 return
             self._wants = word == "next"
             self._unanswered_s = None
             changed.set()
 
     async def _show(self, hello: str, changed: asyncio.Event) -> None:
-        """Send what is new and asked for."""
+        """Send statistics and requested frames as they come."""
         try:
             await self._tell({"text": hello})
             while True:
@@ -104,7 +101,7 @@ class _Viewer:
                     return
                 await self._wait(changed)
         except asyncio.TimeoutError:
-            # Its buffer is full: a closing message would wait behind the rest.
+            # Its buffer may be full: the close message would wait behind the rest.
             await asyncio.wait_for(_close(self._send, TOO_SLOW, "too slow"), self._patience_s)
 
     async def _send_news(self) -> None:
@@ -118,12 +115,12 @@ class _Viewer:
             await self._tell({"bytes": message.data})
 
     def _is_through(self) -> bool:
-        """Tell whether the stream has ended and the last frame was sent, or is not wanted."""
+        """Return whether the stream has ended and the last frame was sent or is not requested."""
         drawing = self._unanswered_s is not None
         return self._feed.ended and (self._number == self._feed.number or not drawing)
 
     async def _wait(self, changed: asyncio.Event) -> None:
-        """Wait for news; raise TimeoutError when the last frame stays unanswered too long."""
+        """Wait for news; raise TimeoutError if the last frame is not confirmed in time."""
         left = None
         if self._unanswered_s is not None:
             waited = asyncio.get_running_loop().time() - self._unanswered_s
@@ -131,7 +128,7 @@ class _Viewer:
         await asyncio.wait_for(changed.wait(), left)
 
     async def _tell(self, content: dict[str, Any]) -> None:
-        """Send, in the time a viewer is given."""
+        """Send a message, with a time-out."""
         await asyncio.wait_for(self._send({"type": "websocket.send", **content}), self._patience_s)
 
 
