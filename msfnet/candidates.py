@@ -12,7 +12,6 @@ from msfnet_benchmarks.candidates import Candidate
 from msfnet_benchmarks.peers import open_peer, peer_spec
 from msfnet_benchmarks.timing.layers import profile_layers
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.files import sha256
@@ -181,7 +180,7 @@ class _Checkpoint:
 
 def _counts(spec: ModelSpec) -> tuple[int, int] | None:
     """Return MACs for one image and parameters, where the spec names them."""
-    blocks = read_blocks(spec)
+    blocks = spec.blocks
     if not blocks:
         return None
     return sum(block.macs for block in blocks), sum(block.parameters for block in blocks)

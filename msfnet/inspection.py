@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from msfnet.models import CHECKPOINT_SUFFIXES
 from msfnet_benchmarks.tables import format_pairs, format_table
-from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime import (
+    Block,
+    EngineArtifact,
+    ModelSpec,
+    MsfnetError,
+    NormalisedIntrinsics,
+    OnnxArtifact,
+)
 from msfnet_runtime.artifacts import ShapeRange
-from msfnet_runtime.blocks import NOTE as BLOCKS_NOTE
-from msfnet_runtime.blocks import Block, read_blocks
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.preflight import check_files
+from msfnet_runtime.typed import to_json, to_plain
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,11 @@ class Description:
     rows: tuple[tuple[str, str], ...]
     """Facts by name, as shown."""
     spec: ModelSpec
-    blocks: tuple[Block, ...]
-    """Empty for checkpoints, and for files made before blocks were noted."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The model's blocks; empty for checkpoints, and for files that record none."""
+        return self.spec.blocks
 
     def text(self) -> str:
         """Return the facts, and a table of the blocks."""
@@ -37,10 +45,9 @@ class Description:
 
     def to_json(self) -> str:
         """Return facts, spec and blocks as one JSON object."""
-        spec = json.loads(self.spec.to_json())
-        spec["notes"].pop(BLOCKS_NOTE, None)
-        blocks = [asdict(block) for block in self.blocks]
-        return json.dumps({"facts": dict(self.rows), "spec": spec, "blocks": blocks}, indent=2)
+        spec = to_plain(self.spec)
+        blocks = spec.pop("blocks")
+        return to_json({"facts": dict(self.rows), "spec": spec, "blocks": blocks})
 
     def plot(self, path: Path) -> None:
         """Draw the blocks as a PNG.
@@ -69,7 +76,7 @@ def describe_model(path: Path) -> Description:
 
         spec = load_checkpoint(file).spec
         size = file.stat().st_size
-        return Description((*_file_rows(file, "checkpoint", size), *_spec_rows(spec)), spec, ())
+        return Description((*_file_rows(file, "checkpoint", size), *_spec_rows(spec)), spec)
     if file.suffix in ENGINE_SUFFIXES:
         engine = EngineArtifact.read(file)
         check_files(engine)
@@ -83,7 +90,7 @@ def describe_model(path: Path) -> Description:
 
 def _with_blocks(rows: list[tuple[str, str]], spec: ModelSpec) -> Description:
     """Add the sums over the blocks that the spec tells of."""
-    blocks = read_blocks(spec)
+    blocks = spec.blocks
     operators: Counter[str] = Counter()
     for block in blocks:
         operators.update(block.operators)
@@ -92,7 +99,7 @@ def _with_blocks(rows: list[tuple[str, str]], spec: ModelSpec) -> Description:
         ("multiplications", f"{sum(b.macs for b in blocks) / 1e9:.3f} G for one image"),
         ("operators", ", ".join(f"{name} {count}" for name, count in operators.most_common())),
     ]
-    return Description((*rows, *(sums if blocks else ())), spec, blocks)
+    return Description((*rows, *(sums if blocks else ())), spec)
 
 
 def _blocks_table(blocks: Sequence[Block]) -> str:
@@ -140,24 +147,47 @@ def _shapes(profile: ShapeRange) -> str:
 
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     tensors = [
-        (f"{kind} {tensor.name}", f"{'x'.join(map(str, tensor.shape))} {tensor.dtype}")
+        (
+            f"{kind} {tensor.name}",
+            " ".join(("x".join(map(str, tensor.shape)), tensor.dtype, tensor.role or "")).rstrip(),
+        )
         for kind, group in (("input", spec.inputs), ("output", spec.outputs))
         for tensor in group
     ]
     low, high = spec.depth_range_m
+    optional = {
+        "recipe": spec.recipe,
+        "ablation": spec.ablation,
+        "origin": spec.origin,
+        "licence": spec.licence,
+        "opset": spec.opset,
+        "laid out for": "CPUs" if spec.layout == "cpu" else "",
+        "weights file": spec.weights_file,
+        **spec.precision_facts(),
+        "golden frames": spec.golden and (spec.golden.file or "in the model"),
+        "compared with its origin": "no" if spec.unproved else "",
+    }
     return [
         ("graph", spec.graph),
         ("precision", spec.precision),
         *tensors,
-        ("network size", f"{spec.size[0]}x{spec.size[1]} ({spec.resize})"),
+        ("network size", f"{spec.size[0]}x{spec.size[1]} ({spec.resize.policy})"),
         ("mean, std", f"{spec.mean}, {spec.std}"),
         ("depth", f"{spec.depth_kind}, {low:g} to {high:g} m"),
+        ("trained for camera", _camera(spec.camera)),
+        ("scale", f"{spec.scale.factor:g} ({spec.scale.source})"),
         ("encoder", spec.encoder),
         ("dataset", spec.dataset),
         ("checkpoint sha256", spec.checkpoint_sha256 or "-"),
         ("git revision", spec.git_revision or "-"),
-        *((key, value) for key, value in spec.notes.items() if key != BLOCKS_NOTE),
+        *((name, str(value)) for name, value in optional.items() if value),
     ]
+
+
+def _camera(camera: NormalisedIntrinsics | None) -> str:
+    if camera is None:
+        return "unknown"
+    return f"fx {camera.fx:.3f}, fy {camera.fy:.3f}, cx {camera.cx:.3f}, cy {camera.cy:.3f} of 1"
 
 
 def _check_graph(file: Path) -> None:

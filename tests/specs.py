@@ -12,7 +12,9 @@ def network_spec(height: int = 32, width: int = 64, **changes: object) -> ModelS
     spec = ModelSpec(
         graph="network",
         inputs=(TensorSpec("image", "float32", (1, 3, height, width)),),
-        outputs=(TensorSpec("prediction", "float32", (1, 1, -(-height // 2), -(-width // 2))),),
+        outputs=(
+            TensorSpec("prediction", "float32", (1, 1, -(-height // 2), -(-width // 2)), "depth"),
+        ),
         size=(height, width),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -30,6 +32,6 @@ def deploy_spec(height: int = 48, width: int = 80, **changes: object) -> ModelSp
         network_spec(),
         graph="deploy",
         inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
-        outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
+        outputs=(TensorSpec("depth", "float32", (1, 1, height, width), "depth"),),
     )
     return replace(spec, **changes)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def peer_spec(path: Path) -> ModelSpec:
     if not all(isinstance(side, int) for side in sides):
         raise MsfnetError(f"{file} takes images of any size; export it at the size to be timed")
     height, width = (int(side) for side in (sides[:2] if sides[2] == 3 else sides[1:]))
+    first, *others = (_tensor(value) for value in graph.output)
     return ModelSpec(
         graph="network",
         inputs=(inputs[0],),
-        outputs=tuple(_tensor(value) for value in graph.output),
+        outputs=(replace(first, role="depth"), *others),
         size=(height, width),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),

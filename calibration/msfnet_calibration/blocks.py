@@ -5,17 +5,14 @@ Exports name nodes after the modules they come from, so a node's name tells its 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import onnx_ir as ir
 
 from msfnet_calibration.graph import FLOATS, dimensions, shape_at, size_at
-from msfnet_runtime import ModelSpec
-from msfnet_runtime.blocks import NOTE, Block
+from msfnet_runtime import Block, ModelSpec
 
 _PARENTS = frozenset({"usf", "decoder"})
 """Modules whose parts are blocks; other modules are blocks themselves."""
@@ -28,16 +25,8 @@ _BORDER = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
 _WEIGHTS = (*FLOATS, ir.DataType.INT8)
 
 
-def with_blocks(spec: ModelSpec, model: ir.Model) -> ModelSpec:
-    """Return the spec with a model's blocks, where its nodes have names that tell them."""
-    blocks = [asdict(block) for block in find_blocks(model, spec)]
-    if len(blocks) < 2:
-        return spec
-    return spec.with_note(NOTE, json.dumps(blocks, separators=(",", ":")))
-
-
 def find_blocks(model: ir.Model, spec: ModelSpec) -> tuple[Block, ...]:
-    """Return a model's blocks in the order of their first node.
+    """Return a model's blocks in the order of their first node; none if it has only one.
 
     Requires: the type and shape of every value are known.
     """
@@ -45,6 +34,8 @@ def find_blocks(model: ir.Model, spec: ModelSpec) -> tuple[Block, ...]:
     groups: dict[str, list[ir.Node]] = defaultdict(list)
     for node in model.graph:
         groups[homes[node]].append(node)
+    if len(groups) < 2:
+        return ()
     return tuple(_describe(name, nodes, homes, spec.size) for name, nodes in groups.items())
 
 
@@ -74,7 +65,7 @@ def _describe(
             work[_precision(node)] += macs
     return Block(
         name=name,
-        takes=tuple(dict.fromkeys(feeder for feeder in feeders if feeder != name)),
+        inputs=tuple(dict.fromkeys(feeder for feeder in feeders if feeder != name)),
         shape=dimensions((leaving or outputs)[-1]),
         macs=sum(work.values()),
         parameters=sum(size_at(value, size) for value in weights),

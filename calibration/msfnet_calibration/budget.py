@@ -62,9 +62,13 @@ class Budget:
         """Tell whether a model keeps within the budget."""
         return self.loss(metrics, reference) <= self.amount
 
+    def change(self, loss: float) -> float:
+        """Return by how much the metric moves when it loses an amount."""
+        return loss if self.metric in ERRORS else -loss
+
     def write(self, loss: float) -> str:
         """Return a loss in the words of a budget."""
-        change = loss if self.metric in ERRORS else -loss
+        change = self.change(loss)
         return f"{self.metric} {change:+.2%}" if self.relative else f"{self.metric} {change:+.4f}"
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from msfnet_calibration.budget import Budget
 from msfnet_calibration.calibration_options import CalibrationOptions
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
-from msfnet_calibration.variants import CALIBRATION, MEASURED, Variants
+from msfnet_calibration.variants import Variants
 from msfnet_datasets.sample import spread
 from msfnet_datasets.samples import open_samples
 from msfnet_runtime import DepthEstimator, Engine, Frame, MsfnetError, OnnxArtifact, open_engine
@@ -35,9 +35,9 @@ class CalibrationResult:
         """Return the result for people to read."""
         spec = self.artifact.spec
         parts = [self.search.text(), f"tables and plots: {self.folder}", ""] if self.search else []
-        noted = [spec.notes[key] for key in (CALIBRATION, MEASURED) if key in spec.notes]
+        facts = [f"{name}: {text}" for name, text in spec.precision_facts().items()]
         size = f"{self.artifact.bytes / 1e6:.1f} MB"
-        parts.append("; ".join([f"{self.artifact.path}: {spec.precision.upper()}, {size}", *noted]))
+        parts.append("; ".join([f"{self.artifact.path}: {spec.precision.upper()}, {size}", *facts]))
         return "\n".join(parts)
 
 

@@ -21,12 +21,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from msfnet_calibration.blocks import find_homes
-from msfnet_calibration.fp16_check import Change, FP16Evaluator, Islands
+from msfnet_calibration.fp16_check import FP16Evaluator, Islands
 from msfnet_calibration.graph import FLOATS, add_constant, as_dtype, cast, constant, drop_unused
 from msfnet_calibration.onnx_files import atomic_model, load_model, write_model
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.artifacts import refuse_cpu_form
 from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.precision_records import DepthChange, Fp32Island
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
 
@@ -102,8 +103,13 @@ def checked_fp16(
         return to_fp16(model, islands.wide, blocks=blocks, keep_nodes=islands.sums)
 
     change = evaluator.measure(convert, max_change)
-    noted = spec.with_note("fp16", _describe(model, islands, change, images))
-    return convert(None), replace(noted, precision="fp16")
+    spec = replace(
+        spec,
+        precision="fp16",
+        change=DepthChange(change.median, change.p99, len(batches), random=not frames),
+        islands=_describe_islands(model, islands),
+    )
+    return convert(None), spec
 
 
 def write_fp16(model: ir.Model, path: Path, spec: ModelSpec, *, beside: bool = False) -> None:
@@ -122,17 +128,13 @@ def _probe_images(frames: Sequence[Frame], spec: ModelSpec) -> Sequence[NDArray[
     return [rng.integers(0, 256, shape, np.uint8), np.full(shape, 255, np.uint8)]
 
 
-def _describe(model: ir.Model, islands: Islands, change: Change, images: str) -> str:
-    """Return the spec's note: what was measured, and what stays in FP32 for which reason."""
+def _describe_islands(model: ir.Model, islands: Islands) -> tuple[Fp32Island, ...]:
+    """Return what stays in FP32 for which reason, for the spec."""
     homes = find_homes(model)
     where: dict[str, dict[str, None]] = {}
     for node, reason in kept_in_fp32(model, islands.wide, islands.sums).items():
         where.setdefault(reason, {})[homes[node]] = None
-    reasons = [f"{reason} in {', '.join(blocks)}" for reason, blocks in where.items()]
-    return (
-        f"depth changes by {change.median:.1e} at the median and {change.p99:.1e} at the 99th "
-        f"percentile of the worst of {images}; in fp32: {'; '.join(reasons) or 'no island'}"
-    )
+    return tuple(Fp32Island(reason, tuple(blocks)) for reason, blocks in where.items())
 
 
 def to_fp16(

@@ -16,10 +16,9 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from msfnet_calibration.blocks import with_blocks
+from msfnet_calibration.blocks import find_blocks
 from msfnet_calibration.graph import bare_proto, hash_weights, infer_shapes, weight_bytes
 from msfnet_runtime import ModelSpec, MsfnetError
-from msfnet_runtime.artifacts import EXTERNAL_DATA
 from msfnet_runtime.files import check_writable, disk_full
 from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
@@ -73,12 +72,9 @@ def write_model(model: ir.Model, path: Path, spec: ModelSpec, *, beside: bool = 
     """
     onnx.checker.check_model(bare_proto(model)[0])
     infer_shapes(model)
-    beside = beside or EXTERNAL_DATA in spec.notes or weight_bytes(model) > EXTERNAL_BYTES
-    notes = {key: value for key, value in spec.notes.items() if key != EXTERNAL_DATA}
-    spec = with_blocks(replace(spec, notes=notes), model)
+    beside = beside or bool(spec.weights_file) or weight_bytes(model) > EXTERNAL_BYTES
     weights = f"{path.stem}.{hash_weights(model)[:12]}.data" if beside else ""
-    if weights:
-        spec = spec.with_note(EXTERNAL_DATA, weights)
+    spec = replace(spec, weights_file=weights, blocks=find_blocks(model, spec))
     model.metadata_props.clear()
     model.metadata_props[METADATA_KEY] = spec.to_json()
     _write(model, path, weights)
@@ -130,10 +126,10 @@ def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _weights_of(path: Path) -> set[str]:
     """Return the name of the file with a model's weights; nothing where there is none."""
     try:
-        name = read_onnx_spec(path).notes.get(EXTERNAL_DATA)
+        name = read_onnx_spec(path).weights_file
     except MsfnetError:
         return set()
-    return {Path(name).name} if name else set()
+    return {name} if name else set()
 
 
 def onnx_path(path: str | os.PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from msfnet_calibration.trials import Bench, Opener, Trial
 from msfnet_calibration.variants import Choice, Variants
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.precision_records import SearchRecord
 from msfnet_runtime.progress import Progress, silent
 
 NOISE = 0.005
@@ -205,12 +206,15 @@ class PrecisionSearch:
     ) -> None:
         reference, found = pair
         loss = budget.loss(found.summary, reference.summary)
-        note = (
-            f"budget {budget}: {budget.write(loss)} under {self._protocol.name} on "
-            f"{len(self._unseen)} frames held out, {found.speedup:.2f} times as fast as FP32 on "
-            f"{self._bench.engine}"
+        record = SearchRecord(
+            budget=str(budget),
+            change=budget.change(loss),
+            protocol=self._protocol.name,
+            frames=len(self._unseen),
+            speedup=found.speedup,
+            engine=self._bench.engine,
         )
-        self._variants.write(trial.choice, path, note)
+        self._variants.write(trial.choice, path, search=record)
 
     def _try(self, choice: Choice, what: str) -> Trial:
         trial = self._bench.try_choice(choice)

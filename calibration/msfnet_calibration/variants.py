@@ -34,17 +34,13 @@ from msfnet_calibration.quantize import (
     tensors_beside,
 )
 from msfnet_calibration.ranges import ActivationRanges, collect_ranges
-from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, describe_frame, summarise_frames
+from msfnet_datasets.frame_statistics import describe_frame, summarise_frames
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.files import sha256
 from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.precision_records import CalibrationRecord, DepthChange, SearchRecord
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Precision
-
-CALIBRATION = "calibration"
-MEASURED = "precision_measured"
-"""The spec's notes: what was done, and what it changed."""
-
 
 _COMPARED = 8
 """Calibration frames on which depth is compared and FP16's ranges are probed."""
@@ -137,7 +133,9 @@ class Variants:
         self,
         choice: Choice,
         path: str | os.PathLike[str],
-        measured: str = "",
+        *,
+        change: DepthChange | None = None,
+        search: SearchRecord | None = None,
         model: ir.Model | None = None,
     ) -> None:
         """Write the model in one form, whole or not at all.
@@ -145,22 +143,28 @@ class Variants:
         Args:
             choice: the form.
             path: an ONNX file.
-            measured: what was found out about it, for the spec.
+            change: how far it moves depth, for the spec.
+            search: what the precision search measured, for the spec.
             model: of :meth:`make`, where that was called already.
 
         Raises:
             MsfnetError: it cannot be written.
         """
-        spec = replace(self.spec, precision=choice.precision)
-        if choice.int8:
-            spec = spec.with_note(CALIBRATION, self._calibrated(choice))
-            spec = spec.with_note(CALIBRATION_FRAMES, self._summary.to_json())
-        if measured:
-            spec = spec.with_note(MEASURED, measured)
+        count = sum(len(self.units[unit]) for unit in choice.int8)
+        calibration = CalibrationRecord(
+            self._method, self._runs_on, count, len(self.batches), self._summary
+        )
+        spec = replace(
+            self.spec,
+            precision=choice.precision,
+            calibration=calibration if choice.int8 else None,
+            change=change,
+            search=search,
+        )
         save_model(model or self.make(choice), path, spec)
 
-    def measure_change(self, model: ir.Model) -> str:
-        """Return in words how far a form's depth on calibration frames lies from FP32's.
+    def measure_change(self, model: ir.Model) -> DepthChange:
+        """Return how far a form's depth on calibration frames is from FP32's.
 
         Raises:
             MsfnetError: its depth is not finite.
@@ -173,16 +177,7 @@ class Variants:
             relative_change(*pair, self.spec) for pair in zip(answers, expected, strict=True)
         ]
         median, p99 = max(c.median for c in changes), max(c.p99 for c in changes)
-        return (
-            f"{median:.1e} at the median and {p99:.1e} at the 99th percentile of the worst of "
-            f"{len(batches)} images"
-        )
-
-    def _calibrated(self, choice: Choice) -> str:
-        count = sum(len(self.units[unit]) for unit in choice.int8)
-        return (
-            f"{self._method}, {len(self.batches)} frames, {count} convolutions, for {self._runs_on}"
-        )
+        return DepthChange(median, p99, len(batches))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -232,5 +227,5 @@ def quantize_int8(
     )
     choice = variants.blanket
     model = variants.make(choice)
-    variants.write(choice, target, f"depth changes by {variants.measure_change(model)}", model)
+    variants.write(choice, target, change=variants.measure_change(model), model=model)
     return OnnxArtifact.read(target)

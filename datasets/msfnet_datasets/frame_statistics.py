@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -14,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime import DepthMap, Frame, MsfnetError
-
-CALIBRATION_FRAMES = "calibration_frames"
-"""The spec's note that holds a calibrated model's :class:`FrameSummary`."""
+from msfnet_runtime.precision_records import FrameSummary
 
 DESCRIBED_PIXELS = 320 * 240
 """Frames of more pixels are described shrunk to this many, so that sharpness compares."""
@@ -100,50 +97,6 @@ _JOINT = tuple(_FEATURES)[:8]
 """What all frames have and is regarded together as well: all but aspect and depth."""
 
 
-@dataclass(frozen=True)
-class FrameSummary:
-    """Which frames a model was calibrated on, and what they look like."""
-
-    count: int
-    hashes: tuple[str, ...]
-    """:func:`frame_hash` of each frame."""
-    percentiles: Mapping[str, tuple[float, float, float]]
-    """Per feature of :class:`FrameStatistics` its 5 %, 50 % and 95 % quantiles over the frames."""
-    covariance: tuple[tuple[float, ...], ...]
-    """Of the features that are regarded together, each in its least width."""
-    reach: float
-    """The 95 % quantile over the frames of their Mahalanobis distance from the medians."""
-
-    def to_json(self) -> str:
-        """Return the summary as one JSON object."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> FrameSummary:
-        """Read a summary written by :meth:`to_json`.
-
-        Raises:
-            MsfnetError: it is none.
-        """
-        try:
-            fields = json.loads(text)
-            if not 1 <= fields["count"] == len(fields["hashes"]):
-                raise ValueError(f"{len(fields['hashes'])} hashes of {fields['count']} frames")
-            if not 0 <= fields["reach"] < math.inf or not fields["percentiles"].keys() >= {*_JOINT}:
-                raise ValueError("no reach, or features are missing")
-            return cls(
-                fields["count"],
-                tuple(fields["hashes"]),
-                {name: _three(values) for name, values in fields["percentiles"].items()},
-                _square(fields["covariance"]),
-                fields["reach"],
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MsfnetError(
-                f"the summary of calibration frames cannot be read ({error}); calibrate again"
-            ) from None
-
-
 def describe_frame(frame: Frame, depth: DepthMap | None = None) -> FrameStatistics:
     """Measure one frame; a depth map without a valid pixel counts as none."""
     height, width = frame.image.shape[:2]
@@ -183,12 +136,12 @@ def summarise_frames(frames: Iterable[tuple[Frame, FrameStatistics]]) -> FrameSu
         raise MsfnetError("no frames to summarise; give at least one")
     hashes, statistics = zip(*described, strict=True)
     columns = _columns(statistics)
-    spans = {name: _three(np.percentile(values, (5, 50, 95))) for name, values in columns.items()}
+    spans = {name: _quantiles(values) for name, values in columns.items()}
     points = _joint_points(statistics)
     covariance = np.atleast_2d(np.cov(points.T, bias=True))
     distances = _distances(points, np.median(points, axis=0), covariance)
     reach = float(np.percentile(distances, 95))
-    return FrameSummary(len(hashes), hashes, spans, _square(covariance.tolist()), reach)
+    return FrameSummary(hashes, spans, tuple(map(tuple, covariance.tolist())), reach)
 
 
 def unlike(calibration: FrameSummary, evaluated: Sequence[FrameStatistics]) -> list[str]:
@@ -202,9 +155,16 @@ def unlike(calibration: FrameSummary, evaluated: Sequence[FrameStatistics]) -> l
 
     Measured: 64 NYU frames of 21 rooms, drawn at random or for their looks, 60 times each, never
     warned of the rest of those rooms nor of any of five others; they did of each KITTI drive.
+
+    Raises:
+        MsfnetError: the calibration's summary lacks features, or is no summary of frames.
     """
     if not evaluated:
         return []
+    if not calibration.percentiles.keys() >= {*_JOINT} or len(calibration.covariance) != len(
+        _JOINT
+    ):
+        raise MsfnetError("the model's calibration summary lacks features; calibrate it again")
     reasons = [
         reason
         for name, values in _columns(evaluated).items()
@@ -295,16 +255,7 @@ def _columns(statistics: Iterable[FrameStatistics]) -> dict[str, list[float]]:
     return columns
 
 
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    low, middle, high = (float(value) for value in values)
-    if not -math.inf < low <= middle <= high < math.inf:
-        raise ValueError(f"{low}, {middle}, {high} are no quantiles")
+def _quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the 5 %, 50 % and 95 % quantiles."""
+    low, middle, high = (float(value) for value in np.percentile(values, (5, 50, 95)))
     return low, middle, high
-
-
-def _square(rows: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
-    matrix = np.array(rows, np.float64)
-    if matrix.shape != (len(_JOINT), len(_JOINT)):
-        raise ValueError(f"the covariance is of shape {matrix.shape}")
-    np.linalg.cholesky(matrix + RIDGE * np.eye(len(_JOINT)))  # raises for what is no covariance
-    return tuple(tuple(row) for row in matrix.tolist())

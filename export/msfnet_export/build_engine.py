@@ -19,7 +19,6 @@ from msfnet_export.builder_config import add_profiles, configure, timing_cache
 from msfnet_export.building import make_logger, run_builder
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour, refuse_cpu_form
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
@@ -93,7 +92,7 @@ def build_engine(
             options=options.to_json(),
             profiles=profiles,
             types=types,
-            blocks={block.name: block.precision for block in read_blocks(source.spec)},
+            blocks={block.name: block.precision for block in source.spec.blocks},
         )
         artifact.write()
     return artifact

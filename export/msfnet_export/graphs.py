@@ -87,7 +87,7 @@ def at_frame_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
         spec,
         graph="deploy",
         inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
-        outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
+        outputs=(TensorSpec("depth", "float32", (1, 1, height, width), "depth"),),
     )
 
 

@@ -34,8 +34,6 @@ from msfnet_export.parity import (
 )
 from msfnet_export.tracing import OPSET, trace
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
-from msfnet_runtime.artifacts import RUNS_ON_CPU
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Graph
 from msfnet_train.checkpoint import load_checkpoint
@@ -71,7 +69,7 @@ class ExportReport:
         spec = self.artifact.spec
         inputs = "x".join(str(side) for side in spec.inputs[0].shape)
         operators = ", ".join(f"{name} {count}" for name, count in self.operators.items())
-        notes = [f"{key}: {value}" for key, value in spec.notes.items() if key == "fp16"]
+        facts = [f"{name}: {text}" for name, text in spec.precision_facts().items()]
         blocks = [f"  {block.name:<20}{block.difference:.1e}" for block in self.blocks]
         return "\n".join(
             [
@@ -81,7 +79,7 @@ class ExportReport:
                 f"{self.artifact.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
                 f"PyTorch parity (fp32): {self.parity.text()}",
                 *blocks,
-                *notes,
+                *facts,
                 f"operators: {operators}",
             ]
         )
@@ -144,9 +142,9 @@ def export_network(
     if weights not in ("inside", "beside"):
         raise MsfnetError(f"weights lie inside the file or beside it, not {weights!r}")
     reference = copy.deepcopy(network).cpu().eval()
-    network_spec = at_size(spec or default_spec(network), size).with_note("opset", str(OPSET))
-    if runs_on == "cpu":
-        network_spec = network_spec.with_note(RUNS_ON_CPU, "its decoder is laid out for CPUs")
+    network_spec = at_size(spec or default_spec(network), size)
+    network_spec.check_supported()
+    network_spec = replace(network_spec, opset=OPSET, layout=runs_on)
     if graph == "deploy":
         graph_spec = with_dynamic(at_frame_size(network_spec, frame_size or size), dynamic)
     else:
@@ -168,7 +166,7 @@ def export_network(
         parity=parity,
         blocks=blocks,
         parameters=count_parameters(model),
-        macs=sum(block.macs for block in read_blocks(artifact.spec)),
+        macs=sum(block.macs for block in artifact.spec.blocks),
         operators=count_operators(model),
         seconds=time.perf_counter() - started,
     )

@@ -22,7 +22,7 @@ from msfnet_export.triton_config import (
 )
 from msfnet_export.triton_readme import TITLE, model_section, repository_readme
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
-from msfnet_runtime.artifacts import EXTERNAL_DATA
+from msfnet_runtime.artifacts import model_files
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.files import atomic_directory, atomic_path, disk_full
 from msfnet_runtime.onnx_metadata import existing_file
@@ -112,10 +112,8 @@ def _read(file: Path) -> _Source:
     """Describe a model that the server can load."""
     if file.suffix == ".onnx":
         onnx = OnnxArtifact.read(file)
-        files = {FILE_NAMES["onnxruntime_onnx"]: file}
-        weights = onnx.spec.notes.get(EXTERNAL_DATA)
-        if weights:
-            files[weights] = file.with_name(weights)
+        names = (FILE_NAMES["onnxruntime_onnx"], onnx.spec.weights_file)
+        files = dict(zip(names, model_files(file, onnx.spec), strict=False))
         return _Source("onnxruntime_onnx", onnx.spec, files)
     if file.suffix not in ENGINE_SUFFIXES:
         raise MsfnetError(f"{file} is neither an ONNX file nor an engine; use one of them")

@@ -4,15 +4,17 @@ Needs numpy and OpenCV; an engine library is an extra. Never torch, timm or onnx
 """
 
 from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact
+from msfnet_runtime.blocks import Block
 from msfnet_runtime.cuda.device_array import DeviceArray
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
-from msfnet_runtime.spec import ModelSpec, TensorSpec
+from msfnet_runtime.spec import ModelSpec, NormalisedIntrinsics, Resize, Scale, TensorSpec
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 __all__ = [
+    "Block",
     "CameraIntrinsics",
     "DepthEstimator",
     "DepthMap",
@@ -22,7 +24,10 @@ __all__ = [
     "Frame",
     "ModelSpec",
     "MsfnetError",
+    "NormalisedIntrinsics",
     "OnnxArtifact",
+    "Resize",
+    "Scale",
     "TensorSpec",
     "open_engine",
 ]

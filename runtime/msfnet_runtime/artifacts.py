@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import atomic_path, sha256
+from msfnet_runtime.files import sha256
 from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
-from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.spec import ModelSpec, current_schema
+from msfnet_runtime.typed import build, read_json, write_json
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-EXTERNAL_DATA = "external_data"
-"""The spec's note that names the file beside an ONNX file that holds its weights."""
-
-RUNS_ON_CPU = "for CPUs"
-"""Name of the note in the spec of a graph whose operators are laid out for processors."""
 
 ENGINE_SCHEMA = 2
 """Of an engine's manifest; it changes whenever a field does."""
@@ -35,8 +30,6 @@ class OnnxArtifact:
 
     path: Path
     spec: ModelSpec
-    sha256: str
-    """Of the file's bytes, followed by those of its weights where they have a file of their own."""
     bytes: int
     """Size on disk, weights in a file of their own included."""
 
@@ -48,13 +41,24 @@ class OnnxArtifact:
             MsfnetError: the file is missing, no ONNX file, carries no spec, or its weights are
                 missing.
         """
-        spec = read_onnx_spec(path)
-        file = Path(path)
-        weights = file.with_name(spec.notes.get(EXTERNAL_DATA, file.name))
-        if not weights.exists():
-            raise MsfnetError(f"{file} needs {weights.name} beside it; copy both")
-        parts = list(dict.fromkeys((file, weights)))
-        return cls(file, spec, sha256(*parts), sum(part.stat().st_size for part in parts))
+        spec, file = read_onnx_spec(path), Path(path)
+        files = model_files(file, spec)
+        if not files[-1].exists():
+            raise MsfnetError(f"{file} needs {files[-1].name} beside it; copy both")
+        return cls(file, spec, sum(each.stat().st_size for each in files))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes, followed by those of its weights where they have their own file.
+
+        Computed when it is first asked for.
+        """
+        return sha256(*model_files(self.path, self.spec))
+
+
+def model_files(path: Path, spec: ModelSpec) -> tuple[Path, ...]:
+    """Return the files of an ONNX model: itself, and the file beside it that holds its weights."""
+    return (path, path.with_name(spec.weights_file)) if spec.weights_file else (path,)
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,7 @@ class EngineArtifact:
 
     def write(self) -> None:
         """Write the manifest beside the engine, whole or not at all."""
-        fields = {**asdict(self), "path": self.path.name, "spec": json.loads(self.spec.to_json())}
-        with atomic_path(self.sidecar(self.path)) as partial:
-            partial.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        write_json(self.sidecar(self.path), replace(self, path=Path(self.path.name)))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EngineArtifact:
@@ -119,24 +121,17 @@ class EngineArtifact:
                 "which writes both"
             )
         try:
-            fields = cast(dict[str, Any], json.loads(manifest.read_text(encoding="utf-8")))
-            version = fields.get("schema_version", 1)
+            fields = read_json(manifest, dict[str, Any])
+            version = fields.get("schema_version")
             if version != ENGINE_SCHEMA:
                 raise MsfnetError(
-                    f"{manifest} has schema version {version}, this msfnet reads {ENGINE_SCHEMA}; "
-                    "build the engine again"
+                    f"{manifest} has schema version {version}, this msfnet reads {ENGINE_SCHEMA}"
                 )
-            fields["path"] = engine
-            fields["spec"] = ModelSpec.from_json(json.dumps(fields["spec"]))
-            fields["architectures"] = tuple(fields["architectures"])
-            fields["profiles"] = tuple(
-                tuple(tuple(shape) for shape in profile) for profile in fields["profiles"]
-            )
-            return cls(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MsfnetError(
-                f"{manifest} cannot be read ({error}); build the engine again"
-            ) from None
+            spec = build(dict[str, Any], fields.get("spec"), str(manifest), "spec")
+            fields["spec"] = current_schema(spec)
+            return replace(build(cls, fields, str(manifest)), path=engine)
+        except MsfnetError as error:
+            raise MsfnetError(f"{error}; build the engine again") from None
 
 
 def refuse_cpu_form(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
@@ -145,5 +140,5 @@ def refuse_cpu_form(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
     Raises:
         MsfnetError: it is one.
     """
-    if RUNS_ON_CPU in spec.notes:
+    if spec.layout == "cpu":
         raise MsfnetError(f"{path} was exported for CPUs; export it again without --target cpu")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from msfnet_runtime.artifacts import EXTERNAL_DATA, EngineArtifact
+from msfnet_runtime.artifacts import EngineArtifact, model_files
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import sha256
 
@@ -73,10 +73,8 @@ def check_files(artifact: EngineArtifact) -> None:
             f"{artifact.path} is not the file its manifest describes: its SHA-256 differs; {again}"
         )
     model = artifact.path.with_name(artifact.onnx_file)
-    weights = model.with_name(artifact.spec.notes.get(EXTERNAL_DATA, model.name))
-    if not (model.exists() and weights.exists()):
-        return
-    if sha256(*dict.fromkeys((model, weights))) != artifact.onnx_sha256:
+    files = model_files(model, artifact.spec)
+    if all(file.exists() for file in files) and sha256(*files) != artifact.onnx_sha256:
         raise MsfnetError(
             f"{model} is not the file that {artifact.path.name} was built from: its SHA-256 "
             f"differs; {again}"

@@ -28,12 +28,13 @@ def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
         and no antialiasing. ``deploy``: (1, H', W', 3) uint8 at the graph's frame size.
 
     Raises:
-        MsfnetError: not an (H, W, 3) uint8 image.
+        MsfnetError: not an (H, W, 3) uint8 image, or the spec asks for what is not supported.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise MsfnetError(
             f"an image must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; convert it"
         )
+    spec.check_supported()
     if spec.graph == "deploy":
         return resize_bilinear(image, frame_size(spec))[None]
     resized = resize_bilinear(image.astype(np.float32), spec.size)

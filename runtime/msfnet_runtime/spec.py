@@ -1,23 +1,37 @@
-"""What travels inside every model file: all that is needed to feed it and to read its answer."""
+"""The spec that travels inside every model file: how to feed the model and read its answer."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Literal
 
+from msfnet_runtime.blocks import Block
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.precision_records import (
+    CalibrationRecord,
+    DepthChange,
+    Fp32Island,
+    SearchRecord,
+)
+from msfnet_runtime.schema1 import upgrade
+from msfnet_runtime.typed import build, parse_json, to_plain
 
 METADATA_KEY = "msfnet_spec"
 """The key of the spec's JSON in an ONNX file's ``metadata_props``."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Graph = Literal["network", "deploy"]
 DepthKind = Literal["metric", "inverse"]
 Precision = Literal["fp32", "fp16", "int8"]
+GraphLayout = Literal["any", "cpu"]
+OutputRole = Literal["depth", "uncertainty", "validity"]
+ResizePolicy = Literal["stretch", "fit", "crop"]
+ScaleSource = Literal["trained", "focal", "calibrated", "assumed"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,72 @@ class TensorSpec:
     """NumPy's name of the element type: ``float32``, ``uint8``."""
     shape: tuple[int | str, ...]
     """Dimensions; a string names a symbolic one."""
+    role: OutputRole | None = None
+    """What an output holds; None for inputs, and for outputs that msfnet does not read."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How a frame of another size is brought to the network's: bilinear, half-pixel centres."""
+
+    policy: ResizePolicy = "stretch"
+    """``stretch`` changes the aspect; ``fit`` keeps it and pads; ``crop`` keeps it and cuts."""
+    pad: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """RGB value of the padding, 0 to 1."""
+    multiple: int = 1
+    """Sides of the resized frame are multiples of it, pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse a multiple below 1."""
+        if self.multiple < 1:
+            raise MsfnetError(f"resize.multiple must be at least 1, not {self.multiple}")
+
+
+@dataclass(frozen=True)
+class NormalisedIntrinsics:
+    """A pinhole camera, independent of the image's size in pixels."""
+
+    fx: float
+    """Focal length along x / image width."""
+    fy: float
+    """Focal length along y / image height."""
+    cx: float
+    """Principal point's column / image width."""
+    cy: float
+    """Principal point's row / image height."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no camera."""
+        values = (self.fx, self.fy, self.cx, self.cy)
+        if not (min(self.fx, self.fy) > 0 and all(map(math.isfinite, values))):
+            raise MsfnetError(f"camera intrinsics {values} need positive focal lengths")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where the metres come from."""
+
+    factor: float = 1.0
+    """The network's metres times this are the model's metres."""
+    source: ScaleSource = "trained"
+    """``trained``: as the network learnt them; ``focal``: from the camera's focal length;
+    ``calibrated``: from measured distances; ``assumed``: unknown."""
+
+    def __post_init__(self) -> None:
+        """Refuse a factor that is none."""
+        if not 0 < self.factor < math.inf:
+            raise MsfnetError(f"scale.factor must be positive, not {self.factor}")
+
+
+@dataclass(frozen=True)
+class GoldenRecord:
+    """Frames with the depth of the original network, by which a device checks the model."""
+
+    file: str
+    """Name of the file beside the model; empty where the model file itself holds them."""
+    sha256: str
+    tolerance: float
+    """Largest median relative difference of depth that this precision was accepted with."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +136,45 @@ class ModelSpec:
     dataset: str
     """What the model was trained on."""
     encoder: str
-    """The timm name of the encoder."""
-    precision: Precision = "fp32"
-    inverse_scale: float = 1.0
-    """For inverse depth: prediction = inverse_scale / metres. DenseDepth's convention is 10."""
+    """The timm name of the encoder; ``unknown`` for a network of another project."""
+    origin: str = ""
+    """Where a network of another project comes from."""
+    licence: str = ""
+    """The licence of the weights."""
+    recipe: str = ""
+    """The recipe that the network was trained by."""
+    ablation: str = ""
+    """The row of Table III that it was trained for."""
     checkpoint_sha256: str = ""
     git_revision: str = ""
-    resize: Literal["stretch"] = "stretch"
-    """How a frame of another size is brought to ``size``: bilinear, half-pixel centres."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """Facts a stage adds for the reader: calibration frames, FP32 islands, builder options."""
+    inverse_scale: float = 1.0
+    """For inverse depth: prediction = inverse_scale / metres. DenseDepth's convention is 10."""
+    resize: Resize = Resize()
+    camera: NormalisedIntrinsics | None = None
+    """The camera of the view that the network was trained on; None where it is unknown."""
+    scale: Scale = Scale()
+    opset: int | None = None
+    """The version of ONNX's operators."""
+    layout: GraphLayout = "any"
+    """``cpu``: operators are laid out for processors; such a graph is neither calibrated nor
+    built into an engine."""
+    weights_file: str = ""
+    """Name of the file beside an ONNX file that holds its weights; empty where it holds them."""
+    blocks: tuple[Block, ...] = ()
+    """The parts of the model, in the order in which they run."""
+    precision: Precision = "fp32"
+    """The lowest precision in it."""
+    calibration: CalibrationRecord | None = None
+    """How the ranges of INT8 were found."""
+    change: DepthChange | None = None
+    """How far this precision moves depth from FP32's."""
+    islands: tuple[Fp32Island, ...] = ()
+    """What stays in FP32 in an FP16 model."""
+    search: SearchRecord | None = None
+    """What the precision search measured."""
+    golden: GoldenRecord | None = None
+    unproved: bool = False
+    """Nobody compared the model with the program that it comes from."""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -75,8 +184,14 @@ class ModelSpec:
             raise MsfnetError(
                 f"depth range {low} to {high} m is not a range; give 0 < min < max in metres"
             )
-        if self.inverse_scale <= 0:
+        if not 0 < self.inverse_scale < math.inf:
             raise MsfnetError(f"inverse_scale must be positive, not {self.inverse_scale}")
+        if not (all(map(math.isfinite, self.mean)) and all(0 < s < math.inf for s in self.std)):
+            raise MsfnetError(f"mean {self.mean} and std {self.std} must be finite, std positive")
+        if self.outputs and [output.role for output in self.outputs].count("depth") != 1:
+            raise MsfnetError("exactly one output must have the role depth")
+        if self.weights_file and PurePath(self.weights_file).name != self.weights_file:
+            raise MsfnetError(f"weights_file {self.weights_file!r} must be a name without a folder")
 
     @property
     def prediction_range(self) -> tuple[float, float]:
@@ -86,37 +201,64 @@ class ModelSpec:
             return low, high
         return self.inverse_scale / high, self.inverse_scale / low
 
-    def with_note(self, key: str, value: str) -> ModelSpec:
-        """Return a copy with one more note."""
-        return replace(self, notes={**self.notes, key: value})
+    def check_supported(self) -> None:
+        """Refuse what a later msfnet may write and this one does not execute.
+
+        Raises:
+            MsfnetError: frames are not stretched, or depth is scaled after the network.
+        """
+        if self.resize.policy != "stretch":
+            raise MsfnetError(
+                f"the model resizes frames by {self.resize.policy}, and this msfnet only by "
+                "stretch; update msfnet"
+            )
+        if self.scale.factor != 1:
+            raise MsfnetError(
+                f"the model scales depth by {self.scale.factor:g}, which this msfnet does not; "
+                "update msfnet"
+            )
+
+    def precision_facts(self) -> dict[str, str]:
+        """Return what is recorded about the model's precision, as text by name."""
+        islands = "; ".join(island.text() for island in self.islands)
+        facts = {
+            "calibration": self.calibration and self.calibration.text(),
+            "depth change": self.change and self.change.text(),
+            "kept in FP32": islands or ("nothing" if self.precision == "fp16" else ""),
+            "precision search": self.search and self.search.text(),
+        }
+        return {name: text for name, text in facts.items() if text}
 
     def to_json(self) -> str:
-        """Return the spec as one JSON object."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the spec as one JSON object on one line."""
+        return json.dumps(to_plain(self), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read a spec written by :meth:`to_json`.
+        """Read a spec written by :meth:`to_json`, of this schema or of schema 1.
 
         Raises:
             MsfnetError: not a spec, or one of a newer schema.
         """
+        source = "the model's spec"
         try:
-            fields = cast(dict[str, Any], json.loads(text))
-            version = fields["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise MsfnetError(
-                    f"the model's spec has schema version {version}, this msfnet reads "
-                    f"{SCHEMA_VERSION}; export the model again or update msfnet"
-                )
-            for key in ("inputs", "outputs"):
-                fields[key] = tuple(
-                    TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in fields[key]
-                )
-            for key in ("size", "mean", "std", "depth_range_m"):
-                fields[key] = tuple(fields[key])
-            return cls(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MsfnetError(
-                f"the model's spec cannot be read ({error}); export the model again"
-            ) from None
+            return build(cls, current_schema(parse_json(text, dict[str, Any], source)), source)
+        except MsfnetError as error:
+            raise MsfnetError(f"{error}; export the model again") from None
+
+
+def current_schema(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a spec's plain values in today's schema.
+
+    Raises:
+        MsfnetError: the schema is newer, or the values of an older one cannot be read.
+    """
+    version = values.get("schema_version")
+    if version == 1:
+        return upgrade(values)
+    if version != SCHEMA_VERSION:
+        raise MsfnetError(
+            f"the model's spec has schema version {version}, this msfnet reads 1 and "
+            f"{SCHEMA_VERSION}; update msfnet"
+        )
+    return values

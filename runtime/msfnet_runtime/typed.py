@@ -190,7 +190,7 @@ def _convert_one(hint: Any, value: Any, place: _Place) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint) and isinstance(value, Mapping):
         return _convert_table(cast(type[Any], hint), value, place)
-    if origin is Mapping and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {name: _convert(arguments[1], value[name], place.at(name)) for name in value}
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from msfnet_calibration.fp16_check import float_values, probe_values
 from msfnet_calibration.onnx_files import load_model, save_model
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.blocks import read_blocks
+from msfnet_runtime.precision_records import Fp32Island
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
@@ -280,15 +279,16 @@ def test_the_spec_says_what_was_measured_and_what_stays_fp32(tmp_path: Path) -> 
 
     artifact = convert_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", frames=frames)
 
-    found = re.fullmatch(
-        r"depth changes by (\S+) at the median and (\S+) at the 99th percentile of the worst of "
-        r"3 images; in fp32: wide values in usf\.stage1; InstanceNormalization in usf\.rdr; "
-        r"sums that could overflow in eda",
-        artifact.spec.notes["fp16"],
+    change = artifact.spec.change
+    assert change is not None
+    assert (change.images, change.random) == (3, False)
+    assert 0 < change.median < change.p99 < 0.01
+    assert artifact.spec.islands == (
+        Fp32Island("wide values", ("usf.stage1",)),
+        Fp32Island("InstanceNormalization", ("usf.rdr",)),
+        Fp32Island("sums that could overflow", ("eda",)),
     )
-    assert found
-    assert 0 < float(found[1]) < float(found[2]) < 0.01
-    precisions = {block.name: block.precision for block in read_blocks(artifact.spec)}
+    precisions = {block.name: block.precision for block in artifact.spec.blocks}
     assert precisions["encoder"] == precisions["decoder.head"] == "fp16"
 
 

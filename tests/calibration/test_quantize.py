@@ -13,7 +13,6 @@ from msfnet_calibration.calibration_options import METHODS, Method
 from msfnet_calibration.graph import count_operators
 from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.quantize import find_units
-from msfnet_calibration.variants import CALIBRATION, MEASURED
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
@@ -121,8 +120,14 @@ def test_the_spec_says_what_was_done(model: Path, frames: list[Frame]) -> None:
     artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="percentile")
 
     assert artifact.spec.precision == "int8"
-    assert artifact.spec.notes[CALIBRATION] == "percentile, 8 frames, 1 convolutions, for tensorrt"
-    assert "of the worst of 8 images" in artifact.spec.notes[MEASURED]
+    calibration, change = artifact.spec.calibration, artifact.spec.change
+    assert calibration is not None
+    assert calibration.text() == "percentile, 8 frames, 1 convolution, for tensorrt"
+    assert calibration.summary is not None
+    assert calibration.summary.count == 8
+    assert change is not None
+    assert (change.images, change.random) == (8, False)
+    assert 0 <= change.median < change.p99 < 1
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -24,7 +24,6 @@ from msfnet_datasets.samples import open_samples
 from msfnet_datasets.synthesize import synthesize_nyu
 from msfnet_export.parity import random_image
 from msfnet_runtime import Frame, MsfnetError
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from tests.networks import FRAME_SIZE, Exports
@@ -154,16 +153,20 @@ def test_the_fastest_choice_within_the_budget_is_written(
     assert {"decoder.stage4", "decoder.bottom"} <= chosen
     assert not chosen & {"decoder.stage3", "eda"}
     assert report.chosen.speedup == pytest.approx(100 / 81)
-    blocks = {b.name: b.precision for b in read_blocks(read_onnx_spec(tmp_path / "out.onnx"))}
+    blocks = {b.name: b.precision for b in read_onnx_spec(tmp_path / "out.onnx").blocks}
     assert blocks["decoder.stage4"].startswith("int8")
     assert blocks["decoder.stage3"] == "fp32"
     spec = read_onnx_spec(tmp_path / "out.onnx")
     assert spec.precision == "int8"
-    assert "budget rel +1%" in spec.notes["precision_measured"]
-    assert (
-        "under nyu_hu on 3 frames held out, 1.23 times as fast"
-        in (spec.notes["precision_measured"])
+    assert spec.search is not None
+    assert (spec.search.budget, spec.search.protocol, spec.search.frames) == (
+        "rel +1%",
+        "nyu_hu",
+        3,
     )
+    assert spec.search.speedup == pytest.approx(100 / 81)
+    assert spec.search.change <= 0.01
+    assert "under nyu_hu on 3 frames held out, 1.23 times as fast" in spec.search.text()
     names = [found.name for found in report.held_out]
     assert names == ["FP32", "FP16", "blanket INT8", "within rel +1%"]
     assert "decoder.stage4" in report.text()
@@ -205,7 +208,7 @@ def test_fp16_is_the_rest_where_it_is_faster(
     assert report.chosen is not None
     assert report.chosen.choice.half
     assert "decoder.stage4" in report.chosen.choice.int8
-    blocks = {b.name: b.precision for b in read_blocks(read_onnx_spec(tmp_path / "out.onnx"))}
+    blocks = {b.name: b.precision for b in read_onnx_spec(tmp_path / "out.onnx").blocks}
     assert blocks["decoder.stage2"].startswith("fp16")
 
 

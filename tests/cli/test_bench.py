@@ -18,7 +18,6 @@ from msfnet.models import open_model
 from msfnet_benchmarks.timing.cold_start import measure_cold_start
 from msfnet_export import export_checkpoint, export_network
 from msfnet_runtime import MsfnetError, open_engine
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.spec import METADATA_KEY
 from msfnet_train.checkpoint import save_checkpoint
 from msfnet_train.recipe import load_recipe
@@ -90,7 +89,7 @@ def test_one_command_compares_ways_to_run_models_and_peers(
     whole, inner = (rows["model.onnx"][part]["p50_ms"] for part in ("latency", "engine_latency"))
     assert 0 < inner < whole
     with open_model("model.onnx") as engine:
-        assert rows["model.onnx"]["macs"] == sum(b.macs for b in read_blocks(engine.spec))
+        assert rows["model.onnx"]["macs"] == sum(b.macs for b in engine.spec.blocks)
     assert rows["PyTorch best.ckpt"]["macs"] > rows["model.onnx"]["macs"]
     shown = capsys.readouterr().out
     assert "not every batch size is open to PyTorch best.ckpt" in shown
@@ -112,7 +111,7 @@ def test_a_checkpoint_tells_what_its_network_costs(folder: Path) -> None:
         network(torch.ones(1, 3, 64, 96))
     with TorchEngine(folder / "best.ckpt") as engine, open_model(folder / "model.onnx") as export:
         counted, parameters = engine.count()
-        exported = sum(block.macs for block in read_blocks(export.spec))
+        exported = sum(block.macs for block in export.spec.blocks)
 
     assert counted == sum(macs) > exported
     assert parameters == sum(parameter.numel() for parameter in network.parameters())

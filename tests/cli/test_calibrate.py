@@ -14,7 +14,7 @@ from msfnet.__main__ import run
 from msfnet_calibration import trials
 from msfnet_calibration.graph import count_operators
 from msfnet_calibration.onnx_files import load_model
-from msfnet_datasets.frame_statistics import CALIBRATION_FRAMES, FrameSummary, frame_hash
+from msfnet_datasets.frame_statistics import frame_hash
 from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.sources import open_source
@@ -38,7 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Path:
 
 def test_the_frames_are_named_by_their_hashes(folder: Path) -> None:
     """Every hash is that of an image of the training list, and no image is named twice."""
-    summary = FrameSummary.from_json(read_onnx_spec(folder / "int8.onnx").notes[CALIBRATION_FRAMES])
+    calibration = read_onnx_spec(folder / "int8.onnx").calibration
+    assert calibration is not None
+    summary = calibration.summary
+    assert summary is not None
 
     with open_source(str(folder / "rooms/data/nyu2_train.csv")) as source:
         known = {frame_hash(frame) for frame in source}
@@ -75,7 +78,7 @@ def test_what_each_block_costs_is_measured_and_kept(
     assert picture.std() > 10
     operators = count_operators(load_model(tmp_path / "int8.onnx"))
     convolutions = sum(row["convolutions"] for row in found["rows"] if "narrow" not in row["unit"])
-    assert f"{convolutions} convolutions, for cpu; depth changes by" in printed.out
+    assert f"{convolutions} convolutions, for cpu; depth change: " in printed.out
     assert operators["DequantizeLinear"] > 2 * convolutions
     again = f"calibrate {folder}/fp32.onnx {tmp_path}/b.onnx --data {folder}/rooms --frames 8"
     assert run(shlex.split(f"{again} --target cpu --method entropy")) == 0

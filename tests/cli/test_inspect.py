@@ -56,10 +56,10 @@ def test_blocks_know_their_feeders_and_shapes(exports: Exports) -> None:
     """As in Fig. 2: EDA between stage 3 and the USF, the USF into the decoder at stride 4."""
     blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
 
-    assert blocks["encoder.stage1"].takes == ("prepare",)
-    assert blocks["eda"].takes == ("encoder.stage3",)
-    assert blocks["usf.stage3"].takes == ("eda",)
-    assert set(blocks["decoder.stage2"].takes) == {"decoder.stage3", "encoder.stage2", "usf.rdr"}
+    assert blocks["encoder.stage1"].inputs == ("prepare",)
+    assert blocks["eda"].inputs == ("encoder.stage3",)
+    assert blocks["usf.stage3"].inputs == ("eda",)
+    assert set(blocks["decoder.stage2"].inputs) == {"decoder.stage3", "encoder.stage2", "usf.rdr"}
     assert blocks["usf.stage5"].shape == (1, 8, 16, 24)
     assert blocks["finish"].shape == (1, 1, 97, 131)
     assert sum(block.parameters for block in blocks.values()) == pytest.approx(

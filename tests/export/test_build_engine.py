@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_the_manifest_says_what_was_built_from_what(model: Path, tmp_path: Path)
 def test_weights_beside_the_model_are_part_of_its_hash(exports: Exports, tmp_path: Path) -> None:
     """As they are part of what was built."""
     model = onnx.load(exports.plain.artifact.path)
-    spec = read_onnx_spec(exports.plain.artifact.path).with_note("external_data", "w.data")
+    spec = replace(read_onnx_spec(exports.plain.artifact.path), weights_file="w.data")
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.data")
     options = BuildOptions(architectures=("sm86",))

@@ -22,7 +22,7 @@ def open_spec(*shape: int | str, **changes: object) -> ModelSpec:
     return replace(
         network_spec(**changes),  # type: ignore[arg-type]
         inputs=(TensorSpec("image", "float32", shape),),
-        outputs=(TensorSpec("prediction", "float32", (shape[0], 1, "rows", "columns")),),
+        outputs=(TensorSpec("prediction", "float32", (shape[0], 1, "rows", "columns"), "depth"),),
     )
 
 

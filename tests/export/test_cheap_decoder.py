@@ -18,7 +18,6 @@ from msfnet_export.cheap_decoder import CheapDecoderBlock, ResizedConv
 from msfnet_export.lowering import lower
 from msfnet_export.winograd import WinogradConv
 from msfnet_runtime import MsfnetError, open_engine
-from msfnet_runtime.blocks import read_blocks
 from msfnet_train.blocks import DecoderBlock
 from msfnet_train.network import MSFNet
 from tests.networks import light_network
@@ -126,9 +125,9 @@ def test_an_export_for_cpus_agrees_with_less_arithmetic_and_serves_nothing_else(
     for provider in ("cpu", "openvino"):
         with open_engine(paths[1], provider=provider) as engine:
             np.testing.assert_allclose(engine.infer(image), expected, rtol=1e-3, atol=1e-3)
-            names = {block.name for block in read_blocks(engine.spec)}
+            names = {block.name for block in engine.spec.blocks}
     with open_engine(paths[0]) as engine:
-        assert names == {block.name for block in read_blocks(engine.spec)}
+        assert names == {block.name for block in engine.spec.blocks}
     refused = "was exported for CPUs; export it again without --target cpu"
     with pytest.raises(MsfnetError, match=refused):
         quantize_int8(paths[1], tmp_path / "int8.onnx", [])

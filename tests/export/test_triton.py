@@ -25,7 +25,6 @@ from msfnet_export import export_network
 from msfnet_export.triton import write_triton_model
 from msfnet_export.triton_config import TritonOptions
 from msfnet_runtime import DepthEstimator, EngineArtifact, Frame, ModelSpec, MsfnetError
-from msfnet_runtime.artifacts import EXTERNAL_DATA
 from msfnet_runtime.spec import TensorSpec
 from tests.manifests import write_engine
 from tests.networks import FRAME_SIZE, Exports, Strided
@@ -135,7 +134,9 @@ def test_a_plan_takes_the_batches_and_profiles_of_its_engine(tmp_path: Path) -> 
     """The largest batch is the engine's own; every profile is used, not just the first."""
     spec = network_spec(
         inputs=(TensorSpec("image", "float32", ("batch", 3, "height", "width")),),
-        outputs=(TensorSpec("prediction", "float32", ("batch", 1, "height/2", "width/2")),),
+        outputs=(
+            TensorSpec("prediction", "float32", ("batch", 1, "height/2", "width/2"), "depth"),
+        ),
     )
     profiles = (
         ((1, 3, 32, 32), (1, 3, 96, 128), (2, 3, 192, 256)),
@@ -198,7 +199,7 @@ def test_weights_beside_the_model_are_copied_under_their_own_name(
 ) -> None:
     """The ONNX file refers to them by it."""
     model = onnx.load(exports.plain.artifact.path)
-    spec = exports.plain.artifact.spec.with_note(EXTERNAL_DATA, "abc.data")
+    spec = replace(exports.plain.artifact.spec, weights_file="abc.data")
     onnx.helper.set_model_props(model, {"msfnet_spec": spec.to_json()})
     onnx.save(
         model, tmp_path / "big.onnx", save_as_external_data=True, location="abc.data",
@@ -212,9 +213,9 @@ def test_weights_beside_the_model_are_copied_under_their_own_name(
 
 
 def test_strings_survive_protobufs_text_format(exports: Exports, tmp_path: Path) -> None:
-    """Quotes, backslashes, line ends, umlauts and control characters in a spec's notes."""
+    """Quotes, backslashes, line ends, umlauts and control characters in a spec."""
     nasty = 'a "quoted" \\path\\n\nline\ttab \x01 Größe 深度'
-    spec = exports.plain.artifact.spec.with_note("remark", nasty)
+    spec = replace(exports.plain.artifact.spec, licence=nasty)
     model = onnx.load(exports.plain.artifact.path)
     model.graph.input[0].name = model.graph.node[0].input[0] = 'im"age\\ü'
     spec = replace(spec, inputs=(replace(spec.inputs[0], name='im"age\\ü'),))
@@ -223,7 +224,7 @@ def test_strings_survive_protobufs_text_format(exports: Exports, tmp_path: Path)
     config = parse(write_triton_model(tmp_path / "nasty.onnx", tmp_path / "models").path)
 
     parameter = config.parameters["msfnet_spec"].string_value
-    assert ModelSpec.from_json(parameter).notes["remark"] == nasty
+    assert ModelSpec.from_json(parameter).licence == nasty
     assert config.input[0].name == 'im"age\\ü'
 
 

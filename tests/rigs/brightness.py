@@ -33,7 +33,7 @@ def write_brightness_model(path: Path, size: tuple[int, int]) -> None:
     height, width = size
     spec = ModelSpec(
         inputs=(TensorSpec("frame", "uint8", (1, height, width, 3)),),
-        outputs=(TensorSpec("depth", "float32", (1, 1, height, width)),),
+        outputs=(TensorSpec("depth", "float32", (1, 1, height, width), "depth"),),
         graph="deploy",
         size=size,
         mean=(0.0, 0.0, 0.0),

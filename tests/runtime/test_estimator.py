@@ -113,7 +113,7 @@ def test_a_batch_is_one_call_where_the_graph_allows(
     spec = replace(
         spec,
         inputs=(TensorSpec("frame", "uint8", (first, 48, 80, 3)),),
-        outputs=(TensorSpec("depth", "float32", (first, 1, 48, 80)),),
+        outputs=(TensorSpec("depth", "float32", (first, 1, 48, 80), "depth"),),
     )
     estimator = DepthEstimator(FakeEngine(spec, infer))
     taken = frames(5, photo)

@@ -88,9 +88,9 @@ FAULTS: dict[str, tuple[Callable[[EngineArtifact], None], str]] = {
         "holds no weights, and msfnet does not put them back; rebuild it with `msfnet build "
         "model.onnx model.engine --flavour tensorrt-rtx --arch sm86,sm89 --refit --force`",
     ),
-    "no JSON": (manifest("{"), "cannot be read"),
-    "no object": (manifest("[1]"), "cannot be read"),
-    "empty": (manifest(""), "cannot be read"),
+    "no JSON": (manifest("{"), "model.engine.json is not JSON"),
+    "no object": (manifest("[1]"), "model.engine.json must be a table"),
+    "empty": (manifest(""), "model.engine.json is not JSON"),
     "an older msfnet's": (manifest('{"path": "model.engine"}'), "build the engine again"),
     "a newer msfnet's": (rewrite(schema_version=99), "schema version 99, this msfnet reads 2"),
 }
@@ -150,7 +150,7 @@ def test_weights_in_a_file_of_their_own_belong_to_the_model(artifact: EngineArti
     """A change of theirs is found, though the ONNX file is the same."""
     model, weights = (artifact.path.with_name(name) for name in ("model.onnx", "model.data"))
     weights.write_bytes(b"weights")
-    spec = artifact.spec.with_note("external_data", "model.data")
+    spec = replace(artifact.spec, weights_file="model.data")
     whole = replace(artifact, spec=spec, onnx_sha256=sha256(model, weights))
     check_files(whole)
 

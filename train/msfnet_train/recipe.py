@@ -284,7 +284,8 @@ class Recipe:
             dataset=data.dataset,
             encoder=self.network.encoder,
             inverse_scale=data.inverse_scale,
-            notes={"recipe": self.name, **({"ablation": self.ablation} if self.ablation else {})},
+            recipe=self.name,
+            ablation=self.ablation,
         )
         return at_size(spec, data.inference_size)
 
@@ -329,7 +330,7 @@ def at_size(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
         spec,
         size=size,
         inputs=(TensorSpec("image", "float32", (1, 3, height, width)),),
-        outputs=(TensorSpec("prediction", "float32", (1, 1, *half(size))),),
+        outputs=(TensorSpec("prediction", "float32", (1, 1, *half(size)), "depth"),),
     )
 
 

@@ -49,7 +49,7 @@ def draw_blocks(blocks: Sequence[Block], path: Path, title: str) -> None:
     axes.axis("off")
     largest = max(block.macs for block in blocks) or 1
     for block in blocks:
-        for feeder in block.takes:
+        for feeder in block.inputs:
             _arrow(axes, places[feeder], places[block.name])
     for block in blocks:
         _box(axes, block, places[block.name], block.macs / largest)

@@ -17,8 +17,6 @@ from msfnet_benchmarks.scoring.protocols import Protocol, find_protocol
 from msfnet_benchmarks.scoring.sheet import pick_rows, write_sheet
 from msfnet_benchmarks.scoring.steadiness import FlickerReport, measure_flicker
 from msfnet_datasets.frame_statistics import (
-    CALIBRATION_FRAMES,
-    FrameSummary,
     describe_frame,
     unlike,
 )
@@ -242,11 +240,10 @@ def _score(
 
 def _unlike_calibration(spec: ModelSpec, samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return how the frames differ from those a model was calibrated on; nothing if it was not."""
-    if CALIBRATION_FRAMES not in spec.notes:
+    if spec.calibration is None or spec.calibration.summary is None:
         return ()
-    calibrated = FrameSummary.from_json(spec.notes[CALIBRATION_FRAMES])
     looked_at = [describe_frame(sample.frame()) for sample in spread(samples, _LOOKED_AT)]
-    return tuple(unlike(calibrated, looked_at))
+    return tuple(unlike(spec.calibration.summary, looked_at))
 
 
 def _stored(

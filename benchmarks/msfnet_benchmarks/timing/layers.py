@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.timing.costs import LayerCost
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.blocks import read_blocks
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.spec import ModelSpec
 
@@ -125,7 +124,7 @@ def _summarise(rounds: Sequence[Sequence[_Timed]], spec: ModelSpec) -> tuple[Lay
         raise MsfnetError("the engine's profiler told of no layer; run `msfnet doctor`")
     medians = {name: float(np.median(values)) for name, values in times.items()}
     whole = sum(medians.values()) or 1.0
-    blocks = [block.name for block in read_blocks(spec)]
+    blocks = [block.name for block in spec.blocks]
     return tuple(
         LayerCost(name, operators[name], _block(name, blocks), ms, ms / whole)
         for name, ms in sorted(medians.items(), key=lambda item: -item[1])

@@ -27,6 +27,7 @@ from msfnet_runtime.files import atomic_path, cannot_write, disk_full, refuse_fi
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.typed import to_plain
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 MANIFEST = "manifest.jsonl"
@@ -120,7 +121,7 @@ class FolderSink(SinkBase, ABC):
                 self._append(
                     {"schema_version": SCHEMA_VERSION}
                     | self.encoding()
-                    | {"spec": json.loads(self._spec.to_json())}
+                    | {"spec": to_plain(self._spec)}
                 )
                 yield
         finally:

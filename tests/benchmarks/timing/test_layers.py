@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_benchmarks.timing.layers import profile_layers
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.blocks import Block
 from msfnet_runtime.spec import METADATA_KEY
 from tests.specs import network_spec
 
@@ -21,16 +21,8 @@ BATCH = np.random.default_rng(0).standard_normal((1, 3, 64, 128), dtype=np.float
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Return a network of one wide and one narrow convolution; the spec names the first a block."""
-    block = {
-        "name": "wide",
-        "takes": [],
-        "shape": [1, 64, 32, 64],
-        "macs": 1,
-        "parameters": 1,
-        "precision": "fp32",
-        "operators": {"Conv": 1},
-    }
-    spec = network_spec(64, 128, notes={"blocks": json.dumps([block])})
+    block = Block("wide", (), (1, 64, 32, 64), 1, 1, "fp32", {"Conv": 1})
+    spec = network_spec(64, 128, blocks=(block,))
     rng = np.random.default_rng(1)
 
     def weights(name: str, *shape: int) -> onnx.TensorProto:

@@ -1,0 +1,89 @@
+"""Reads specs of schema 1, whose free-text notes held sentences and JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from msfnet_runtime.errors import MsfnetError
+
+_CALIBRATION = re.compile(r"(\w+), (\d+) frames, (\d+) convolutions, for (\w+)")
+
+_CHANGE = re.compile(
+    r"depth changes by (\S+) at the median and (\S+) at the 99th percentile of the worst of "
+    r"(\d+) (random )?images?(?:; in fp32: (.*))?"
+)
+
+_SEARCH = re.compile(
+    r"budget (\S+ \S+): \S+ ([+-][\d.]+)(%?) under (\S+) on (\d+) frames held out, ([\d.]+) times "
+    r"as fast as FP32 on (.+)"
+)
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec's plain values in schema 2.
+
+    A note that no msfnet wrote is left out, since no field has its meaning.
+
+    Raises:
+        MsfnetError: the values cannot be read.
+    """
+    try:
+        return _upgrade(dict(values))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MsfnetError(f"the model's spec of schema 1 cannot be read ({error})") from None
+
+
+def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    notes: dict[str, str] = values.pop("notes", {})
+    if len(values["outputs"]) == 1:
+        values["outputs"] = [{**values["outputs"][0], "role": "depth"}]
+    values["resize"] = {"policy": values.pop("resize", "stretch")}
+    values["weights_file"] = notes.get("external_data", "")
+    values["layout"] = "cpu" if "for CPUs" in notes else "any"
+    values["opset"] = int(notes["opset"]) if "opset" in notes else None
+    values |= {name: notes.get(name, "") for name in ("recipe", "ablation")}
+    blocks = json.loads(notes.get("blocks", "[]"))
+    values["blocks"] = [{"inputs": block.pop("takes"), **block} for block in blocks]
+    values["schema_version"] = 2
+    return values | _measured(notes)
+
+
+def _measured(notes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the figures in the sentences that calibration, FP16 and the search wrote."""
+    measured: dict[str, Any] = {}
+    if found := _CALIBRATION.fullmatch(notes.get("calibration", "")):
+        summary = json.loads(notes.get("calibration_frames", "null"))
+        measured["calibration"] = {
+            "method": found[1],
+            "frames": int(found[2]),
+            "convolutions": int(found[3]),
+            "target": found[4],
+            "summary": summary and {k: v for k, v in summary.items() if k != "count"},
+        }
+    sentence = notes.get("precision_measured", notes.get("fp16", ""))
+    if found := _CHANGE.fullmatch(sentence):
+        measured["change"] = {
+            "median": float(found[1]),
+            "p99": float(found[2]),
+            "images": int(found[3]),
+            "random": bool(found[4]),
+        }
+        parts = [part.rpartition(" in ") for part in (found[5] or "").split("; ")]
+        measured["islands"] = [
+            {"reason": reason, "blocks": blocks.split(", ")}
+            for reason, _, blocks in parts
+            if reason
+        ]
+    if found := _SEARCH.fullmatch(sentence):
+        measured["search"] = {
+            "budget": found[1],
+            "change": float(found[2]) / (100 if found[3] else 1),
+            "protocol": found[4],
+            "frames": int(found[5]),
+            "speedup": float(found[6]),
+            "engine": found[7],
+        }
+    return measured
