@@ -32,8 +32,8 @@ from msfnet_benchmarks.timing.costs import Throughput
 from msfnet_benchmarks.timing.energy import measure_energy
 from msfnet_benchmarks.timing.flops import measure_flop_bound
 from msfnet_benchmarks.timing.stages import INFER, frame_call, read_timed, stream_stages
+from msfnet_datasets.layouts import open_dataset
 from msfnet_datasets.sample import Sample, spread
-from msfnet_datasets.samples import open_samples
 from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import frame_size
 from msfnet_runtime.progress import Progress, silent
@@ -332,7 +332,7 @@ def _gather(plan: BenchPlan, spec: ModelSpec) -> _Material:
             frames, decode = read_timed(iter(source), plan.frames)
         return _Material(frames, decode=decode)
     chosen = find_protocol(plan.protocol)
-    samples = spread(open_samples(plan.data, chosen.ground_truth), plan.frames)
+    samples = spread(open_dataset(plan.data, ground_truth=chosen.ground_truth), plan.frames)
     whole, decode = read_timed((sample.frame() for sample in samples), len(samples))
     frames = [_prepared(*each, chosen) for each in zip(whole, samples, strict=True)]
     return _Material(frames, samples, chosen, decode)

@@ -13,13 +13,11 @@ from msfnet_calibration.calibration_options import CalibrationOptions
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
 from msfnet_calibration.variants import Variants
+from msfnet_datasets.layouts import open_dataset, open_training_frames
 from msfnet_datasets.sample import spread
-from msfnet_datasets.samples import open_samples
 from msfnet_runtime import DepthEstimator, Engine, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import check_writable
 from msfnet_runtime.progress import Progress, silent
-from msfnet_runtime.sources import open_source
-from msfnet_runtime.sources.nyu import find_lists
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def calibrate_model(
 def _select(model: Path, options: CalibrationOptions, progress: Progress) -> list[Frame]:
     """Return the calibration frames."""
     with (
-        open_source(_training_list(options.data)) as source,
+        open_training_frames(options.data) as source,
         DepthEstimator.open(model) as estimator,
     ):
         return select_frames(
@@ -106,15 +104,6 @@ def _select(model: Path, options: CalibrationOptions, progress: Progress) -> lis
         )
 
 
-def _training_list(data: str) -> str:
-    """Return an NYU data set's training list, so that what it is scored on stays unseen."""
-    try:
-        lists = find_lists(Path(data))
-    except MsfnetError:
-        return data
-    return str(lists.get("train", data))
-
-
 def _search(
     options: CalibrationOptions,
     variants: Variants,
@@ -124,8 +113,8 @@ def _search(
 ) -> SearchReport:
     """Measure the model's forms; with a budget, write the one that is chosen."""
     protocol = find_protocol(options.protocol or "")
-    found = open_samples(
-        options.score or Path(options.data), protocol.ground_truth, options.samples
+    found = open_dataset(
+        options.score or options.data, split=options.samples, ground_truth=protocol.ground_truth
     )
 
     def open_candidate(path: Path) -> Engine:

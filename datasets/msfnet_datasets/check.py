@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from msfnet_datasets.bad_data import BadSample, open_all
-from msfnet_datasets.check_report import DataCheck, ListCheck
-from msfnet_datasets.depth_figures import figures_of, summarise
-from msfnet_datasets.ground_truth import DepthStorage
-from msfnet_datasets.kitti import mapped_frames, scanned_frames
-from msfnet_datasets.nyu import is_labelled
-from msfnet_datasets.sample import Sample, SampleList, spread
-from msfnet_datasets.samples import Layout, open_list
+from msfnet_datasets.check_report import DataCheck, ListCheck, figures_of, summarise
+from msfnet_datasets.layout import Part
+from msfnet_datasets.layouts import LAYOUTS, Layout, find_layout, recognise
+from msfnet_datasets.sample import Sample, spread
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.progress import Progress, silent
-from msfnet_runtime.sources import kitti, nyu
 from msfnet_runtime.words import counted
 
 READ_AT_MOST = 64
@@ -49,12 +45,10 @@ def check_data(
     """Check a data set: everything at ``path``, or one list of it.
 
     Args:
-        path: a drive, a date, a root of dates, the root of NYU's ``data/``, NYU's labelled set,
-            the root of BTS's folders, or a folder of images.
-        layout: with ``name`` and ``depth`` as in :func:`msfnet_datasets.samples.open_list`;
-            found out if left out.
+        path: any data set that :func:`~msfnet_datasets.open_dataset` opens, or a folder of images.
+        layout: how the data lies; recognised if None.
         name: one list; all that there are if left out.
-        depth: how its depth is stored.
+        depth: how its depth is stored; None: as the layout has it.
         every: open every file and collect what is bad, instead of up to :data:`READ_AT_MOST`
             frames of each list.
         progress: called after every opened frame.
@@ -66,107 +60,37 @@ def check_data(
     if not path.exists():
         raise MsfnetError(f"no data at {path}; check the path of the data set")
     look = _Look(every, progress)
-    found = layout or _find_layout(path, name)
-    if found == "nyu" and not name:
-        lists = {f"list {n}": open_list(path, "nyu", n, depth) for n in nyu.find_lists(path)}
-        return _check_lists(path, found, lists, look)
-    if found == "kitti" and not (name or depth):
-        return _check_drives(path, look)
-    if found is not None:
-        title = f"list {Path(name).name}" if name else "all frames"
-        return _check_lists(path, found, {title: open_list(path, found, name, depth)}, look)
-    return _check_images(path, look)
+    chosen = LAYOUTS[layout] if layout else recognise(path, name)
+    if chosen is None:
+        files = sorted(f for f in path.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        if not files or name:
+            find_layout(path, name)
+        return DataCheck(path, "a folder of images", (_check_files("images", files, look),))
+    chosen.kind(depth)
+    parts = [_check_part(part, look) for part in chosen.parts(path, name or None, depth)]
+    return DataCheck(path, chosen.describe(path), tuple(parts), chosen.protocol)
 
 
-def _find_layout(path: Path, name: str) -> Layout | None:
-    """Tell in which layout a data set lies; None for none of them."""
-    if is_labelled(path):
-        return "nyu_labelled"
-    if not name.endswith(".txt") and _answers(nyu.find_lists, path):
-        return "nyu"
-    if _answers(kitti.find_drives, path):
-        return "kitti"
-    return "nyu_sync" if name else None
-
-
-def _answers(find: Callable[[Path], object], path: Path) -> bool:
-    """Tell whether a layout's finder finds it at ``path``."""
-    try:
-        find(path)
-    except MsfnetError:
-        return False
-    return True
-
-
-_LAYOUTS: Mapping[Layout, str] = MappingProxyType(
-    {
-        "nyu": "NYU Depth V2 in DenseDepth's layout",
-        "nyu_labelled": "NYU Depth V2, labelled set",
-        "nyu_sync": "NYU Depth V2 in BTS's folders",
-        "kitti": "KITTI raw",
-    }
-)
-
-
-def _check_lists(
-    path: Path, layout: Layout, lists: Mapping[str, SampleList], look: _Look
-) -> DataCheck:
-    checks = []
-    for title, samples in lists.items():
-        whole, missing = _split_missing(samples)
-        if not samples:
-            raise MsfnetError(f"{title}: every frame is declared to have no ground truth")
-        if not whole:
-            raise MsfnetError(
-                f"{title}: none of {counted(len(samples), 'frame')} has both of its files "
-                f"({missing[0]} is missing); check the path"
-            )
-        checks.append(
-            replace(
-                _check_samples(title, whole, look),
-                listed=len(samples),
-                missing=tuple(missing),
-                without_ground_truth=len(samples.without_ground_truth),
-            )
-        )
-    return DataCheck(path, _LAYOUTS[layout], tuple(checks))
-
-
-def _check_drives(path: Path, look: _Look) -> DataCheck:
-    drives = kitti.find_drives(path)
-    images = {drive: kitti.frame_files(drive) for drive in drives}
-    checks = []
-    for drive, files in images.items():
-        scanned = scanned_frames(drive)
-        if scanned:
-            checks.append(_check_measured(f"{drive.name}, velodyne", files, scanned, look))
-        else:
-            checks.append(_check_files(f"{drive.name}, no velodyne", files, look))
-    mapped = mapped_frames(path)
-    if mapped:
-        every = [file for files in images.values() for file in files]
-        checks.append(_check_measured("improved depth maps", every, mapped, look))
-    return DataCheck(path, f"KITTI raw, {counted(len(drives), 'drive')}", tuple(checks))
-
-
-def _check_images(path: Path, look: _Look) -> DataCheck:
-    files = sorted(f for f in path.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
+def _check_part(part: Part, look: _Look) -> ListCheck:
+    """Check one part; images without ground truth are counted beside those that have some."""
+    samples = part.samples
+    if not samples and part.unmeasured:
+        return _check_files(part.title, part.unmeasured, look)
+    if not samples:
+        raise MsfnetError(f"{part.title}: every frame is declared to have no ground truth")
+    whole, missing = _split_missing(samples)
+    if not whole:
         raise MsfnetError(
-            f"{path} holds neither KITTI drives (DATE/DRIVE/image_02/data) nor NYU lists "
-            "(data/nyu2_*.csv) nor images; check the path"
+            f"{part.title}: none of {counted(len(samples), 'frame')} has both of its files "
+            f"({missing[0]} is missing); check the path"
         )
-    return DataCheck(path, "a folder of images", (_check_files("images", files, look),))
-
-
-def _check_measured(
-    name: str, files: Sequence[Path], samples: Sequence[Sample], look: _Look
-) -> ListCheck:
-    """Check the measured ones of a drive's images; the others are counted."""
-    checked = _check_samples(name, samples, look)
-    measured = {sample.image_path for sample in samples}
-    bare = tuple(str(file) for file in files if file not in measured)
-    return replace(checked, listed=checked.listed + len(bare), unmeasured=bare)
+    return replace(
+        _check_samples(part.title, whole, look),
+        listed=len(samples) + len(part.unmeasured),
+        missing=tuple(missing),
+        unmeasured=tuple(str(file) for file in part.unmeasured),
+        without_ground_truth=len(samples.without_ground_truth),
+    )
 
 
 def _split_missing(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:

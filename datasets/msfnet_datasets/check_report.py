@@ -1,13 +1,15 @@
-"""What a look at a data set found, in words and as JSON."""
+"""What a check of a data set found: figures of its depth, in words and as JSON."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msfnet_datasets.bad_data import BadSample
 from msfnet_datasets.sample import Sample
@@ -116,6 +118,8 @@ class DataCheck:
     layout: str
     """In words."""
     lists: tuple[ListCheck, ...]
+    protocol: str = ""
+    """The evaluation protocol that such data is usually scored under, if it has ground truth."""
 
     @property
     def has_ground_truth(self) -> bool:
@@ -142,7 +146,10 @@ class DataCheck:
             }
             for checked in self.lists
         ]
-        content = {"path": str(self.path), "layout": self.layout, "lists": lists}
+        content = {
+            **{"path": str(self.path), "layout": self.layout, "protocol": self.protocol},
+            "lists": lists,
+        }
         return json.dumps({**content, "bin_edges_m": BIN_EDGES_M[:-1]}, indent=2)
 
     def text(self) -> str:
@@ -151,3 +158,39 @@ class DataCheck:
         if not self.has_ground_truth:
             lines.append("no ground truth: good to stream and to calibrate, not to train or score")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFigures:
+    """The ground truth of one frame."""
+
+    size: tuple[int, int]
+    """(height, width) of the frame."""
+    range_m: tuple[float, float, float]
+    """Smallest, median and largest measured depth, metres."""
+    counts: NDArray[np.int64]
+    """Measured pixels between neighbours of :data:`BIN_EDGES_M`."""
+
+
+def figures_of(depth: NDArray[np.float32]) -> FrameFigures:
+    """Measure one map, (H, W) metres, 0 = none, at least one pixel measured."""
+    measured = np.sort(depth[depth > 0])
+    height, width = depth.shape
+    return FrameFigures(
+        (height, width),
+        (float(measured[0]), float(np.median(measured)), float(measured[-1])),
+        np.diff(np.searchsorted(measured, np.asarray(BIN_EDGES_M, np.float32))),
+    )
+
+
+def summarise(frames: Sequence[FrameFigures], unit: str) -> DepthCheck:
+    """Return the figures of a list; the median is that of the frames' medians."""
+    low, median, high = np.array([frame.range_m for frame in frames]).T
+    counts = np.sum([frame.counts for frame in frames], axis=0)
+    pixels = sum(height * width for height, width in (frame.size for frame in frames))
+    return DepthCheck(
+        unit,
+        (float(low.min()), float(np.median(median)), float(high.max())),
+        float(counts.sum() / pixels),
+        tuple(float(count / counts.sum()) for count in counts),
+    )

@@ -13,7 +13,7 @@ from msfnet_datasets.figures import (
     widen_points,
     write_figure,
 )
-from msfnet_datasets.sample import Sample
+from msfnet_datasets.sample import SPARSE_BELOW, Sample
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.words import counted
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _ROW = 170
 """Height of a row of frames, pixels."""
-_SPARSE = 0.3
-"""Maps with a smaller share of measured pixels are shown with thicker points."""
 
 
 def draw_sheet(check: DataCheck, path: Path, *, progress: Progress = silent) -> None:
@@ -82,7 +80,7 @@ def _draw_pair(
     show_image(part.add_subplot(grid[row, column]), image, sample.name)
     show_depth(
         part.add_subplot(grid[row, column + 1]),
-        widen_points(depth) if checked.depth.coverage < _SPARSE else depth,
+        widen_points(depth) if checked.depth.coverage < SPARSE_BELOW else depth,
         (max(low, 0.1), high),
         f"{image.shape[0]}x{image.shape[1]}",
     )

@@ -6,74 +6,70 @@ Every reader returns (H, W) float32 metres with 0 where nothing was measured.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import DepthEncoding
 from msfnet_runtime.images import read_bytes, read_raw
 from msfnet_runtime.sources.kitti import CAMERA, read_calibration_file
 
 ScanDepth = Literal["camera_z", "lidar_x"]
 """What a projected scan's depth is: the camera's z, or the scanner's own x."""
 
-GroundTruth = Literal["nyu_depth", "velodyne", "velodyne_lidar_x", "improved"]
+GroundTruth = Literal["nyu_depth", "velodyne", "velodyne_lidar_x", "improved", "depth_images"]
 """Where the measurement comes from; ``velodyne`` is camera z, ``velodyne_lidar_x`` monodepth's
-convention: the scanner's own x, about 0.27 m more.
+convention: the scanner's own x, about 0.27 m more; ``depth_images`` are anybody's own.
 """
 
 
-class DepthEncoding(Enum):
-    """How a depth image stores metres. Declared per data set, never guessed."""
+def read_depth(
+    path: Path, encoding: DepthEncoding, size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Return a depth file in metres, (H, W) float32, 0 where nothing was measured.
 
-    UINT8_10M = ("uint8", 10.0 / 255.0, "255 = 10 m")
-    """DenseDepth's training set: 255 is 10 m."""
-    UINT16_MM = ("uint16", 1e-3, "millimetres")
-    """Millimetres: NYU's test set, BTS's sync folders, most RGB-D cameras."""
-    UINT16_256 = ("uint16", 1.0 / 256.0, "256 = 1 m")
-    """KITTI's depth benchmark: metres times 256."""
+    0, NaN, infinity and what is negative count as none.
 
-    def __init__(self, dtype: str, metres: float, scale: str) -> None:
-        self.dtype = dtype
-        """Of the stored samples."""
-        self.metres = metres
-        """Of one unit."""
-        self.scale = scale
-        """The unit in words."""
-
-    def text(self) -> str:
-        """Return type and unit, e.g. ``uint16, millimetres``."""
-        return f"{self.dtype}, {self.scale}"
-
-
-DepthStorage = Literal["uint8_10m", "uint16_mm", "uint16_256", "float32_m", "velodyne"]
-"""How a list stores its depth: a :class:`DepthEncoding` by its name in small letters, metres (in
-NYU's labelled set), or scans."""
-
-
-def read_depth(path: Path, encoding: DepthEncoding) -> NDArray[np.float32]:
-    """Return a depth image in metres, (H, W) float32, 0 where nothing was measured.
+    Args:
+        path: an image of one channel, or ``.npy``.
+        encoding: what the stored numbers mean.
+        size: of the image, which a sample's reader is passed; the depth keeps its own.
 
     Raises:
         MsfnetError: unreadable, of another type than declared, or without any depth.
     """
-    stored = read_raw(path)
-    if stored.ndim != 2 or stored.dtype != encoding.dtype:
+    stored = read_stored(path)
+    if stored.ndim != 2 or not encoding.fits(stored.dtype):
         raise MsfnetError(
-            f"{path} is {stored.dtype} {stored.shape}, but its data set declares {encoding.name} "
-            f"({encoding.dtype}, one channel); check the layout"
+            f"{path} is {stored.dtype} {stored.shape}, but its data set declares "
+            f"{encoding.text()} of one channel; check the layout"
         )
-    if not stored.any():
+    depth = encoding.decode(stored)
+    if stored.dtype.kind != "u":
+        depth[~(np.isfinite(depth) & (depth > 0))] = 0
+    if not depth.any():
         raise MsfnetError(f"{path} holds no depth at all; remove it from the data set")
-    return np.asarray(stored, np.float32) * np.float32(encoding.metres)
+    return depth
 
 
-def read_encoded(path: Path, encoding: DepthEncoding, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return a depth image in metres whatever size its image has; for a sample's reader."""
-    return read_depth(path, encoding)
+def read_stored(path: Path) -> NDArray[np.generic]:
+    """Return the numbers of a depth image or of a ``.npy`` file as they are stored.
+
+    Raises:
+        MsfnetError: unreadable.
+    """
+    if path.suffix.lower() == ".exr" and not cv2.haveImageReader(str(path)):
+        raise MsfnetError(f"OpenCV cannot read {path} here; convert it to .npy or a float TIFF")
+    if path.suffix.lower() != ".npy":
+        return read_raw(path)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        raise MsfnetError(f"{path} is not a readable array; remove it or replace it") from None
 
 
 def read_velodyne(path: Path) -> NDArray[np.float32]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_datasets.ground_truth import (
-    DepthEncoding,
+    GroundTruth,
     KittiCalibration,
     ScanDepth,
     load_kitti_calibration,
     project_velodyne,
-    read_encoded,
+    read_depth,
     read_velodyne,
 )
+from msfnet_datasets.layout import ALL, DatasetLayout, GroundTruths, Part
 from msfnet_datasets.sample import Sample, SampleList
 from msfnet_datasets.split_lists import ListEntry, existing_image, find_list, read_split_list
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.sources import kitti
+from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
+from msfnet_runtime.sources import holds, kitti
+from msfnet_runtime.words import counted
 
 _Maps = Mapping[tuple[str, str], Path]
 """(drive, camera) to the folder of its improved maps."""
@@ -30,17 +34,78 @@ _DEPTH = 4
 """Folders between a root of everything and ``DRIVE/proj_depth``, at most."""
 
 
-def kitti_raw_samples(path: Path, depth: ScanDepth = "camera_z") -> SampleList:
-    """Return the left frames of KITTI raw drives that have a velodyne scan.
+class Kitti(DatasetLayout):
+    """Raw drives with velodyne scans, or with the depth benchmark's improved maps.
 
-    Raises:
-        MsfnetError: no drive, or none with scans.
+    The maps are looked for in the benchmark's own layout, up to four folders below the root:
+    ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
     """
-    drives = kitti.find_drives(path)
-    samples = [sample for drive in drives for sample in scanned_frames(drive, depth)]
+
+    name = "kitti"
+    title = "KITTI raw"
+    expects = "KITTI drives (DATE/DRIVE/image_02/data)"
+    ground_truths: ClassVar[GroundTruths] = {
+        "velodyne": ("velodyne",),
+        "velodyne_lidar_x": ("velodyne",),
+        "improved": ("uint16_256",),
+    }
+    protocol = "kitti_raw"
+    sparse = True
+
+    def recognises(self, path: Path, split: str | None) -> bool:
+        """Tell by the drives' folders."""
+        return holds(kitti.find_drives, path)
+
+    def open(
+        self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
+    ) -> SampleList:
+        """Open a list file, or every left frame with ground truth for None."""
+        improved = kind == "improved"
+        scan: ScanDepth = "lidar_x" if kind == "velodyne_lidar_x" else "camera_z"
+        if split not in (None, "", ALL):
+            return kitti_list_samples(path, str(split), improved=improved, depth=scan)
+        if improved:
+            return SampleList(_found(mapped_frames(path), path, _NO_MAPS))
+        drives = kitti.find_drives(path)
+        scanned = [sample for drive in drives for sample in scanned_frames(drive, scan)]
+        return SampleList(_found(scanned, path, _NO_SCANS))
+
+    def describe(self, path: Path) -> str:
+        """Return how many drives there are."""
+        return f"{self.title}, {counted(len(kitti.find_drives(path)), 'drive')}"
+
+    def parts(self, path: Path, split: str | None, depth: DepthStorage | None) -> Sequence[Part]:
+        """Return drive by drive, then the improved maps; or the list asked for."""
+        if split or depth:
+            return super().parts(path, split, depth)
+        images = {drive: kitti.frame_files(drive) for drive in kitti.find_drives(path)}
+        parts = []
+        for drive, files in images.items():
+            scanned = scanned_frames(drive)
+            kind = "velodyne" if scanned else "no velodyne"
+            parts.append(_part(f"{drive.name}, {kind}", scanned, files))
+        mapped = mapped_frames(path)
+        every = [file for files in images.values() for file in files]
+        return [*parts, _part("improved depth maps", mapped, every)] if mapped else parts
+
+
+_NO_SCANS = "has a scan in velodyne_points/data; add the scans"
+_NO_MAPS = (
+    "has an improved depth map; expected raw drives and "
+    "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
+)
+
+
+def _found(samples: Sequence[Sample], path: Path, missing: str) -> tuple[Sample, ...]:
     if not samples:
-        raise MsfnetError(f"no frame in {path} has a scan in velodyne_points/data; add the scans")
-    return SampleList(tuple(samples))
+        raise MsfnetError(f"no frame in {path} {missing}")
+    return tuple(samples)
+
+
+def _part(title: str, samples: Sequence[Sample], files: Sequence[Path]) -> Part:
+    measured = {sample.image_path for sample in samples}
+    bare = tuple(file for file in files if file not in measured)
+    return Part(title, SampleList(tuple(samples)), bare)
 
 
 def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
@@ -54,24 +119,6 @@ def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
     if images:
         _calibration(kitti.calibration_folder(drive), kitti.CAMERA)
     return [_scanned(image, scans[int(image.stem)], depth) for image in images]
-
-
-def kitti_improved_samples(path: Path) -> SampleList:
-    """Return the left frames of KITTI raw drives that have an improved depth map.
-
-    The maps are looked for in the depth benchmark's own layout, up to four folders below
-    ``path``: ``DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png``.
-
-    Raises:
-        MsfnetError: there is none.
-    """
-    samples = mapped_frames(path)
-    if not samples:
-        raise MsfnetError(
-            f"no frame in {path} has an improved depth map; expected raw drives and "
-            "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
-        )
-    return SampleList(tuple(samples))
 
 
 def mapped_frames(path: Path) -> list[Sample]:
@@ -162,13 +209,13 @@ def _scanned(image: Path, scan: Path, depth: ScanDepth) -> Sample:
 
 
 def _mapped(image: Path, depth: Path) -> Sample:
-    encoding = DepthEncoding.UINT16_256
+    encoding = ENCODINGS["uint16_256"]
     folder = kitti.calibration_folder(image.parents[2])
     return Sample(
         name=_name(image),
         image_path=image,
         depth_path=depth,
-        depth_reader=partial(read_encoded, depth, encoding),
+        depth_reader=partial(read_depth, depth, encoding),
         intrinsics=_intrinsics(folder, image.parents[1].name),
         unit=encoding.text(),
     )

@@ -15,9 +15,11 @@ from msfnet_runtime.images import read_image
 
 T = TypeVar("T")
 
-OUTDOORS_MEDIAN_M = (0.2, 60.0)
-INDOORS_MEDIAN_M = (0.2, 10.0)
-"""NYU's camera sees 10 m."""
+HELD_OUT = 0.1
+"""The share of the frames that are not trained on, where a data set has no lists."""
+
+SPARSE_BELOW = 0.3
+"""Maps with a smaller share of measured pixels are points rather than surfaces."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Sample:
     intrinsics: CameraIntrinsics | None = None
     unit: str = ""
     """How ``depth_path`` stores depth, as its layout declares it, in words."""
-    median_m: tuple[float, float] = OUTDOORS_MEDIAN_M
+    median_m: tuple[float, float] = (0.2, 60.0)
     """Where the median depth can lie; elsewhere it was stored in another unit than declared."""
     image_reader: Callable[[], NDArray[np.uint8]] | None = None
     """Reads the image where ``image_path`` is no image file: (H, W, 3) uint8 RGB."""
@@ -58,7 +60,8 @@ class Sample:
         depth = self.depth_reader(size)
         if depth.shape != size:
             raise MsfnetError(
-                f"{self.depth_path} is {depth.shape}, its image {size}; check the data set"
+                f"{self.depth_path} is {depth.shape}, its image {self.image_path} {size}; check "
+                "the data set"
             )
         return depth
 
@@ -88,3 +91,16 @@ def spread(items: Sequence[T], count: int | None) -> list[T]:
     if count is None or count >= len(items):
         return list(items)
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
+
+
+def hold_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
+    """Split off the last frames of every drive or scene, at least one where it has two."""
+    drives: dict[str, list[Sample]] = {}
+    for sample in samples:
+        drives.setdefault(sample.name.rpartition("/")[0], []).append(sample)
+    train, validation = [], []
+    for frames in drives.values():
+        held = min(len(frames) - 1, max(1, round(share * len(frames))))
+        train += frames[: len(frames) - held]
+        validation += frames[len(frames) - held :]
+    return train, validation

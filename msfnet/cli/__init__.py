@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 import typer
 
-from msfnet.cli import bench, build, calibrate, data, demo, inspect, latency, stream, train, triton
+from msfnet.cli import (
+    bench,
+    build,
+    calibrate,
+    data,
+    demo,
+    evaluate,
+    inspect,
+    latency,
+    stream,
+    train,
+    triton,
+)
 
 app = typer.Typer(
     name="msfnet",
@@ -31,7 +43,7 @@ def _main(
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
-app.command("evaluate")(bench.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(build.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("build")(build.build)

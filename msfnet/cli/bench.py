@@ -1,4 +1,4 @@
-"""``msfnet bench`` and ``msfnet evaluate``."""
+"""``msfnet bench``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from msfnet.cli.options import (
     Names,
     Numbers,
     ProtocolOption,
-    ProviderOption,
     ThreadsOption,
     names_option,
     numbers_option,
@@ -28,79 +27,6 @@ if TYPE_CHECKING:
 
 _EAGER, _SINGLE = Names(("eager",)), Numbers((1,))
 """Defaults of ``bench``."""
-
-
-def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="Checkpoint, ONNX file or engine.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Folder of frames with ground truth: KITTI raw or NYU."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", help="Evaluation protocol, e.g. nyu_hu or kitti_raw."),
-    ] = None,
-    samples: Annotated[
-        str | None, typer.Option("--list", help="A list of the data set, or a list file.")
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=0, help="Score only so many, spread over the list; 0: all.")
-    ] = 0,
-    align: Annotated[
-        str | None,
-        typer.Option(
-            help="Also score aligned depth, apart: median, least_squares or least_squares_inverse."
-        ),
-    ] = None,
-    against: Annotated[
-        Path | None, typer.Option("--against", help="Compare with this model, frame by frame.")
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option("--predictions", help="In place of MODEL: a folder of 16-bit PNG depth."),
-    ] = None,
-    prediction_unit: Annotated[
-        str | None,
-        typer.Option(help="Counts of these PNG: mm, or 256 to a metre; else their manifest says."),
-    ] = None,
-    static: Annotated[
-        str | None,
-        typer.Option("--static", help="Measure flicker: a source whose camera does not move."),
-    ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured.")
-    ] = None,
-    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one row an image.")] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option("--sheet", help="Write a PNG of the best, median and worst frame."),
-    ] = None,
-    provider: ProviderOption = "cpu",
-) -> None:
-    """Score any artefact under a named protocol; the same code for PyTorch, ONNX and engines.
-
-    Example: msfnet evaluate model.onnx --data data/nyu_mini --protocol nyu_hu --sheet sheet.png
-    """
-    from msfnet.models import open_model
-    from msfnet_benchmarks.scoring.evaluation import EvaluationRequest, Outputs, evaluate_model
-
-    request = EvaluationRequest(
-        model=model,
-        predictions=predictions,
-        prediction_unit=prediction_unit,
-        data=data,
-        protocol=protocol,
-        samples=samples,
-        max_frames=frames or None,
-        alignment=align,
-        against=against,
-        static=static,
-        provider=provider,
-    )
-    with progress("evaluate") as report:
-        outputs = Outputs(json_path, csv_path, sheet)
-        result = evaluate_model(request, outputs, open_model=open_model, progress=report)
-    say(result.text())
 
 
 def bench(

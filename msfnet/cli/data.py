@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from msfnet.cli.options import parse_size
 from msfnet.console import progress, say
+from msfnet_datasets.layouts import Layout
+from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.words import counted
 
 app = typer.Typer(
-    help="Make generated scenes in real formats, or check a data set.",
+    help="Generate scenes in the formats of real data sets, or check a data set.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-class Layout(str, Enum):
-    """The formats generated scenes are written in."""
-
-    kitti = "kitti"
-    nyu = "nyu"
 
 
 @app.command()
 def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     layout: Annotated[
-        Layout, typer.Option(help="kitti: raw drives of streets; nyu: rooms in DenseDepth's way.")
+        Literal["kitti", "nyu"],
+        typer.Option(help="kitti: raw drives of streets; nyu: rooms in DenseDepth's layout."),
     ],
     scenes: Annotated[int, typer.Option(min=1, help="Drives or rooms.")] = 4,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each.")] = 24,
@@ -45,7 +40,7 @@ def synthesize(
 
     chosen = parse_size(size) if size else None
     with progress("synthesize") as report:
-        if layout is Layout.kitti:
+        if layout == "kitti":
             synthesize_kitti(
                 out,
                 drives=scenes,
@@ -63,41 +58,23 @@ def synthesize(
                 size=chosen or (480, 640),
                 progress=report,
             )
-    say(f"{out}: {counted(scenes * frames, 'frame')} in {layout.value}'s layout")
-
-
-class Stored(str, Enum):
-    """How depth may be stored."""
-
-    uint8_10m = "uint8_10m"
-    uint16_mm = "uint16_mm"
-    uint16_256 = "uint16_256"
-    float32_m = "float32_m"
-    velodyne = "velodyne"
-
-
-class DataLayout(str, Enum):
-    """The layouts of data sets that can be read."""
-
-    nyu = "nyu"
-    nyu_labelled = "nyu_labelled"
-    nyu_sync = "nyu_sync"
-    kitti = "kitti"
+    say(f"{out}: {counted(scenes * frames, 'frame')} in {layout}'s layout")
 
 
 @app.command()
 def check(
     path: Annotated[
-        Path, typer.Argument(help="KITTI raw drives, NYU in any of its layouts, or images.")
+        Path, typer.Argument(help="KITTI raw drives, NYU in any layout, RGB-D pairs, or images.")
     ],
     name: Annotated[
         str, typer.Option("--list", help="Check one list: NYU's name for it, or a list file.")
     ] = "",
     layout: Annotated[
-        DataLayout | None, typer.Option(help="The data's layout; found out if left out.")
+        Layout | None, typer.Option(help="The data's layout; recognised if left out.")
     ] = None,
     depth: Annotated[
-        Stored | None, typer.Option(help="How depth is stored; the layout's way if left out.")
+        DepthStorage | None,
+        typer.Option(help="How depth is stored; as the layout has it if left out."),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad or absent.")
@@ -120,9 +97,9 @@ def check(
     with progress("check") as report:
         result = check_data(
             path,
-            layout=layout.value if layout else None,
+            layout=layout,
             name=name,
-            depth=depth.value if depth else None,
+            depth=depth,
             every=every,
             progress=report,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,15 @@ class DepthEncoding:
     """What one sample of a stored depth image means."""
 
     dtype: str
-    """NumPy's name of the stored type."""
+    """NumPy's name of the stored type, or ``any``."""
     counts_per_metre: float
     """The stored number of a depth of one metre."""
     scale: str
     """The unit in words."""
+
+    def fits(self, dtype: np.dtype[Any]) -> bool:
+        """Tell whether samples of a type may be stored so; metres may be of any precision."""
+        return self.dtype in ("any", dtype.name) or (self.dtype == "float32" and dtype.kind == "f")
 
     def text(self) -> str:
         """Return type and unit, e.g. ``uint16, millimetres``."""

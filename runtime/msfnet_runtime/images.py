@@ -26,9 +26,10 @@ _SILENT = 0
 
 
 def quiet() -> None:
-    """Keep OpenCV and FFmpeg from printing messages of their own."""
+    """Keep OpenCV and FFmpeg from printing messages of their own; let OpenCV read EXR files."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_VIDEOIO_DEBUG", "0")
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # where OpenCV has it; off by default
     set_level = getattr(cv2, "setLogLevel", None)  # until OpenCV 5
     (set_level or cv2.utils.logging.setLogLevel)(_SILENT)
 

@@ -19,8 +19,8 @@ from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.quantize import NARROW
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.variants import Variants
+from msfnet_datasets import open_dataset
 from msfnet_datasets.sample import SampleList
-from msfnet_datasets.samples import open_samples
 from msfnet_datasets.synthesize import synthesize_nyu
 from msfnet_export.parity import random_image
 from msfnet_runtime import Frame, MsfnetError
@@ -92,7 +92,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
     """Return six ramps whose depth is told by their red channel, as the machine answers."""
     folder = tmp_path_factory.mktemp("rooms")
     synthesize_nyu(folder, scenes=2, frames=6)
-    found = open_samples(folder, "nyu_depth", "test")
+    found = open_dataset(folder, split="test", ground_truth="nyu_depth")
     ramp = np.linspace(20, 220, 640, dtype=np.float32)
     for index, sample in enumerate(found):
         red = np.tile(np.rint(ramp * (1 - index / 20)), (480, 1))

@@ -166,7 +166,7 @@ BAD = {
     "stream good.onnx synthetic:castle --out out": "castle",
     "data check empty": "empty",
     "data check rooms --list nyu2_none": "no list nyu2_nyu2_none.csv",
-    "data check rooms --list test --depth uint8_10m": "declares UINT8_10M",
+    "data check rooms --list test --depth uint8_10m": "declares uint8, 255 = 10 m",
     "data check rooms --layout kitti": "holds no KITTI drive",
     "data check images --sheet sheet.png": "no ground truth to draw",
     "data check rooms --sheet file/sheet.png": "file",
@@ -180,7 +180,9 @@ BAD = {
     "evaluate good.onnx --data rooms": "--protocol",
     "evaluate good.onnx --static images --csv out.csv": "--data",
     "evaluate good.onnx --predictions maps --data rooms --protocol nyu_hu": "one of the two",
-    "evaluate good.onnx --data rooms --protocol nyu_hu --prediction-unit mm": "--predictions",
+    "evaluate good.onnx --data rooms --protocol nyu_hu --prediction-unit uint16_mm": (
+        "--predictions"
+    ),
     "evaluate good.onnx --data rooms --protocol nyu_hu --list elsewhere": "elsewhere",
     "evaluate good.onnx --data rooms --protocol nyu_hu --sheet out.txt": "out.txt",
     "evaluate good.onnx --data rooms --protocol nyu_hu --sheet file/out.png": "file/out.png",
@@ -191,18 +193,21 @@ BAD = {
     "evaluate --predictions maps --static images": "MODEL",
     "evaluate --predictions none --data rooms --protocol nyu_hu": "none",
     "evaluate --predictions maps --data rooms --protocol nyu_hu": "--prediction-unit",
-    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit cm": "cm",
-    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit 256": "like mm",
-    "evaluate --predictions small --data rooms --protocol nyu_hu --prediction-unit mm": (
+    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit uint16_256": (
+        "like uint16_mm"
+    ),
+    "evaluate --predictions small --data rooms --protocol nyu_hu --prediction-unit uint16_mm": (
         "small/a.png"
     ),
-    "evaluate --predictions empty --data rooms --protocol nyu_hu --prediction-unit mm": (
+    "evaluate --predictions empty --data rooms --protocol nyu_hu --prediction-unit uint16_mm": (
         "lacks 1 of 1"
     ),
     "bench good.onnx --report report.json": "report.json",
 }
 
 BAD_USAGE = {
+    "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit cm": "cm",
+    "data check rooms --layout spheres": "spheres",
     "build good.onnx": "Missing argument",
     "build good.onnx out.engine --flavour cuda": "--flavour",
     "calibrate good.onnx out.onnx": "--data",

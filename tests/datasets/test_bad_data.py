@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
+from msfnet_datasets import open_dataset
 from msfnet_datasets.bad_data import find_bad, open_all
 from msfnet_datasets.check import check_data
-from msfnet_datasets.nyu import LABELLED
-from msfnet_datasets.samples import open_list
+from msfnet_datasets.nyu_labelled import LABELLED
 from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 from msfnet_runtime import MsfnetError
 
@@ -39,9 +39,9 @@ DEPTH_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (cut_short, "is cut short"),
     "no image": (lambda file: file.write_bytes(b"moved, see other page"), "not a readable image"),
     "empty": (lambda file: file.write_bytes(b""), "is empty"),
-    "another size": (write(ROOM[:, 1:]), r"is \(64, 95\), its image \(64, 96\)"),
+    "another size": (write(ROOM[:, 1:]), r"is \(64, 95\), its image .*\(64, 96\)"),
     "all zero": (write(ROOM * 0), "holds no depth at all"),
-    "millimetres": (write(ROOM.astype(np.uint16) * 40), "is uint16 .* declares UINT8_10M"),
+    "millimetres": (write(ROOM.astype(np.uint16) * 40), "is uint16 .* declares uint8"),
     "colours": (write(cv2.merge([ROOM] * 3)), r"\(64, 96, 3\), .* one channel"),
     "another unit": (write(ROOM // 60 * 3), "median depth is 0.118 m, which is not between 0.2"),
 }
@@ -50,7 +50,7 @@ DEPTH_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("fault", DEPTH_FAULTS)
 def test_bad_depth_is_found_and_named(rooms: Path, fault: str) -> None:
     """Only the sample at fault, its file named, the reason in one line."""
-    samples = open_list(rooms, "nyu", "train")
+    samples = open_dataset(rooms, "nyu", "train")
     spoil, words = DEPTH_FAULTS[fault]
     spoil(samples[2].depth_path)
 
@@ -65,7 +65,7 @@ def test_bad_depth_is_found_and_named(rooms: Path, fault: str) -> None:
 @pytest.mark.parametrize("spoil", [Path.unlink, cut_short], ids=["absent", "truncated"])
 def test_bad_images_are_found_and_named(rooms: Path, spoil: Callable[[Path], object]) -> None:
     """In the order of the list, whichever thread meets them first."""
-    samples = open_list(rooms, "nyu", "train")
+    samples = open_dataset(rooms, "nyu", "train")
     for index in (3, 0):
         spoil(samples[index].image_path)
     told: list[tuple[int, int, str]] = []
@@ -80,7 +80,7 @@ def test_bad_images_are_found_and_named(rooms: Path, spoil: Callable[[Path], obj
 def test_bad_scans_are_found_and_named(tmp_path: Path) -> None:
     """NaN, half a point, and a scan of which no point lies in the image."""
     synthesize_kitti(tmp_path, drives=1, frames=4, size=(96, 320))
-    samples = open_list(tmp_path, "kitti")
+    samples = open_dataset(tmp_path, "kitti")
     points = np.fromfile(samples[0].depth_path, "<f4").reshape(-1, 4)
     behind = points.copy()
     behind[:, 0] = -np.abs(behind[:, 0]) - 1
@@ -104,7 +104,7 @@ def test_a_pair_of_the_labelled_set_that_is_not_finite_is_found(tmp_path: Path) 
     with h5py.File(tmp_path / LABELLED, "w") as file:
         file["images"], file["depths"] = np.full((6, 3, 8, 6), 90, np.uint8), depths
 
-    (bad,) = find_bad(open_list(tmp_path, "nyu_labelled"), workers=4)
+    (bad,) = find_bad(open_dataset(tmp_path, "nyu_labelled", "all"), workers=4)
 
     assert bad.name == "labelled/0005"
     assert "pair 5 is not finite" in bad.reason
@@ -112,7 +112,7 @@ def test_a_pair_of_the_labelled_set_that_is_not_finite_is_found(tmp_path: Path) 
 
 def test_good_samples_are_handed_on(rooms: Path) -> None:
     """In order, as metres of the image's size; bad ones in their places."""
-    samples = open_list(rooms, "nyu", "train")
+    samples = open_dataset(rooms, "nyu", "train")
     samples[1].depth_path.unlink()
 
     opened = open_all(samples, lambda depth: depth, workers=2)
@@ -127,8 +127,8 @@ def test_good_samples_are_handed_on(rooms: Path) -> None:
 
 def test_real_sets_have_nothing_bad(real_data: Path) -> None:
     """Every tenth pair of the real rooms, and all real scans."""
-    rooms = open_list(real_data / "nyu_mini", "nyu", "train")[::10]
-    scans = open_list(real_data / "kitti_raw", "kitti")
+    rooms = open_dataset(real_data / "nyu_mini", "nyu", "train")[::10]
+    scans = open_dataset(real_data / "kitti_raw", "kitti")
 
     assert (len(rooms), len(scans)) == (112, 15)
     assert find_bad([*rooms, *scans]) == []

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet.__main__ import run
+from msfnet_datasets import open_dataset
 from msfnet_datasets.check import check_data
 from msfnet_datasets.data_sheet import draw_sheet
 from msfnet_datasets.figures import widen_points
-from msfnet_datasets.samples import open_list
 from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_image
@@ -129,7 +129,7 @@ def test_files_of_another_type_than_their_list_are_refused(rooms: Path) -> None:
     for file in (rooms / "data/nyu2_train").rglob("*.png"):
         cv2.imwrite(str(file), np.full((64, 96), 2000, np.uint16))
 
-    with pytest.raises(MsfnetError, match="declares UINT8_10M"):
+    with pytest.raises(MsfnetError, match="declares uint8"):
         check_data(rooms)
 
 
@@ -185,7 +185,7 @@ def test_real_millimetres_in_a_list_of_eight_bits_are_refused(
     assert test.depth is not None
     assert 1 < test.depth.range_m[1] < 5
     (tmp_path / "data/nyu2_train.csv").write_text(rows)
-    with pytest.raises(MsfnetError, match="declares UINT8_10M"):
+    with pytest.raises(MsfnetError, match="declares uint8"):
         check_data(tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_the_histogram_is_numpys(rooms: Path) -> None:
     (train,) = (c for c in check_data(rooms).lists if c.name == "list train")
     stored = [
         cv2.imread(str(sample.depth_path), cv2.IMREAD_UNCHANGED)
-        for sample in open_list(rooms, "nyu", "train")
+        for sample in open_dataset(rooms, "nyu", "train")
     ]
     depths = np.concatenate([np.ravel(d).astype(float) * 10 / 255 for d in stored if d is not None])
     depths = depths[depths > 0]
@@ -209,7 +209,7 @@ def test_the_histogram_is_numpys(rooms: Path) -> None:
 
 def test_every_file_is_opened_when_asked(rooms: Path) -> None:
     """Bad samples are counted and named; the figures are those of the good ones."""
-    samples = open_list(rooms, "nyu", "train")
+    samples = open_dataset(rooms, "nyu", "train")
     image = samples[1].image_path
     image.write_bytes(image.read_bytes()[:-300])
     cv2.imwrite(str(samples[2].depth_path), np.zeros((64, 96), np.uint8))
@@ -261,7 +261,7 @@ def test_the_exit_status_tells_whether_every_listed_file_is_good(
 ) -> None:
     """Bad and absent files fail a look at all; a drive's frame without a scan is none of them."""
     root = rooms
-    image = open_list(rooms, "nyu", "train")[1].image_path
+    image = open_dataset(rooms, "nyu", "train")[1].image_path
     if spoilt == "absent":
         image.unlink()
     elif spoilt == "cut":
@@ -307,9 +307,9 @@ def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.
 
 def test_a_unit_that_the_depth_contradicts_is_refused(rooms: Path) -> None:
     """By type, and by a median that no room has."""
-    with pytest.raises(MsfnetError, match="declares UINT16_MM"):
+    with pytest.raises(MsfnetError, match="declares uint16, millimetres"):
         check_data(rooms, name="train", depth="uint16_mm")
-    for sample in open_list(rooms, "nyu", "test"):
+    for sample in open_dataset(rooms, "nyu", "test"):
         stored = cv2.imread(str(sample.depth_path), cv2.IMREAD_UNCHANGED)
         assert stored is not None
         cv2.imwrite(str(sample.depth_path), stored // 1000 + 1)  # metres in the place of mm

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from msfnet_datasets import open_dataset
 from msfnet_datasets.ground_truth import (
-    DepthEncoding,
     KittiCalibration,
     load_kitti_calibration,
     project_velodyne,
     read_depth,
     read_velodyne,
 )
-from msfnet_datasets.kitti import kitti_improved_samples, kitti_raw_samples
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import ENCODINGS, DepthEncoding
 from msfnet_runtime.images import read_image
 
 STRAIGHT = KittiCalibration(
@@ -110,7 +110,9 @@ def test_the_real_scanners_distance_is_a_quarter_metre_more(real_data: Path) -> 
 
 def test_a_real_scan_agrees_with_the_improved_map(real_data: Path) -> None:
     """Another program's ground truth of the same frame: most pixels of both within 5 %."""
-    improved = next(s for s in kitti_improved_samples(real_data) if s.name.endswith("0000000005"))
+    improved = next(
+        s for s in open_dataset(real_data, ground_truth="improved") if s.name.endswith("0000000005")
+    )
     drive = improved.image_path.parents[2]
     scan = read_velodyne(drive / "velodyne_points/data/0000000005.bin")
 
@@ -138,9 +140,7 @@ def object_calibration(file: Path) -> KittiCalibration:
 
 def test_every_real_scan_covers_its_image_as_scans_do(real_data: Path) -> None:
     """Four per cent of the pixels, next to none in the upper quarter, the lower ones nearer."""
-    maps = [
-        sample.ground_truth((375, 1242)) for sample in kitti_raw_samples(real_data / "kitti_raw")
-    ]
+    maps = [sample.ground_truth((375, 1242)) for sample in open_dataset(real_data / "kitti_raw")]
     folder = real_data / "kitti_object/training"
     for scan in sorted(folder.glob("velodyne/*.bin")):
         height, width, _ = read_image(folder / f"image_2/{scan.stem}.png").shape
@@ -159,12 +159,12 @@ def test_every_real_scan_covers_its_image_as_scans_do(real_data: Path) -> None:
 def test_encodings_of_one_real_frame_agree(real_data: Path) -> None:
     """The same depth in millimetres and in tenths of them, filled and raw: within 1 %."""
     folder = real_data / "nyu_pairs"
-    millimetres = read_depth(folder / "nyu2_test/00000_depth.png", DepthEncoding.UINT16_MM)
+    millimetres = read_depth(folder / "nyu2_test/00000_depth.png", ENCODINGS["uint16_mm"])
     tenths = cv2.imread(
         str(folder / "misc/depth2hha_frame00000_rawdepth_x10000.png"), cv2.IMREAD_UNCHANGED
     )
     filled, raw = (
-        read_depth(folder / f"misc/rcnndepth_{name}_mm_425x560.png", DepthEncoding.UINT16_MM)
+        read_depth(folder / f"misc/rcnndepth_{name}_mm_425x560.png", ENCODINGS["uint16_mm"])
         for name in ("depth", "rawdepth")
     )
     assert tenths is not None
@@ -191,10 +191,10 @@ def test_a_real_scan_is_projected_as_point_by_point(real_data: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "stored", "metres"),
     [
-        (DepthEncoding.UINT8_10M, np.uint8(255), 10.0),
-        (DepthEncoding.UINT8_10M, np.uint8(51), 2.0),
-        (DepthEncoding.UINT16_MM, np.uint16(1234), 1.234),
-        (DepthEncoding.UINT16_256, np.uint16(2560), 10.0),
+        (ENCODINGS["uint8_10m"], np.uint8(255), 10.0),
+        (ENCODINGS["uint8_10m"], np.uint8(51), 2.0),
+        (ENCODINGS["uint16_mm"], np.uint16(1234), 1.234),
+        (ENCODINGS["uint16_256"], np.uint16(2560), 10.0),
     ],
 )
 def test_units_are_those_the_data_set_declares(
@@ -216,10 +216,10 @@ def test_a_map_of_another_type_or_without_depth_is_refused(tmp_path: Path) -> No
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((4, 5), 900, np.uint16))
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((4, 5), np.uint8))
 
-    with pytest.raises(MsfnetError, match="declares UINT8_10M"):
-        read_depth(tmp_path / "wide.png", DepthEncoding.UINT8_10M)
+    with pytest.raises(MsfnetError, match="declares uint8"):
+        read_depth(tmp_path / "wide.png", ENCODINGS["uint8_10m"])
     with pytest.raises(MsfnetError, match="no depth at all"):
-        read_depth(tmp_path / "empty.png", DepthEncoding.UINT8_10M)
+        read_depth(tmp_path / "empty.png", ENCODINGS["uint8_10m"])
 
 
 def test_what_is_no_scan_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from msfnet_datasets.nyu import LABELLED, SPLITS
+from msfnet_datasets.layouts import Layout, open_dataset
+from msfnet_datasets.nyu_labelled import LABELLED, SPLITS
 from msfnet_datasets.sample import Sample
-from msfnet_datasets.samples import Layout, open_list, open_samples
 from msfnet_datasets.split_lists import read_split_list
 from msfnet_datasets.synthesize import synthesize_kitti
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import DepthStorage
 
 PAIRS = 5
 
@@ -50,7 +51,7 @@ def test_the_labelled_set_is_read_as_matlab_wrote_it(
     labelled: Path, split: str, numbers: list[int]
 ) -> None:
     """Rows, columns and channels in place, metres as stored, pairs counted from 1."""
-    samples = open_list(labelled, "nyu_labelled", split)
+    samples = open_dataset(labelled, "nyu_labelled", split)
 
     assert [sample.name for sample in samples] == [f"labelled/{n:04d}" for n in numbers]
     for sample, number in zip(samples, numbers, strict=True):
@@ -62,8 +63,8 @@ def test_the_labelled_set_is_read_as_matlab_wrote_it(
 
 def test_the_labelled_set_opens_by_its_file_and_for_evaluation(labelled: Path) -> None:
     """The file or its folder; all pairs without a split; the test split to score on."""
-    assert len(open_list(labelled / LABELLED, "nyu_labelled")) == PAIRS
-    assert [s.name for s in open_samples(labelled, "nyu_depth")] == [
+    assert len(open_dataset(labelled / LABELLED, "nyu_labelled", "all")) == PAIRS
+    assert [s.name for s in open_dataset(labelled, ground_truth="nyu_depth")] == [
         "labelled/0002",
         "labelled/0004",
     ]
@@ -71,7 +72,7 @@ def test_the_labelled_set_opens_by_its_file_and_for_evaluation(labelled: Path) -
 
 def test_the_labelled_set_is_read_by_forked_processes(labelled: Path) -> None:
     """Each opens the file for itself, though its parent has it open already."""
-    samples = open_list(labelled, "nyu_labelled")
+    samples = open_dataset(labelled, "nyu_labelled", "all")
     samples[0].ground_truth((6, 8))
 
     with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -87,19 +88,19 @@ def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> 
     other.mkdir()
     (other / LABELLED).write_bytes(b"no hdf5 at all" * 50)
     with pytest.raises(MsfnetError, match="not NYU's labelled set"):
-        open_list(other, "nyu_labelled")
+        open_dataset(other, "nyu_labelled", "all")
     with h5py.File(other / "flat.mat", "w") as file:
         file["images"], file["depths"] = np.ones((2, 3, 8, 6), np.uint8), np.ones((2, 6, 8))
     with pytest.raises(MsfnetError, match=r"images \(2, 3, 8, 6\) and depth \(2, 6, 8\)"):
-        open_list(other / "flat.mat", "nyu_labelled")
+        open_dataset(other / "flat.mat", "nyu_labelled", "all")
     with pytest.raises(MsfnetError, match="no split 'val'; choose train or test"):
-        open_list(labelled, "nyu_labelled", "val")
+        open_dataset(labelled, "nyu_labelled", "val")
     savemat(labelled / SPLITS, {"trainNdxs": np.array([[1], [PAIRS + 1]])})
     with pytest.raises(MsfnetError, match="names 1 pairs beyond the 5"):
-        open_list(labelled, "nyu_labelled", "train")
+        open_dataset(labelled, "nyu_labelled", "train")
     (labelled / SPLITS).unlink()
     with pytest.raises(MsfnetError, match=r"put splits\.mat beside"):
-        open_list(labelled, "nyu_labelled", "train")
+        open_dataset(labelled, "nyu_labelled", "train")
 
 
 @pytest.mark.parametrize("library", ["h5py", "scipy.io"])
@@ -110,7 +111,7 @@ def test_a_missing_library_is_one_line(
     monkeypatch.setitem(sys.modules, library, None)
 
     with pytest.raises(MsfnetError, match=rf"{library[:4]}.*pip install 'msfnet\[nyu\]'"):
-        open_list(labelled, "nyu_labelled", "train")
+        open_dataset(labelled, "nyu_labelled", "train")
 
 
 def test_the_official_split_has_795_and_654_pairs(real_data: Path, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_the_official_split_has_795_and_654_pairs(real_data: Path, tmp_path: Pat
     (tmp_path / SPLITS).write_bytes((real_data / "splits/nyu_official/splits.mat").read_bytes())
 
     names = [
-        {sample.name for sample in open_list(tmp_path, "nyu_labelled", split)}
+        {sample.name for sample in open_dataset(tmp_path, "nyu_labelled", split)}
         for split in ("train", "test")
     ]
 
@@ -144,12 +145,15 @@ def test_sync_folders_are_read_by_their_lists(tmp_path: Path) -> None:
     ]
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
 
-    samples = open_list(tmp_path, "nyu_sync", "list.txt")
+    samples = open_dataset(tmp_path, "nyu_sync", "list.txt")
 
     assert [s.name for s in samples] == ["kitchen_0028b/rgb_00045", "bathroom/rgb_00045"]
     assert samples.without_ground_truth == ("bathroom/rgb_00046.jpg",)
     np.testing.assert_allclose(samples[0].ground_truth((6, 8)), depth / 1000.0, rtol=1e-6)
-    assert open_samples(tmp_path, "nyu_depth", "list.txt").samples[0].name == samples[0].name
+    assert (
+        open_dataset(tmp_path, split="list.txt", ground_truth="nyu_depth").samples[0].name
+        == samples[0].name
+    )
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +193,9 @@ def test_every_usual_list_names_the_same_frame(drive: Path, tmp_path: Path, kind
     """With scans ``None`` counts as well; png or jpg is what the disk has."""
     (tmp_path / "list.txt").write_text(LISTS[kind](drive.parent.name, drive.name))
 
-    samples = open_list(drive.parents[1], "kitti", str(tmp_path / "list.txt"))
+    samples = open_dataset(drive.parents[1], "kitti", str(tmp_path / "list.txt"))
 
-    (plain,) = [s for s in open_list(drive.parents[1], "kitti") if s.name.endswith("1")]
+    (plain,) = [s for s in open_dataset(drive.parents[1], "kitti") if s.name.endswith("1")]
     assert (samples[0].name, samples[0].image_path) == (plain.name, plain.image_path)
     np.testing.assert_array_equal(samples[0].ground_truth((96, 320)), plain.ground_truth((96, 320)))
 
@@ -200,7 +204,7 @@ def test_the_right_camera_sees_the_scan_from_its_own_place(drive: Path, tmp_path
     """Points lie where P_rect_03 projects them, and the frame has its intrinsics."""
     (tmp_path / "list.txt").write_text(f"{drive.parent.name}/{drive.name} 0 r")
 
-    (sample,) = open_list(drive.parents[1], "kitti", str(tmp_path / "list.txt"))
+    (sample,) = open_dataset(drive.parents[1], "kitti", str(tmp_path / "list.txt"))
 
     assert sample.name == f"{drive.name}/image_03/0000000000"
     assert sample.image_path.suffix == ".jpg"
@@ -224,7 +228,7 @@ def test_the_right_camera_sees_the_scan_from_its_own_place(drive: Path, tmp_path
     found = sample.ground_truth((96, 320))
     assert np.count_nonzero(found) > 500
     assert np.mean(np.isclose(found, expected, rtol=1e-4)) > 0.999
-    left = open_list(drive.parents[1], "kitti")[0].ground_truth((96, 320))
+    left = open_dataset(drive.parents[1], "kitti")[0].ground_truth((96, 320))
     assert np.mean(np.isclose(found, left, rtol=1e-4)) < 0.95
 
 
@@ -240,7 +244,7 @@ def test_improved_maps_follow_the_list(drive: Path, tmp_path: Path) -> None:
         f"{image}/0000000001.png None 721.5\n"
     )
 
-    samples = open_list(root, "kitti", str(tmp_path / "list.txt"), "uint16_256")
+    samples = open_dataset(root, "kitti", str(tmp_path / "list.txt"), depth="uint16_256")
 
     assert [s.depth_path for s in samples] == [folder / "0000000000.png"]
     assert samples.without_ground_truth == (f"{drive.name}/0000000001",)
@@ -268,11 +272,11 @@ def test_improved_maps_of_the_right_camera_are_found_through_links(
         f"{drive.parent.name}/{drive.name} 1 r\n"
     )
 
-    samples = open_list(root, "kitti", "list.txt", "uint16_256")
+    samples = open_dataset(root, "kitti", "list.txt", depth="uint16_256")
 
     assert {s.name for s in samples} == {f"{drive.name}/image_03/0000000001"}
     assert [float(s.ground_truth((96, 320)).max()) for s in samples] == [7, 7, 7]
-    left = open_list(root, "kitti", "", "uint16_256")
+    left = open_dataset(root, "kitti", depth="uint16_256")
     assert [float(s.ground_truth((96, 320)).max()) for s in left] == [3]
 
 
@@ -302,7 +306,7 @@ def test_eigens_frames_among_the_real_drives(real_data: Path) -> None:
     """Twelve of the 697 lie in drive 0013; BTS's and monodepth2's lists name the same ones."""
     names = []
     for file in ("bts/eigen_test_files_with_gt.txt", "monodepth2/eigen_test_files.txt"):
-        found = open_list(real_data / "kitti_raw", "kitti", str(real_data / "splits" / file))
+        found = open_dataset(real_data / "kitti_raw", "kitti", str(real_data / "splits" / file))
         names.append({s.name for s in found if s.image_path.is_file()})
     assert names[0] == names[1]
     assert len(names[0]) == 12
@@ -321,7 +325,7 @@ def test_eigens_frames_among_the_real_drives(real_data: Path) -> None:
     ],
 )
 def test_lists_and_units_that_do_not_fit_are_one_line(
-    tmp_path: Path, layout: Layout, name: str, depth: str | None, words: str
+    tmp_path: Path, layout: Layout, name: str, depth: DepthStorage | None, words: str
 ) -> None:
     """The line names the list, the line in it, or what the layout has."""
     (tmp_path / "scenes.txt").write_text("basement_0001a\n")
@@ -329,5 +333,5 @@ def test_lists_and_units_that_do_not_fit_are_one_line(
     (tmp_path / "flat.txt").write_text("a.png\n")
 
     with pytest.raises(MsfnetError, match=words) as caught:
-        open_list(tmp_path, layout, name, depth)  # type: ignore[arg-type]
+        open_dataset(tmp_path, layout, name or None, depth=depth)
     assert "\n" not in str(caught.value)

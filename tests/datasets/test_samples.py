@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_datasets.samples import open_samples
+from msfnet_datasets import open_dataset
 from msfnet_datasets.synthesize import synthesize_kitti
 from msfnet_runtime import MsfnetError
 
@@ -26,7 +26,7 @@ def test_frames_are_paired_with_the_scan_of_their_number(drives: Path, tmp_path:
     (scans,) = drives.glob("*/*/velodyne_points/data")
     hidden = (scans / "0000000001.bin").rename(tmp_path / "hidden.bin")
     try:
-        samples = open_samples(drives, "velodyne")
+        samples = open_dataset(drives, ground_truth="velodyne")
     finally:
         hidden.rename(scans / "0000000001.bin")
 
@@ -42,7 +42,7 @@ def test_files_that_are_no_numbers_are_not_the_data_sets(drives: Path) -> None:
     stray = scans / "._0000000001.bin"
     stray.write_bytes(b"x" * 16)
     try:
-        samples = open_samples(drives, "velodyne")
+        samples = open_dataset(drives, ground_truth="velodyne")
     finally:
         stray.unlink()
 
@@ -63,7 +63,7 @@ def test_lists_are_chosen_by_what_they_are_for(tmp_path: Path) -> None:
 
     chosen = []
     for name in ("test", "val", "train"):
-        (sample,) = open_samples(tmp_path, "nyu_depth")
+        (sample,) = open_dataset(tmp_path, ground_truth="nyu_depth")
         chosen.append(sample.depth_path.stem)
         assert sample.ground_truth((6, 8)).max() == pytest.approx(
             {"test": 2.04, "val": 2.0, "train": 4.0}[name]
@@ -74,14 +74,16 @@ def test_lists_are_chosen_by_what_they_are_for(tmp_path: Path) -> None:
 
 def test_a_list_can_be_named_and_an_unknown_one_is_refused(real_data: Path) -> None:
     """The line says which there are."""
-    assert len(open_samples(real_data / "nyu_mini", "nyu_depth", "train")) == 1114
+    assert (
+        len(open_dataset(real_data / "nyu_mini", split="train", ground_truth="nyu_depth")) == 1114
+    )
     with pytest.raises(MsfnetError, match=r"no list nyu2_test\.csv; it has train, val"):
-        open_samples(real_data / "nyu_mini", "nyu_depth", "test")
+        open_dataset(real_data / "nyu_mini", split="test", ground_truth="nyu_depth")
 
 
 def test_real_improved_maps_are_paired_with_their_frames(real_data: Path) -> None:
     """The depth benchmark's own folders beside the raw drives: two frames of drive 0001."""
-    samples = open_samples(real_data, "improved")
+    samples = open_dataset(real_data, ground_truth="improved")
 
     assert [s.image_path.stem for s in samples] == ["0000000005", "0000000050"]
     assert {s.image_path.parents[2].name for s in samples} == {"2011_09_26_drive_0001_sync"}
@@ -100,7 +102,7 @@ def test_improved_maps_are_found_beside_the_drives(drives: Path, tmp_path: Path)
     pixels = np.full((96, 320), 2560, np.uint16)
     cv2.imwrite(str(folder / "0000000002.png"), pixels)
 
-    (sample,) = open_samples(drives, "improved")
+    (sample,) = open_dataset(drives, ground_truth="improved")
 
     assert sample.image_path.stem == "0000000002"
     np.testing.assert_array_equal(sample.ground_truth((96, 320)), 10)
@@ -108,8 +110,8 @@ def test_improved_maps_are_found_beside_the_drives(drives: Path, tmp_path: Path)
 
 def test_real_drives_and_lists_are_opened(real_data: Path) -> None:
     """Counts of the real sets, and depth of the size of its image."""
-    drives = open_samples(real_data / "kitti_raw", "velodyne")
-    lists = open_samples(real_data / "nyu_mini", "nyu_depth")
+    drives = open_dataset(real_data / "kitti_raw", ground_truth="velodyne")
+    lists = open_dataset(real_data / "nyu_mini", ground_truth="nyu_depth")
 
     assert (len(drives), len(lists)) == (15, 213)
     for sample in (drives[0], lists[0]):
@@ -125,7 +127,7 @@ def test_ground_truth_of_another_size_is_refused(drives: Path) -> None:
     maps = drives / "depth/train" / folder / "proj_depth/groundtruth/image_02"
     maps.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(maps / "0000000000.png"), np.full((90, 320), 2560, np.uint16))
-    sample = open_samples(drives, "improved")[0]
+    sample = open_dataset(drives, ground_truth="improved")[0]
 
     with pytest.raises(MsfnetError, match="check the data set"):
         sample.ground_truth((96, 320))
@@ -138,10 +140,10 @@ def test_data_without_the_wanted_ground_truth_is_refused(drives: Path, tmp_path:
     cv2.imwrite(str(tmp_path / "2011_09_26/a_sync/image_02/data/0000000000.png"), image)
 
     with pytest.raises(MsfnetError, match="does not exist"):
-        open_samples(tmp_path / "none", "velodyne")
+        open_dataset(tmp_path / "none", ground_truth="velodyne")
     with pytest.raises(MsfnetError, match="nyu2_train"):
-        open_samples(drives, "nyu_depth")
+        open_dataset(drives, ground_truth="nyu_depth")
     with pytest.raises(MsfnetError, match="add the scans"):
-        open_samples(tmp_path, "velodyne")
+        open_dataset(tmp_path, ground_truth="velodyne")
     with pytest.raises(MsfnetError, match="proj_depth"):
-        open_samples(tmp_path, "improved")
+        open_dataset(tmp_path, ground_truth="improved")

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from msfnet_datasets import open_dataset
 from msfnet_datasets.ground_truth import load_kitti_calibration, read_velodyne
-from msfnet_datasets.kitti import kitti_raw_samples
-from msfnet_datasets.nyu import nyu_samples
 from msfnet_datasets.synthesize import AZIMUTHS, synthesize_kitti, synthesize_nyu
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.sources.kitti import KittiDrive
@@ -54,7 +53,7 @@ def test_the_reader_of_real_drives_reads_generated_ones(streets: Path) -> None:
 
 def test_scans_projected_as_real_ones_agree_with_the_exact_depth(streets: Path) -> None:
     """Median within 1 %, and 95 % of the points within 3 %: the rest lies at edges."""
-    for sample, seed in zip(kitti_raw_samples(streets), [4000] * 3 + [4001] * 3, strict=True):
+    for sample, seed in zip(open_dataset(streets), [4000] * 3 + [4001] * 3, strict=True):
         index = int(sample.image_path.stem)
         measured = sample.ground_truth(SIZE)
         street = SyntheticSource("street", seed=seed, frames=3, size=SIZE)
@@ -111,7 +110,7 @@ def test_scans_are_taken_with_the_images(streets: Path) -> None:
 
 def test_lists_of_rooms_are_read_in_their_units(rooms: Path) -> None:
     """Training: 8 bits, half a count of 10 m / 255. Test: millimetres."""
-    train, test = nyu_samples(rooms, "train"), nyu_samples(rooms, "test")
+    train, test = (open_dataset(rooms, split=name) for name in ("train", "test"))
 
     assert (len(train), len(test)) == (4, 2)
     exact = [
@@ -145,8 +144,8 @@ def test_one_room_is_cut_into_training_and_test(tmp_path: Path) -> None:
     """Its last fifth is the test list."""
     synthesize_nyu(tmp_path / "nyu", scenes=1, frames=6, size=(64, 64))
 
-    assert len(nyu_samples(tmp_path / "nyu", "train")) == 5
-    assert len(nyu_samples(tmp_path / "nyu", "test")) == 1
+    assert len(open_dataset(tmp_path / "nyu", split="train")) == 5
+    assert len(open_dataset(tmp_path / "nyu", split="test")) == 1
 
 
 @pytest.mark.parametrize(("frames", "seed"), [(0, 0), (1, -1)])

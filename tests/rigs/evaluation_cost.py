@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from msfnet_benchmarks.scoring.accuracy import Estimator, evaluate, read_sample
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_benchmarks.timing.core import time_calls
+from msfnet_datasets import open_dataset
 from msfnet_datasets.sample import Sample
-from msfnet_datasets.samples import open_samples
 from msfnet_datasets.synthesize import synthesize_nyu
 from msfnet_runtime import DepthEstimator, MsfnetError
 from msfnet_runtime.progress import Progress, silent
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         with TemporaryDirectory() as folder, DepthEstimator.open(arguments[0]) as estimator:
             rooms = Path(folder) / "rooms"
             synthesize_nyu(rooms, scenes=4, frames=16)
-            samples = open_samples(rooms, PROTOCOL.ground_truth, "test")
+            samples = open_dataset(rooms, split="test", ground_truth=PROTOCOL.ground_truth)
             print(measure_cost(estimator, samples).text())
     except MsfnetError as error:
         print(f"error: {error}", file=sys.stderr)

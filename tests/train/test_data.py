@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_datasets.nyu import nyu_samples
+from msfnet_datasets import open_dataset
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_image, read_raw
 from msfnet_runtime.preprocess import prepare
@@ -255,7 +255,7 @@ def test_real_pairs_are_read_at_the_papers_sizes(real_data: Path) -> None:
     assert batch.image.shape == (1, 3, 228, 304)
     assert batch.target.shape == (1, 1, 114, 152)
     metres = 10 / batch.target[batch.valid].numpy()
-    stored = nyu_samples(real_data / "nyu_mini", "train")[17].ground_truth((240, 320))
+    stored = open_dataset(real_data / "nyu_mini", split="train")[17].ground_truth((240, 320))
     assert np.isin(np.round(metres * 25.5), np.round(stored * 25.5)).all()
     assert 1 <= float(batch.target[batch.valid].min()) <= float(batch.target.max()) <= 100
 

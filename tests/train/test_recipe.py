@@ -34,11 +34,14 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
-SHIPPED = ("kitti", "nyu", "nyu_ablation", "nyu_lite", "nyu_mini", "nyu_mobilenetv3", "nyu_nano")
+SHIPPED = (
+    *("folder", "kitti", "nyu", "nyu_ablation", "nyu_lite", "nyu_mini"),
+    *("nyu_mobilenetv3", "nyu_nano"),
+)
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    """Three of the paper, the light ones on real data, and the demo's."""
+    """Three of the paper, one for anybody's data, the light ones, and the demo's."""
     assert recipe_names() == [*SHIPPED, "quick"]
 
 
@@ -200,7 +203,7 @@ def test_files_that_are_not_recipes_are_refused_in_one_line(tmp_path: Path) -> N
         with pytest.raises(MsfnetError, match=words) as caught:
             load_recipe(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(MsfnetError, match="unknown recipe 'nyu_mni'; choose one of kitti, nyu"):
+    with pytest.raises(MsfnetError, match="unknown recipe 'nyu_mni'; choose one of folder, kitti"):
         load_recipe("nyu_mni")
 
 

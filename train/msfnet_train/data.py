@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from msfnet_benchmarks.scoring.protocols import find_protocol
-from msfnet_datasets.sample import Sample
+from msfnet_datasets.layouts import LAYOUTS
+from msfnet_datasets.sample import SPARSE_BELOW, Sample
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import prepare, resize_bilinear
 from msfnet_train.augmentation import augment
@@ -147,7 +148,8 @@ def crop_pair(
         top, left = (int(rng.integers(0, rest + 1)) for rest in spare)
     scaled = resize_bilinear(image, (height, width))
     cut = scaled[top : top + crop[0], left : left + crop[1]]
-    if config.layout == "kitti":
+    sparse = np.count_nonzero(depth) < SPARSE_BELOW * depth.size
+    if LAYOUTS[config.layout].sparse or sparse:
         return cut, scatter_depth(depth, (height, width), (top, left), crop)
     dense = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
     dense = dense[top : top + crop[0], left : left + crop[1]]

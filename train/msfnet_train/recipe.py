@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS, find_protocol
-from msfnet_datasets.ground_truth import DepthStorage, GroundTruth
-from msfnet_datasets.samples import Layout
+from msfnet_datasets.ground_truth import GroundTruth
+from msfnet_datasets.layouts import LAYOUTS, Layout
+from msfnet_datasets.sample import HELD_OUT
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
+from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.typed import build, parse_toml, read_text, to_plain
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig
@@ -31,7 +33,8 @@ class DataConfig:
     """Which data a run reads, and what the network sees of it. Sizes are (height, width)."""
 
     layout: Layout
-    """DenseDepth's NYU, NYU's labelled set, BTS's folders of NYU, or KITTI raw drives."""
+    """NYU's labelled set, DenseDepth's NYU, KITTI raw drives, BTS's folders of NYU, or pairs of
+    images and depth of your own."""
     dataset: str
     """The data set's name, for the model's spec."""
     crop: tuple[int, int]
@@ -51,15 +54,16 @@ class DataConfig:
     train_list: str = ""
     """What to train on: ``nyu``: the list ``nyu2_<name>.csv``; ``nyu_labelled``: ``train`` or
     ``test`` of the official split; ``nyu_sync`` and ``kitti``: a list file, from here or from the
-    data. Left out: ``train``, or KITTI's drives but for their last frames."""
+    data; ``folder``: the list ``<name>.csv``. Left out: ``train``, or without lists all but the
+    last frames of every drive or scene."""
     validation_list: str = ""
     """What to validate on, likewise; left out: ``val`` (``nyu``), ``test`` (``nyu_labelled``)."""
     train_depth: DepthStorage | None = None
     """How the training depth is stored; left out: as the layout's own convention has it."""
     validation_depth: DepthStorage | None = None
     """How the validation depth is stored."""
-    validation_share: float = 0.1
-    """KITTI without lists: the last frames of every drive are held out, this share of them."""
+    validation_share: float = HELD_OUT
+    """Without lists the last frames of every drive or scene are held out, this share of them."""
     max_train: int = 0
     """Use only so many training pairs, spread over the list; 0: all."""
     max_validation: int = 0
@@ -78,10 +82,12 @@ class DataConfig:
             raise MsfnetError("data.depth_range_m must be [min, max] in metres with 0 < min < max")
         if bool(self.train_list) != bool(self.validation_list):
             raise MsfnetError("data.train_list and validation_list go together; give both or none")
-        if self.layout == "nyu_sync" and not self.train_list:
-            raise MsfnetError("data.train_list and validation_list name nyu_sync's list files")
-        if find_protocol(self.protocol).ground_truth != self.ground_truth:
-            names = [p.name for p in PROTOCOLS.values() if p.ground_truth == self.ground_truth]
+        if LAYOUTS[self.layout].needs_list and not self.train_list:
+            raise MsfnetError(
+                f"data.train_list and validation_list are missing; layout {self.layout} needs them"
+            )
+        if not find_protocol(self.protocol).scores(self.ground_truth):
+            names = [p.name for p in PROTOCOLS.values() if p.scores(self.ground_truth)]
             raise MsfnetError(
                 f"data.protocol {self.protocol} scores other ground truth than layout "
                 f"{self.layout} has; choose one of {', '.join(names)}"
@@ -90,16 +96,7 @@ class DataConfig:
     @property
     def ground_truth(self) -> GroundTruth:
         """What the validation depth is, in the protocols' words."""
-        if self.layout != "kitti":
-            return "nyu_depth"
-        return "improved" if self.validation_depth == "uint16_256" else "velodyne"
-
-    @property
-    def lists(self) -> tuple[str, str]:
-        """The names of the lists to train and to validate on; empty for whole KITTI drives."""
-        if self.train_list or self.layout == "kitti":
-            return self.train_list, self.validation_list
-        return "train", {"nyu": "val", "nyu_labelled": "test"}[self.layout]
+        return LAYOUTS[self.layout].kind(self.validation_depth)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from msfnet_datasets.bad_data import BadSample, find_bad
-from msfnet_datasets.sample import Sample, spread
-from msfnet_datasets.samples import open_list
+from msfnet_datasets.layout import ALL
+from msfnet_datasets.layouts import LAYOUTS, open_dataset
+from msfnet_datasets.sample import Sample, hold_out, spread
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
@@ -65,39 +66,25 @@ def open_split(config: DataConfig, path: Path) -> Split:
     Raises:
         MsfnetError: missing folder, another layout, or nothing to train or validate on.
     """
-    if not path.exists():
-        raise MsfnetError(f"no data at {path}; check the path of the data set")
-    names, storages = config.lists, (config.train_depth, config.validation_depth)
-    if names == ("", ""):
-        drives = open_list(path, config.layout, "", config.train_depth)
-        train, validation = hold_out(drives, config.validation_share)
-        lists = [drives]
+    named = (config.train_list, config.validation_list) if config.train_list else None
+    lists = named or LAYOUTS[config.layout].training_lists(path)
+    if lists is None:
+        opened = [open_dataset(path, config.layout, ALL, depth=config.train_depth)]
+        train, validation = hold_out(opened[0], config.validation_share)
     else:
-        lists = [
-            open_list(path, config.layout, name, storage)
-            for name, storage in zip(names, storages, strict=True)
+        storages = config.train_depth, config.validation_depth
+        opened = [
+            open_dataset(path, config.layout, name, depth=storage)
+            for name, storage in zip(lists, storages, strict=True)
         ]
-        train, validation = (list(samples) for samples in lists)
+        train, validation = (list(samples) for samples in opened)
     if not (train and validation):
         raise MsfnetError(f"{path} has too few pairs to hold some out; two are the least")
     return Split(
         spread(train, config.max_train or None),
         spread(validation, config.max_validation or None),
-        sum(len(samples.without_ground_truth) for samples in lists),
+        sum(len(samples.without_ground_truth) for samples in opened),
     )
-
-
-def hold_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
-    """Split off the last frames of every drive, at least one where the drive has two."""
-    drives: dict[str, list[Sample]] = {}
-    for sample in samples:
-        drives.setdefault(sample.name.rpartition("/")[0], []).append(sample)
-    train, validation = [], []
-    for frames in drives.values():
-        held = min(len(frames) - 1, max(1, round(share * len(frames))))
-        train += frames[: len(frames) - held]
-        validation += frames[len(frames) - held :]
-    return train, validation
 
 
 def check_split(

@@ -20,9 +20,10 @@ from msfnet_datasets.frame_statistics import (
     describe_frame,
     unlike,
 )
+from msfnet_datasets.layouts import open_dataset
 from msfnet_datasets.sample import Sample, spread
-from msfnet_datasets.samples import open_samples
 from msfnet_runtime import DepthEstimator, Engine, ModelSpec, MsfnetError, open_engine
+from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.files import atomic_path, check_writable
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
@@ -108,8 +109,8 @@ class EvaluationRequest:
     """Checkpoint, ONNX file or engine."""
     predictions: Path | None = None
     """A folder of 16-bit PNG files in place of a model."""
-    prediction_unit: str | None = None
-    """``mm`` or ``256``; left out, the folder's manifest says it."""
+    prediction_unit: PngStorage | None = None
+    """How they are stored; None: the folder's manifest says it."""
     data: Path | None = None
     """Frames with ground truth; None to measure flicker alone."""
     protocol: str | None = None
@@ -126,29 +127,6 @@ class EvaluationRequest:
     """A source of a camera that does not move, to measure flicker."""
     provider: str = "cpu"
     """ONNX Runtime's."""
-
-    def check(self, outputs: Outputs) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            MsfnetError: one line for each case.
-        """
-        if (self.model is None) == (self.predictions is None):
-            raise MsfnetError("name a MODEL or --predictions FOLDER, one of the two")
-        if self.prediction_unit and not self.predictions:
-            raise MsfnetError("--prediction-unit goes with --predictions FOLDER")
-        if (self.data is None) != (self.protocol is None):
-            raise MsfnetError("--data and --protocol go together; give both")
-        if self.static and not self.model:
-            raise MsfnetError("--static needs a MODEL to show its frames to")
-        if self.data is None and not self.static:
-            raise MsfnetError("name --data FOLDER with --protocol NAME, or --static SOURCE")
-        scored = (self.against, self.alignment, self.samples, outputs.csv, outputs.sheet)
-        if self.data is None and any(scored):
-            raise MsfnetError(
-                "--against, --align, --list, --csv and --sheet need --data FOLDER with "
-                "--protocol NAME"
-            )
 
 
 def evaluate_model(
@@ -167,11 +145,9 @@ def evaluate_model(
         progress: called after every frame.
 
     Raises:
-        MsfnetError: options that do not go together, anything that cannot be opened, read,
-            scored or written.
+        MsfnetError: anything that cannot be opened, read, scored or written.
     """
     outputs = outputs or Outputs()
-    request.check(outputs)
     alignment = find_alignment(request.alignment) if request.alignment else None
     protocol = find_protocol(request.protocol) if request.protocol else None
     outputs.check()
@@ -210,7 +186,7 @@ def _score(
 ) -> EvaluationReport:
     """Score what was opened and write what shows single images."""
     assert request.data is not None
-    found = open_samples(request.data, protocol.ground_truth, request.samples)
+    found = open_dataset(request.data, split=request.samples, ground_truth=protocol.ground_truth)
     samples, skipped = spread(found, request.max_frames), len(found.without_ground_truth)
     estimator: Estimator = model or _stored(request, samples, found, protocol)
     if reference is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,9 @@ from msfnet_benchmarks.scoring.accuracy import read_sample
 from msfnet_benchmarks.scoring.protocols import Protocol
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.images import read_raw
 from msfnet_runtime.sinks.folder import MANIFEST
-
-UNITS: Mapping[str, int] = MappingProxyType({"mm": 1000, "256": 256})
-"""Counts per metre by the name of the unit: millimetres, or KITTI's 256 = 1 m."""
 
 
 class PredictionFolder:
@@ -35,7 +33,7 @@ class PredictionFolder:
         folder: Path,
         samples: Sequence[Sample],
         protocol: Protocol,
-        unit: str | None = None,
+        unit: PngStorage | None = None,
         *,
         among: Sequence[Sample] = (),
     ) -> None:
@@ -45,7 +43,7 @@ class PredictionFolder:
             folder: of the maps.
             samples: what will be asked for.
             protocol: what frames are shown as.
-            unit: of :data:`UNITS`; left out, the folder's ``manifest.jsonl`` says it.
+            unit: how the maps are stored; None: the folder's ``manifest.jsonl`` says it.
             among: the whole list that the samples were chosen from; a map may be of any of it.
 
         Raises:
@@ -54,7 +52,7 @@ class PredictionFolder:
         """
         if not folder.is_dir():
             raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
-        self._counts = _counts_per_metre(folder, unit)
+        self._counts_per_metre = _counts_per_metre(folder, unit)
         self._declared = unit
         self._protocol = protocol
         self._files = _match(
@@ -90,8 +88,8 @@ class PredictionFolder:
         """
         if self._declared is None:
             return
-        other = next(unit for unit in UNITS if unit != self._declared)
-        factor = UNITS[other] / UNITS[self._declared]
+        other = next(unit for unit in get_args(PngStorage) if unit != self._declared)
+        factor = _counts(other) / _counts(self._declared)
         first = None
         for sample in samples:
             frame, ground_truth = read_sample(sample, self._protocol)
@@ -119,24 +117,28 @@ class PredictionFolder:
             )
         if not stored.any():
             raise MsfnetError(f"{path} holds no depth at all; write it again")
-        return np.asarray(stored, np.float32) / np.float32(self._counts)
+        return np.asarray(stored, np.float32) / np.float32(self._counts_per_metre)
 
 
-def _counts_per_metre(folder: Path, unit: str | None) -> int:
+def _counts(unit: PngStorage) -> float:
+    return ENCODINGS[unit].counts_per_metre
+
+
+def _counts_per_metre(folder: Path, unit: PngStorage | None) -> float:
     """Return the declared unit; a manifest and a caller must not contradict each other."""
-    if unit is not None and unit not in UNITS:
-        raise MsfnetError(f"unknown unit {unit!r} of predictions; choose {' or '.join(UNITS)}")
     stated = _manifest_counts(folder / MANIFEST)
     if unit is None and stated is None:
         raise MsfnetError(
-            f"{folder} has no {MANIFEST} that says its unit; pass --prediction-unit mm or 256"
+            f"{folder} has no {MANIFEST} that says its unit; name the unit of the predictions: "
+            f"{' or '.join(get_args(PngStorage))}",
+            parameter="prediction_unit",
         )
-    if unit is not None and stated is not None and UNITS[unit] != stated:
+    if unit is not None and stated is not None and _counts(unit) != stated:
         raise MsfnetError(
-            f"{folder / MANIFEST} says {stated} counts per metre, --prediction-unit {unit} "
-            f"{UNITS[unit]}; leave the option out"
+            f"{folder / MANIFEST} says {stated} counts per metre, the unit {unit} "
+            f"{_counts(unit):g}; leave the unit out"
         )
-    return UNITS[unit] if unit is not None else int(stated or 0)
+    return _counts(unit) if unit is not None else float(stated or 0)
 
 
 def _manifest_counts(path: Path) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -46,8 +47,8 @@ class Protocol:
     """One way to score depth. Get them from :data:`PROTOCOLS`."""
 
     name: str
-    ground_truth: GroundTruth
-    """Where the ground truth comes from."""
+    ground_truth: GroundTruth | None
+    """Where the ground truth comes from; None: wherever a data set has it from."""
     crop: Literal["none", "garg", "eigen", "kb_garg", "nyu_densedepth", "nyu_bts"]
     """The region that is scored."""
     range_m: tuple[float, float] = (0.0, np.inf)
@@ -61,21 +62,16 @@ class Protocol:
     of their mean squared error. Every other metric is a mean over images; both RMSE are reported.
     """
 
-    @property
-    def dense(self) -> bool:
-        """Whether the ground truth is dense enough to have depth boundaries."""
-        return self.ground_truth == "nyu_depth"
+    bins_m: tuple[float, ...] = (0.0, 10.0, 20.0, 40.0, 80.0)
+    """The edges of the range bins that errors are reported by, metres."""
+    dense: bool = False
+    """The ground truth is dense enough to have depth boundaries."""
+    ordered: bool = True
+    """The frames of one folder follow each other in time: KITTI's drives do."""
 
-    @property
-    def ordered(self) -> bool:
-        """Whether the frames of one folder follow each other in time: KITTI's drives do."""
-        return self.ground_truth != "nyu_depth"
-
-    @property
-    def bins_m(self) -> tuple[float, ...]:
-        """The edges of the range bins that errors are reported by, metres."""
-        indoors = self.ground_truth == "nyu_depth"
-        return (0.0, 2.0, 4.0, 6.0, 10.0) if indoors else (0.0, 10.0, 20.0, 40.0, 80.0)
+    def scores(self, kind: GroundTruth) -> bool:
+        """Tell whether the protocol is defined for a kind of ground truth."""
+        return self.ground_truth in (None, kind)
 
     def describe(self) -> str:
         """Return in words what the protocol decides."""
@@ -83,8 +79,9 @@ class Protocol:
         limits = f"{low:g} < ground truth < {high:g} m" if high < np.inf else "all ground truth"
         clip = "clipped to {:g} to {:g} m".format(*self.clip_m) if self.clip_m else "not clipped"
         rmse = "pooled" if self.averaging == "pooled" else "the mean over images"
+        source = self.ground_truth or "any"
         return (
-            f"{self.ground_truth} ground truth, crop {self.crop}, image {self.image}, {limits}, "
+            f"{source} ground truth, crop {self.crop}, image {self.image}, {limits}, "
             f"prediction {clip}, its papers' RMSE is {rmse}"
         )
 
@@ -248,27 +245,34 @@ def _half_centre_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[_NYU_ROWS, _NYU_COLUMNS])
 
 
+_room = partial(Protocol, bins_m=(0.0, 2.0, 4.0, 6.0, 10.0), dense=True, ordered=False)
+
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
-            Protocol("nyu_hu", "nyu_depth", "none", image="nyu_half_centre", averaging="pooled"),
-            Protocol(
+            _room("nyu_hu", "nyu_depth", "none", image="nyu_half_centre", averaging="pooled"),
+            _room(
                 *("nyu_densedepth", "nyu_depth", "nyu_densedepth"),
                 clip_m=(0.1, 10.0),
                 averaging="pooled",
             ),
-            Protocol("nyu_bts", "nyu_depth", "nyu_bts", _NYU, _NYU),
+            _room("nyu_bts", "nyu_depth", "nyu_bts", _NYU, _NYU),
             Protocol("kitti_raw", "velodyne", "garg", _KITTI, _KITTI),
             Protocol("kitti_raw_eigen", "velodyne", "eigen", _KITTI, _KITTI),
             Protocol("kitti_raw_full", "velodyne", "none", _KITTI, _KITTI),
             Protocol("kitti_raw_lidar_x", "velodyne_lidar_x", "garg", _KITTI, _KITTI),
             Protocol("kitti_bts", "improved", "garg", _KITTI, _KITTI, "kb"),
             Protocol("kitti_adabins", "improved", "kb_garg", _KITTI, _KITTI, "kb"),
+            _room("indoor", None, "none", _NYU, _NYU),
+            Protocol("outdoor", None, "none", _KITTI, _KITTI, ordered=False),
         )
     }
 )
-"""Every protocol by name; ``kitti_raw_full`` is the paper's: velodyne over the full image."""
+"""Every protocol by name; ``kitti_raw_full`` is the paper's: velodyne over the full image.
+
+``indoor`` and ``outdoor`` take frames of any size and any data set's ground truth.
+"""
 
 
 def find_protocol(name: str) -> Protocol:

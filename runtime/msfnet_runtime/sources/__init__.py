@@ -18,10 +18,11 @@ from msfnet_runtime.sources.kitti import KittiDrive, find_drives
 from msfnet_runtime.sources.live import CameraSource, GStreamerSource, StreamSource
 from msfnet_runtime.sources.nyu import NyuList, find_lists
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
+from msfnet_runtime.sources.rgbd import RgbdFolder, find_scenes
 from msfnet_runtime.sources.video import VideoSource
 from msfnet_runtime.types import Frame
 
-__all__ = ["IterableSource", "SourceOptions", "open_source"]
+__all__ = ["IterableSource", "SourceOptions", "holds", "open_source"]
 
 
 def open_source(
@@ -33,7 +34,8 @@ def open_source(
         what: camera index (``0``) or device (``/dev/video0``), address (``rtsp://…``, ``http://…``),
             GStreamer pipeline (``… ! appsink``), ``synthetic:…``, a video file, an image, a
             pattern (``frames/*.png``), an NYU list (``.csv``), a folder: KITTI drive, date or
-            root, NYU data set, or images; or an iterable of frames or RGB images.
+            root, NYU data set, RGB-D pairs (the images alone), or images; or an iterable of frames
+            or RGB images.
         options: the user's choices.
 
     Raises:
@@ -92,15 +94,17 @@ def _open_path(path: Path, options: SourceOptions) -> Source:
 
 def _open_folder(path: Path, skip_bad: bool) -> Source:
     """Open the folder of a data set by its layout, any other as plain images."""
-    if _holds(find_drives, path):
+    if holds(find_drives, path):
         return KittiDrive(path, skip_bad=skip_bad)
-    if _holds(find_lists, path):
+    if holds(find_lists, path):
         return NyuList(path, skip_bad=skip_bad)
+    if holds(find_scenes, path):
+        return RgbdFolder(path, skip_bad=skip_bad)
     return ImageFolder(path, skip_bad=skip_bad)
 
 
-def _holds(find: Callable[[Path], object], path: Path) -> bool:
-    """Return whether ``find`` finds its layout in a folder."""
+def holds(find: Callable[[Path], object], path: Path) -> bool:
+    """Tell whether a data set's finder finds it at ``path``."""
     try:
         find(path)
     except MsfnetError:

@@ -59,8 +59,8 @@ class ImageFolder(ImageFiles):
             raise MsfnetError(f"cannot read {path}: {error.strerror}; check its rights") from None
         if not files:
             raise MsfnetError(
-                f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no KITTI drive "
-                "and no NYU list; give the folder that holds the frames"
+                f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no KITTI drive, "
+                "NYU list or pairs of images and depth; give the folder that holds the frames"
             )
         super().__init__(files, skip_bad=skip_bad)
 

@@ -38,10 +38,13 @@ def find_lists(path: Path) -> dict[str, Path]:
 def read_list(file: Path) -> list[tuple[Path, Path]]:
     """Return the (image, depth) paths of a list, whose rows start at the data's root.
 
+    The root of DenseDepth's ``data/nyu2_*.csv`` is the folder that holds ``data/``; that of any
+    other list is its own folder.
+
     Raises:
         MsfnetError: missing, empty, or a row that is no pair.
     """
-    root = file.parent.parent
+    root = file.parent.parent if file.name.startswith("nyu2_") else file.parent
     pairs = []
     try:
         with file.open(newline="", encoding="utf-8") as rows:

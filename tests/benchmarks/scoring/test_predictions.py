@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_maps_of_whole_frames_are_scored_as_a_model_is(samples: list[Sample], folder: Path) -> None:
     """Resampled as the protocol resamples ground truth: 10 % too far is REL 0.1."""
-    stored = PredictionFolder(folder, samples, HU, "mm")
+    stored = PredictionFolder(folder, samples, HU, "uint16_mm")
 
     assert evaluate(stored, samples, HU).summary.rel == pytest.approx(0.1, rel=1e-3)
 
@@ -68,14 +68,14 @@ def test_maps_of_what_the_protocol_shows_are_taken_as_they_are(
         shown = np.asarray(half, np.float32)[6:234, 8:312]
         write(tmp_path / "maps", sample.name, shown, counts=256)
 
-    stored = PredictionFolder(tmp_path / "maps", samples, HU, "256")
+    stored = PredictionFolder(tmp_path / "maps", samples, HU, "uint16_256")
 
     assert evaluate(stored, samples, HU).summary.rel < 1e-3
 
 
 def test_a_manifest_declares_the_unit(samples: list[Sample], folder: Path) -> None:
     """As ``msfnet stream`` writes it; an option that contradicts it is refused."""
-    with pytest.raises(MsfnetError, match="--prediction-unit"):
+    with pytest.raises(MsfnetError, match="unit of the predictions"):
         PredictionFolder(folder, samples, HU)
     (folder / "manifest.jsonl").write_text('{"counts_per_metre": 1000}\n{"file": "1.png"}\n')
 
@@ -83,7 +83,7 @@ def test_a_manifest_declares_the_unit(samples: list[Sample], folder: Path) -> No
 
     assert np.median(depth.values) == pytest.approx(5.5, abs=0.1)
     with pytest.raises(MsfnetError, match=r"manifest\.jsonl says 1000"):
-        PredictionFolder(folder, samples, HU, "256")
+        PredictionFolder(folder, samples, HU, "uint16_256")
     for broken in ("{}", "no json", '{"counts_per_metre": "mm"}'):
         (folder / "manifest.jsonl").write_text(broken)
         with pytest.raises(MsfnetError, match=r"manifest\.jsonl"):
@@ -98,8 +98,8 @@ def test_missing_maps_are_counted_and_the_first_is_named(
     (folder / "1.png").unlink()
 
     with pytest.raises(MsfnetError, match=r"lacks 2 of 3 depth maps, the first is .*/1\.png"):
-        PredictionFolder(folder, samples, HU, "mm")
-    assert PredictionFolder(folder, samples[1:2], HU, "mm")
+        PredictionFolder(folder, samples, HU, "uint16_mm")
+    assert PredictionFolder(folder, samples[1:2], HU, "uint16_mm")
 
 
 def test_a_bare_number_that_two_rooms_share_answers_neither(
@@ -110,14 +110,14 @@ def test_a_bare_number_that_two_rooms_share_answers_neither(
 
     for asked in (samples, samples[2:]):
         with pytest.raises(MsfnetError, match=r"/2\.png could be of 2 frames .*kitchen/2\.png"):
-            PredictionFolder(folder, asked, HU, "mm", among=samples)
-    assert PredictionFolder(folder, samples[:2], HU, "mm", among=samples)
+            PredictionFolder(folder, asked, HU, "uint16_mm", among=samples)
+    assert PredictionFolder(folder, samples[:2], HU, "uint16_mm", among=samples)
 
 
 def test_a_map_of_another_size_is_named(samples: list[Sample], folder: Path) -> None:
     """Neither the frame's nor the protocol's."""
     path = write(folder, "bath/2", np.ones((100, 200)))
-    stored = PredictionFolder(folder, samples, HU, "mm")
+    stored = PredictionFolder(folder, samples, HU, "uint16_mm")
 
     with pytest.raises(MsfnetError, match=rf"{path} has another size .*228x304"):
         evaluate(stored, samples, HU)
@@ -125,7 +125,7 @@ def test_a_map_of_another_size_is_named(samples: list[Sample], folder: Path) -> 
 
 def test_files_that_are_no_depth_are_named(samples: list[Sample], folder: Path) -> None:
     """Eight bits, and nothing at all."""
-    stored = PredictionFolder(folder, samples, HU, "mm")
+    stored = PredictionFolder(folder, samples, HU, "uint16_mm")
     frame = Frame(samples[0].frame().image, name="bath/1")
     cv2.imwrite(str(folder / "1.png"), np.ones((480, 640), np.uint8))
     with pytest.raises(MsfnetError, match=r"1\.png is uint8"):
@@ -137,21 +137,21 @@ def test_files_that_are_no_depth_are_named(samples: list[Sample], folder: Path) 
 
 def test_a_wrong_unit_is_found_before_the_work(samples: list[Sample], folder: Path) -> None:
     """Millimetres read as 256 to the metre are 3.9 times too deep, in every frame."""
-    wrong = PredictionFolder(folder, samples, HU, "256")
-    with pytest.raises(MsfnetError, match=r"1\.png is 4\.\d\d times .* looks like mm, not 256"):
+    wrong = PredictionFolder(folder, samples, HU, "uint16_256")
+    with pytest.raises(
+        MsfnetError, match=r"1\.png is 4\.\d\d times .* like uint16_mm, not uint16_256"
+    ):
         wrong.check_unit(samples)
 
-    PredictionFolder(folder, samples, HU, "mm").check_unit(samples)
+    PredictionFolder(folder, samples, HU, "uint16_mm").check_unit(samples)
     write(folder, "1", truth(0), counts=256)  # one right frame: the unit is not to blame
-    PredictionFolder(folder, samples, HU, "256").check_unit(samples)
+    PredictionFolder(folder, samples, HU, "uint16_256").check_unit(samples)
 
 
-def test_unknown_units_and_folders_are_refused(samples: list[Sample], folder: Path) -> None:
-    """One line each."""
-    with pytest.raises(MsfnetError, match="choose mm or 256"):
-        PredictionFolder(folder, samples, HU, "inch")
+def test_a_missing_folder_is_refused(samples: list[Sample], folder: Path) -> None:
+    """One line."""
     with pytest.raises(MsfnetError, match="not a folder"):
-        PredictionFolder(folder / "none", samples, HU, "mm")
+        PredictionFolder(folder / "none", samples, HU, "uint16_mm")
 
 
 @pytest.mark.parametrize("name", ["kitti_bts", "kitti_adabins"])
@@ -167,7 +167,9 @@ def test_whole_frames_are_cropped_where_the_protocol_crops(tmp_path: Path, name:
     protocol = PROTOCOLS[name]
 
     scores = [
-        evaluate(PredictionFolder(tmp_path / made, [sample], protocol, "256"), [sample], protocol)
+        evaluate(
+            PredictionFolder(tmp_path / made, [sample], protocol, "uint16_256"), [sample], protocol
+        )
         for made in ("whole", "crop")
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS, find_protocol
-from msfnet_datasets.samples import open_samples
+from msfnet_datasets import open_dataset
 from msfnet_runtime import MsfnetError
 
 KITTI_REGIONS = (
@@ -33,6 +33,8 @@ computed apart from the code, in exact fractions."""
         ("nyu_densedepth", (480, 640), (20, 460, 24, 616)),
         ("nyu_bts", (480, 640), (45, 471, 41, 601)),
         ("nyu_hu", (228, 304), (0, 228, 0, 304)),
+        ("indoor", (723, 1281), (0, 723, 0, 1281)),
+        ("outdoor", (9, 11), (0, 9, 0, 11)),
     ],
 )
 def test_regions_are_the_published_ones(
@@ -119,11 +121,13 @@ def test_the_benchmark_crop_is_what_the_model_sees_and_the_whole_is_scored() -> 
         ("kitti_raw_lidar_x", "velodyne_lidar_x", "full", (1e-3, 80), (1e-3, 80)),
         ("kitti_bts", "improved", "kb", (1e-3, 80), (1e-3, 80)),
         ("kitti_adabins", "improved", "kb", (1e-3, 80), (1e-3, 80)),
+        ("indoor", None, "full", (1e-3, 10), (1e-3, 10)),
+        ("outdoor", None, "full", (1e-3, 80), (1e-3, 80)),
     ],
 )
 def test_protocols_are_those_of_the_papers(
     name: str,
-    ground_truth: str,
+    ground_truth: str | None,
     image: str,
     range_m: tuple[float, float],
     clip_m: tuple[float, float] | None,
@@ -140,6 +144,7 @@ def test_every_protocol_is_tested_above() -> None:
     assert set(PROTOCOLS) == {
         *("nyu_hu", "nyu_densedepth", "nyu_bts", "kitti_raw", "kitti_raw_full"),
         *("kitti_raw_eigen", "kitti_raw_lidar_x", "kitti_bts", "kitti_adabins"),
+        *("indoor", "outdoor"),
     }
 
 
@@ -155,10 +160,11 @@ def test_a_protocol_says_which_rmse_its_papers_give(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_range_bins_and_boundaries_follow_the_ground_truth(name: str) -> None:
     """Rooms end at 10 m and are measured everywhere; streets at 80 m, along scan lines."""
-    indoors = name.startswith("nyu")
+    indoors = name.startswith("nyu") or name == "indoor"
 
     assert PROTOCOLS[name].bins_m == ((0, 2, 4, 6, 10) if indoors else (0, 10, 20, 40, 80))
-    assert (PROTOCOLS[name].dense, PROTOCOLS[name].ordered) == (indoors, not indoors)
+    assert PROTOCOLS[name].dense == indoors
+    assert PROTOCOLS[name].ordered == name.startswith("kitti")
 
 
 def test_only_ground_truth_inside_range_and_region_counts() -> None:
@@ -220,7 +226,7 @@ def test_lidar_x_is_another_ground_truth_and_only_by_name(real_data: Path) -> No
     drive = real_data / "kitti_raw/2011_09_26/2011_09_26_drive_0013_sync"
 
     depths = [
-        open_samples(drive, PROTOCOLS[name].ground_truth)[0].ground_truth((375, 1242))
+        open_dataset(drive, ground_truth=PROTOCOLS[name].ground_truth)[0].ground_truth((375, 1242))
         for name in ("kitti_raw", "kitti_raw_lidar_x")
     ]
 

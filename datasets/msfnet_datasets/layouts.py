@@ -1,0 +1,121 @@
+"""All kinds of data sets, and how one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from msfnet_datasets.folder import Folder
+from msfnet_datasets.ground_truth import GroundTruth
+from msfnet_datasets.kitti import Kitti
+from msfnet_datasets.layout import DatasetLayout
+from msfnet_datasets.nyu import Nyu
+from msfnet_datasets.nyu_labelled import NyuLabelled
+from msfnet_datasets.nyu_sync import NyuSync
+from msfnet_datasets.sample import SampleList
+from msfnet_runtime import Frame, MsfnetError
+from msfnet_runtime.depth_storage import DepthStorage
+from msfnet_runtime.source import Source
+from msfnet_runtime.sources import IterableSource, open_source
+
+Layout = Literal["nyu_labelled", "nyu", "kitti", "nyu_sync", "folder"]
+"""The name of a kind of data set, for recipes and options."""
+
+LAYOUTS: Mapping[str, DatasetLayout] = MappingProxyType(
+    {layout.name: layout for layout in (NyuLabelled(), Nyu(), Kitti(), NyuSync(), Folder())}
+)
+"""Every :data:`Layout`, in the order in which a data set is recognised."""
+
+
+def open_dataset(
+    path: Path | str,
+    layout: Layout | None = None,
+    split: str | None = None,
+    *,
+    depth: DepthStorage | None = None,
+    ground_truth: GroundTruth | None = None,
+) -> SampleList:
+    """Find the frames of a data set that have ground truth.
+
+    Args:
+        path: the root of the data; for NYU's labelled set also the ``.mat`` file itself.
+        layout: how the data lies; recognised if None.
+        split: one of the data set's lists, or a list file, from here or from ``path``;
+            ``all``: every frame; None: what the data set is usually scored on, which is its test
+            or validation list, or else every KITTI frame, or a folder's held-out frames.
+        depth: how depth is stored; None: as the layout has it.
+        ground_truth: the kind that a protocol asks for; None: the usual one of the data set.
+
+    Returns:
+        Samples that read image and depth when asked. Files that a list names may be absent.
+
+    Raises:
+        MsfnetError: no such data or list, none of the layouts, or no such ground truth.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MsfnetError(f"no data at {path}: it does not exist; check the path of the data set")
+    chosen = LAYOUTS[layout] if layout else find_layout(path, split, ground_truth)
+    usual = chosen.kind(depth)
+    return chosen.open(path, split, depth, ground_truth or usual)
+
+
+def recognise(path: Path, split: str | None = None) -> DatasetLayout | None:
+    """Return the kind of data set at ``path``; None for none of them."""
+    return next((known for known in LAYOUTS.values() if known.recognises(path, split)), None)
+
+
+def find_layout(
+    path: Path, split: str | None = None, ground_truth: GroundTruth | None = None
+) -> DatasetLayout:
+    """Return the kind of data set at ``path`` that has a kind of ground truth.
+
+    Raises:
+        MsfnetError: it is none, or one without such ground truth; the line says what was expected.
+    """
+    fitting = [
+        known
+        for known in LAYOUTS.values()
+        if ground_truth is None or ground_truth in known.ground_truths
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    for known in fitting:
+        if known.recognises(path, split):
+            return known
+    other = recognise(path, split)
+    found = (
+        f"{path} is {other.title}, which has no {ground_truth} depth"
+        if other
+        else (f"{path} holds no data set that is known")
+    )
+    raise MsfnetError(f"{found}; expected {'; or '.join(known.expects for known in fitting)}")
+
+
+def open_training_frames(what: str) -> Source:
+    """Open the frames of a data set that are not the ones to score; or else any source.
+
+    Raises:
+        MsfnetError: as :func:`open_dataset` and :func:`~msfnet_runtime.sources.open_source`.
+    """
+    path = Path(what)
+    layout = recognise(path) if path.exists() else None
+    split = layout.calibration_split(path) if layout else None
+    if layout is None or split is None:
+        return open_source(what)
+    return IterableSource(_Frames(layout.open(path, split, None, layout.kind(None))))
+
+
+class _Frames:
+    """The images of samples, read when they are asked for."""
+
+    def __init__(self, samples: SampleList) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (sample.frame(index) for index, sample in enumerate(self._samples))

@@ -1,0 +1,50 @@
+"""NYU Depth V2 as BTS reads it: folders of rooms with raw depth in millimetres, and text lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from msfnet_datasets.ground_truth import GroundTruth
+from msfnet_datasets.layout import ALL, DatasetLayout, GroundTruths
+from msfnet_datasets.nyu import INDOORS_MEDIAN_M, nyu_sample
+from msfnet_datasets.sample import SampleList
+from msfnet_datasets.split_lists import existing_image, find_list, read_split_list
+from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import DepthStorage
+
+
+class NyuSync(DatasetLayout):
+    """Raw depth beside each image, by BTS's lists (Lee et al. 2019)."""
+
+    name = "nyu_sync"
+    title = "NYU Depth V2 in BTS's folders"
+    expects = "BTS's folders of NYU with a text list"
+    ground_truths: ClassVar[GroundTruths] = {"nyu_depth": ("uint16_mm",)}
+    median_m = INDOORS_MEDIAN_M
+    protocol = "nyu_bts"
+    needs_list = True
+
+    def recognises(self, path: Path, split: str | None) -> bool:
+        """Tell by the text list that is asked for; the folders have no other mark."""
+        return (split or "").endswith(".txt")
+
+    def open(
+        self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
+    ) -> SampleList:
+        """Open a list; entries that it declares to have no depth are counted."""
+        if split is None or split == ALL:
+            raise MsfnetError(f"layout {self.name} has no list of its own; name a list file")
+        file = find_list(split, path)
+        samples, without = [], []
+        for entry in read_split_list(file):
+            if entry.declared_none:
+                without.append(str(entry.image))
+            elif entry.depth is None:
+                raise MsfnetError(
+                    f"{file} names no depth for {entry.image}; write `image depth focal`"
+                )
+            else:
+                image = existing_image(path / entry.image)
+                samples.append(nyu_sample(image, path / entry.depth, "uint16_mm"))
+        return SampleList(tuple(samples), tuple(without))
