@@ -1,4 +1,4 @@
-"""One suite that every engine passes; an engine that cannot run here is skipped with the reason."""
+"""Tests the contract of all engines; those that cannot run here are skipped with the reason."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.specs import network_spec
 
 
 def fake_engine(folder: Path) -> Engine:
-    """Return the public fake, computing the reference."""
+    """Return the fake engine, which computes the reference."""
     return FakeEngine(network_spec(), conv_reference)
 
 
 def onnx_engine(provider: str) -> Callable[[Path], Engine]:
-    """Return a maker of engines that run an ONNX file by a provider."""
+    """Return a function that opens an ONNX file with a provider."""
 
     def make(folder: Path) -> Engine:
         onnx.save(conv_model(network_spec()), folder / "model.onnx")
@@ -32,7 +32,7 @@ def onnx_engine(provider: str) -> Callable[[Path], Engine]:
 
 
 def tensorrt_engine(flavour: Flavour) -> Callable[[Path], Engine]:
-    """Return a maker of TensorRT engines for the GPU at hand."""
+    """Return a function that builds a TensorRT engine for this GPU."""
 
     def make(folder: Path) -> Engine:
         from msfnet_export.build_engine import build_engine
@@ -67,7 +67,7 @@ MAKERS: dict[str, Callable[[Path], Engine]] = {
 
 @pytest.fixture(params=MAKERS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Return each engine in turn, skipping those this machine cannot run."""
+    """Return each engine in turn; skip those that this machine cannot run."""
     try:
         made = MAKERS[request.param](tmp_path)
     except MsfnetError as error:
@@ -78,15 +78,15 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         yield made
 
 
-def test_it_computes_what_the_model_says(engine: Engine, rng: np.random.Generator) -> None:
-    """Compared with the same model in NumPy."""
+def test_it_computes_the_model(engine: Engine, rng: np.random.Generator) -> None:
+    """The reference is the same model in NumPy."""
     batch = rng.normal(size=(1, 3, 32, 64)).astype(np.float32)
 
     np.testing.assert_allclose(engine.infer(batch), conv_reference(batch), rtol=1e-4, atol=1e-4)
 
 
-def test_an_answer_outlives_the_next_call(engine: Engine, rng: np.random.Generator) -> None:
-    """No engine hands out memory that it will write again."""
+def test_an_output_outlives_the_next_call(engine: Engine, rng: np.random.Generator) -> None:
+    """No engine returns memory that it will overwrite."""
     batch = rng.normal(size=(1, 3, 32, 64)).astype(np.float32)
     first = engine.infer(batch)
     kept = first.copy()
@@ -96,31 +96,31 @@ def test_an_answer_outlives_the_next_call(engine: Engine, rng: np.random.Generat
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_batch_that_is_not_contiguous_is_read_as_it_looks(
+def test_a_batch_that_is_not_contiguous_is_read_correctly(
     engine: Engine, rng: np.random.Generator
 ) -> None:
-    """Strides are the engine's concern, not the caller's."""
+    """The caller need not know about strides."""
     batch = rng.normal(size=(1, 3, 64, 32)).astype(np.float32).transpose(0, 1, 3, 2)
 
     np.testing.assert_allclose(engine.infer(batch), conv_reference(batch), rtol=1e-4, atol=1e-4)
 
 
 def test_another_shape_or_type_is_refused(engine: Engine) -> None:
-    """The line names both sides."""
+    """The message names both shapes and types."""
     with pytest.raises(MsfnetError, match="1x3x32x64 float32, not 1x3x32x65 float32"):
         engine.infer(np.ones((1, 3, 32, 65), np.float32))
     with pytest.raises(MsfnetError, match="not 1x3x32x64 float64"):
         engine.infer(np.ones((1, 3, 32, 64)))
 
 
-def test_it_knows_its_spec_and_what_runs_it(engine: Engine) -> None:
-    """The spec is the file's own."""
+def test_it_has_a_spec_and_a_description(engine: Engine) -> None:
+    """The spec is that of the file."""
     assert engine.spec == network_spec()
     assert engine.describe()
 
 
-def test_closing_twice_is_allowed_and_use_after_it_refused(engine: Engine) -> None:
-    """Nobody has to keep count."""
+def test_closing_twice_is_allowed_and_later_use_refused(engine: Engine) -> None:
+    """The second close does nothing."""
     engine.close()
     engine.close()
 
@@ -129,5 +129,5 @@ def test_closing_twice_is_allowed_and_use_after_it_refused(engine: Engine) -> No
 
 
 def test_every_engine_is_an_engine(engine: Engine) -> None:
-    """The protocol is checked at run time too."""
+    """The protocol can be checked at run time."""
     assert isinstance(engine, Engine)

@@ -1,4 +1,4 @@
-"""Engines for the runtime's tests, on a GPU made of NumPy."""
+"""Provides engines on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.runtime.fake_tensorrt import FakeTensorRT, Open
 
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Return an opener of engines; each must give back all it took."""
+    """Return an opener of engines; each must free all its resources."""
     devices: list[FakeDevice] = []
     engines: list[TensorRTEngine] = []
 

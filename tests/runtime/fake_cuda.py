@@ -1,4 +1,4 @@
-"""A GPU that is none: NumPy memory, streams that run as late as they may, and strict lifetimes."""
+"""Simulates a GPU with NumPy memory, streams that run as late as possible, strict lifetimes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from msfnet_runtime import MsfnetError
 
 BYTES_PER_MS = 1e4
-"""How many bytes a copy moves in one simulated millisecond."""
+"""Bytes that a copy moves in one simulated millisecond."""
 
 
 @dataclass
 class Work:
-    """One piece of work of a stream."""
+    """One item of work on a stream."""
 
     run: Callable[[], object]
     ms: float = 0.0
     touches: tuple[int, ...] = ()
     """Addresses that must be reserved when it runs."""
     after: tuple[FakeStream, int] | None = None
-    """A stream and how much of its work must be done before."""
+    """A stream, and how many of its items must be done first."""
     submitted: float = 0.0
 
 
 @dataclass
 class FakeStream:
-    """Work in order; ``done`` pieces of ``submitted`` are done."""
+    """A stream of work in order; ``done`` of ``submitted`` items are done."""
 
     queue: deque[Work] = field(default_factory=deque)
     submitted: int = 0
@@ -45,7 +45,7 @@ class FakeStream:
 
 @dataclass
 class FakeEvent:
-    """Where it was last recorded, and when that was reached."""
+    """An event: where it was last recorded, and when that was reached."""
 
     at: tuple[FakeStream, int] | None = None
     reached: float | None = None
@@ -81,7 +81,7 @@ class FakeDevice:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Nothing to switch."""
+        """Do nothing: there is one device."""
         self._must(not self._closed, "the device is closed")
         yield
 
@@ -94,25 +94,25 @@ class FakeDevice:
         return self._keep(FakeEvent())
 
     def allocate(self, size: int) -> int:
-        """Reserve memory full of 0xEE."""
+        """Allocate memory filled with 0xEE."""
         return self._keep_array(np.full(size, 0xEE, np.uint8))
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve host memory full of 0xDD."""
+        """Allocate host memory filled with 0xDD."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self._keep_array(np.full(size, 0xDD, np.uint8))
         return np.asarray(self.live[address].view(dtype).reshape(shape))
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy to the device when the stream gets there."""
+        """Enqueue a copy to the device."""
         self.copy(address, array.ctypes.data, array.nbytes, stream)
 
     def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy from the device; poison the target until then."""
+        """Enqueue a copy from the device; fill the target with 0xFF until then."""
         self.copy(array.ctypes.data, address, array.nbytes, stream, poison=True)
 
     def copy(self, target: int, source: int, size: int, stream: int, poison: bool = False) -> None:
-        """Move bytes between addresses that are both reserved here."""
+        """Enqueue a copy between two addresses of this device."""
         self.reserved(target, size)
         self.reserved(source, size)
         work = Work(
@@ -125,7 +125,7 @@ class FakeDevice:
             ctypes.memset(target, 0xFF, size)
 
     def submit(self, stream: int, work: Work) -> None:
-        """Put work on a stream, or into the graph it gathers."""
+        """Enqueue work on a stream, or add it to the graph being captured."""
         target = self._stream(stream)
         if target.capture is not None:
             target.capture.append(work)
@@ -139,7 +139,7 @@ class FakeDevice:
                 self._step(self._random.choice(streams))
 
     def record(self, event: int, stream: int) -> None:
-        """Mark the stream's work so far."""
+        """Record the stream's work so far."""
         mark, target = self._thing(event, FakeEvent), self._stream(stream)
 
         def reach() -> None:
@@ -150,19 +150,19 @@ class FakeDevice:
         self.submit(stream, Work(reach))
 
     def wait(self, stream: int, event: int) -> None:
-        """Hold the stream's later work back."""
+        """Make the stream's later work wait."""
         self._must(self._stream(stream).capture is None, "waits are not part of these graphs")
         self.submit(stream, Work(lambda: None, after=self._thing(event, FakeEvent).at))
 
     def synchronize(self, stream: int) -> None:
-        """Do all the stream's work."""
+        """Run all the stream's work."""
         target = self._stream(stream)
         self._must(target.capture is None, "operation not permitted when stream is capturing")
         self._run(target, target.submitted)
         self.now = max(self.now, target.clock)
 
     def synchronize_event(self, event: int) -> None:
-        """Do what lies before the event."""
+        """Run the work before the event."""
         mark = self._thing(event, FakeEvent)
         if mark.at:
             self._run(*mark.at)
@@ -175,33 +175,33 @@ class FakeDevice:
         return float(times[1] - times[0])
 
     def begin_capture(self, stream: int) -> None:
-        """Gather work."""
+        """Start a capture."""
         self._must(not self.graph_obstacle, self.graph_obstacle)
         self._stream(stream).capture = []
 
     def end_capture(self, stream: int) -> int:
-        """Return what was gathered."""
+        """Return the captured graph."""
         target = self._stream(stream)
         work, target.capture = target.capture, None
         self._must(work is not None, "no capture is open")
         return self._keep(work)
 
     def graph_nodes(self, graph: int) -> int:
-        """Count the work."""
+        """Return the number of nodes."""
         return len(self._thing(graph, list))
 
     def instantiate(self, graph: int) -> int:
-        """Freeze the work."""
+        """Return an instance of the graph."""
         return self._keep(tuple(self._thing(graph, list)))
 
     def launch(self, instance: int, stream: int) -> None:
-        """Put the work on a stream again."""
+        """Enqueue the work of a graph."""
         self.log.append("launch")
         for work in self._thing(instance, tuple):
             self.submit(stream, Work(work.run, work.ms, work.touches))
 
     def free(self, resource: int | NDArray[Any]) -> None:
-        """Give something back; what is still to run must not need it."""
+        """Free a resource; pending work must not need it."""
         handle = resource if isinstance(resource, int) else resource.ctypes.data
         self._must(handle in self.live, f"{handle:#x} is not reserved, or was freed before")
         waiting = [work for stream in self._of(FakeStream) for work in stream.queue]
@@ -211,7 +211,7 @@ class FakeDevice:
         self._bury(thing)
 
     def close(self) -> None:
-        """Give back all; no capture may be open and no work may be waiting."""
+        """Free everything; no capture must be open and no work pending."""
         if self._closed:
             return
         self._closed = True
@@ -223,7 +223,7 @@ class FakeDevice:
         self.live.clear()
 
     def reserved(self, address: int, size: int = 1) -> None:
-        """Fail unless memory reserved here covers the range."""
+        """Fail unless an allocation covers the range."""
         fits = any(
             start <= address and address + size <= start + memory.nbytes
             for start, memory in self.live.items()
@@ -236,7 +236,7 @@ class FakeDevice:
             self._step(stream)
 
     def _step(self, stream: FakeStream) -> None:
-        """Do one piece of work, and before it what it waits for."""
+        """Run one item of work, after the work it waits for."""
         work = stream.queue[0]
         if work.after:
             self._run(*work.after)

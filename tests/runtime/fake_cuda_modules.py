@@ -1,4 +1,4 @@
-"""Stand-ins for ``cuda.bindings.runtime`` and ``pycuda.driver`` over the fake device."""
+"""Imitates ``cuda.bindings.runtime`` and ``pycuda.driver`` on the simulated GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.runtime.fake_cuda import FakeDevice
 
 
 class Status(IntEnum):
-    """Two of CUDA's error codes."""
+    """Two error codes of CUDA."""
 
     SUCCESS = 0
     INVALID = 1
@@ -43,7 +43,7 @@ class FakeRuntime(ModuleType):
             setattr(self, name, self._answering(name, function))
 
     def cudaGetErrorString(self, status: Status) -> tuple[Status, bytes]:  # noqa: N802
-        """Name an error."""
+        """Return the text of an error."""
         return Status.SUCCESS, b"invalid argument"
 
     def _answering(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,7 +157,7 @@ class FakePyCuda(ModuleType):
                 return Context()
 
         class Held:
-            """Something on the device."""
+            """A resource on the device."""
 
             def __init__(self, handle: int) -> None:
                 self.handle = handle
@@ -205,7 +205,7 @@ class FakePyCuda(ModuleType):
                 self.handle = 0
 
         class Pinned(np.ndarray):
-            """Page-locked memory, given back with its last view."""
+            """Page-locked memory, freed with its last view."""
 
             def __del__(self) -> None:
                 if self.base is None or not isinstance(self.base, Pinned):
@@ -228,7 +228,7 @@ class FakePyCuda(ModuleType):
 
 
 def install_cuda_python(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> FakeRuntime:
-    """Let ``from cuda.bindings import runtime`` find the stand-in."""
+    """Make ``from cuda.bindings import runtime`` find the imitation."""
     runtime = FakeRuntime(device)
     bindings = ModuleType("cuda.bindings")
     bindings.runtime = runtime  # type: ignore[attr-defined]
@@ -239,7 +239,7 @@ def install_cuda_python(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> 
 
 
 def install_pycuda(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> FakePyCuda:
-    """Let ``from pycuda import driver`` find the stand-in."""
+    """Make ``from pycuda import driver`` find the imitation."""
     driver = FakePyCuda(device)
     package = ModuleType("pycuda")
     package.driver = driver  # type: ignore[attr-defined]
@@ -249,6 +249,6 @@ def install_pycuda(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> FakeP
 
 
 def remove(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Let these modules be missing."""
+    """Make these modules unavailable."""
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""A TensorRT that computes a NumPy function on the fake device's memory, when its stream does."""
+"""Imitates TensorRT: computes a NumPy function in the simulated GPU's memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 class DataType(Enum):
-    """Some of TensorRT's."""
+    """Some data types of TensorRT."""
 
     FLOAT = 0
     HALF = 1
@@ -26,14 +26,14 @@ class DataType(Enum):
 
 
 class TensorIOMode(Enum):
-    """TensorRT's."""
+    """TensorRT's tensor modes."""
 
     INPUT = 1
     OUTPUT = 2
 
 
 def depth_like(batch: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (N, 1, ceil(h/2), ceil(w/2)) of a (N, 3, h, w) batch: every input pixel row counts."""
+    """Return (N, 1, ceil(h/2), ceil(w/2)) of a (N, 3, h, w) batch; every input value matters."""
     mixed = 0.5 * batch[:, :1] - 0.25 * batch[:, 1:2] + 2.0 * batch[:, 2:3]
     running = np.cumsum(mixed, axis=-1, dtype=np.float32)
     return np.ascontiguousarray(running[:, :, ::2, ::2].astype(np.float32))
@@ -46,7 +46,7 @@ def halved(shape: Shape) -> Shape:
 
 @dataclass
 class FakeTensorRT:
-    """The module, its runtime and its engine in one; attributes are its faults.
+    """Imitates the module, its runtime and its engine; attributes set its faults.
 
     ``profiles`` are (smallest, usual, largest) shapes of the input.
     """
@@ -62,58 +62,58 @@ class FakeTensorRT:
     contexts_left: int = 99
     refuses: bool = False
     fault: str = ""
-    """Of capture: ``empty``, ``refused``, ``stale``, ``wrong`` or ``not capturable``."""
+    """Fault of the capture: ``empty``, ``refused``, ``stale``, ``wrong``, ``not capturable``."""
     ms: float = 3.0
     runs: int = 0
     __version__: str = "1.0"
 
     def __post_init__(self) -> None:
-        """Be the module."""
+        """Add the classes of the module."""
         self.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda *_: None})
         self.IProfiler = type("IProfiler", (), {})
 
     def Runtime(self, logger: Any) -> FakeTensorRT:  # noqa: N802
-        """Be the runtime."""
+        """Return the runtime: this object."""
         return self
 
     def deserialize_cuda_engine(self, content: bytes) -> FakeTensorRT | None:
-        """Be the engine."""
+        """Return the engine: this object."""
         assert content
         return self if self.loads else None
 
     @property
     def num_io_tensors(self) -> int:
-        """How many there are."""
+        """The number of them."""
         return len(self.tensors)
 
     @property
     def num_optimization_profiles(self) -> int:
-        """How many there are."""
+        """The number of them."""
         return len(self.profiles)
 
     def get_tensor_name(self, number: int) -> str:
-        """Of one tensor."""
+        """Return this property of one tensor."""
         return self.tensors[number][0]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        """Of one tensor."""
+        """Return this property of one tensor."""
         return self._tensor(name)[1]
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        """Of one tensor."""
+        """Return this property of one tensor."""
         return self._tensor(name)[2]
 
     def get_tensor_shape(self, name: str) -> Shape:
-        """Of one tensor, -1 where it is dynamic."""
+        """Return the shape of one tensor, -1 where it is dynamic."""
         return self._tensor(name)[3]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Shape]:
-        """Of the input."""
+        """Return the shapes of a profile."""
         assert self.get_tensor_mode(name) is TensorIOMode.INPUT
         return list(self.profiles[profile])
 
     def create_execution_context(self) -> FakeContext | None:
-        """Return another context, while there are any."""
+        """Return another context, if any is left."""
         self.contexts_left -= 1
         return FakeContext(self) if self.contexts_left >= 0 else None
 
@@ -133,7 +133,7 @@ class FakeContext:
         self.enqueue_emits_profile = True
 
     def report_to_profiler(self) -> bool:
-        """Tell of two layers, once the run asked for is done."""
+        """Report two layers after a run."""
         if self.profiler is None or self.enqueue_emits_profile or self._engine.fault == "silent":
             return False
         assert self._engine.runs, "asked before anything ran"
@@ -142,12 +142,12 @@ class FakeContext:
         return True
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        """Choose a profile, which forgets the shape."""
+        """Select a profile, which resets the shape."""
         self._profile, self._shape = profile, ()
         return True
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
-        """Accept what the profile holds."""
+        """Accept shapes within the profile."""
         low, _, high = self._engine.profiles[self._profile]
         if not all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)):
             return False
@@ -155,20 +155,20 @@ class FakeContext:
         return True
 
     def get_tensor_shape(self, name: str) -> Shape:
-        """Of the output; -1 before the input's is known."""
+        """Return the shape of the output; -1 before the input's is set."""
         return halved(self._shape) if self._shape else (-1, 1, -1, -1)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        """Keep it."""
+        """Store the address."""
         self._addresses[name] = address
         return True
 
     def is_stream_capturable(self, stream: int) -> bool:
-        """As TensorRT for RTX says it."""
+        """Return whether a capture is possible, like TensorRT for RTX."""
         return self._engine.fault != "not capturable"
 
     def execute_async_v3(self, stream: int) -> bool:
-        """Put the function on the stream, with shape and addresses as they are now."""
+        """Enqueue the function with the current shape and addresses."""
         engine, device = self._engine, self._engine.device
         capturing = device.live[stream].capture is not None
         if engine.refuses or not self._shape or (capturing and engine.fault == "refused"):
@@ -183,8 +183,8 @@ class FakeContext:
 
         def run() -> None:
             engine.runs += 1
-            given = _floats(source, shape) if frozen is None else frozen
-            _floats(target, halved(shape))[...] = wrong * engine.function(given)
+            batch = _floats(source, shape) if frozen is None else frozen
+            _floats(target, halved(shape))[...] = wrong * engine.function(batch)
 
         sizes = (4 * int(np.prod(shape)), 4 * int(np.prod(halved(shape))))
         for address, size in zip((source, target), sizes, strict=True):
@@ -194,7 +194,7 @@ class FakeContext:
 
 
 def _floats(address: int, shape: Shape) -> NDArray[np.float32]:
-    """View memory as an array."""
+    """Return a view of memory as an array."""
     size = 4 * int(np.prod(shape))
     memory = memoryview((ctypes.c_byte * size).from_address(address))
     return np.frombuffer(memory, np.float32).reshape(shape)
@@ -210,10 +210,10 @@ DYNAMIC: dict[str, Any] = {
         ((1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 96)),
     ),
 }
-"""Arguments of an engine with two profiles."""
+"""Arguments for an engine with two profiles."""
 
 Open = Callable[..., tuple[TensorRTEngine, FakeTensorRT]]
-"""What the fixture ``opened`` gives: changes to engine, library and device."""
+"""The type of the fixture ``opened``: its options change engine, library and device."""
 
 
 def batches(rng: np.random.Generator, count: int, *shape: int) -> list[NDArray[np.float32]]:

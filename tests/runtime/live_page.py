@@ -1,4 +1,4 @@
-"""What the tests of the live page share: frames, a viewer, and an independent decoder."""
+"""Provides frames, a viewer and an independent decoder for the tests of the live page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN = "a-token_of.the~tests"
 
 
 class Decoded(NamedTuple):
-    """One frame's message, taken apart."""
+    """The decoded message of one frame."""
 
     header: dict[str, Any]
     image: NDArray[np.uint8]
@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
 
 
 def decode(message: bytes) -> Decoded:
-    """Take a message apart as its format says, with NumPy and OpenCV."""
+    """Decode a message by its format, with NumPy and OpenCV."""
     (length,) = struct.unpack_from("<I", message)
     header = json.loads(message[4 : 4 + length])
     start, end = 4 + length, 4 + length + header["image_bytes"]
@@ -48,7 +48,7 @@ def pair(
     low: float = 0.6,
     high: float = 9.0,
 ) -> tuple[Frame, DepthMap]:
-    """Return a frame and its depth, both different at every index; the depth's corner invalid."""
+    """Return a frame and its depth, different for every index; a corner of the depth is invalid."""
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
     waves = 128 + 100 * np.sin((columns + 3 * index) / 9) * np.cos((rows - index) / 7)
     image = np.stack([waves, waves[::-1], np.full(size, 40 + index % 100)], -1).astype(np.uint8)
@@ -60,7 +60,7 @@ def pair(
 
 
 def viewer(sink: WebSink, *, query: str = "", **options: Any) -> ClientConnection:
-    """Open a WebSocket to a page as no browser does: without an origin, if none is given."""
+    """Open a WebSocket to a page, unlike a browser without an origin by default."""
     scheme, rest = sink.address.split("?", maxsplit=1)[0].split(":", maxsplit=1)
     assert scheme == "http"
     socket: ClientConnection = connect(f"ws:{rest}ws{query}", max_size=None, **options)
@@ -68,7 +68,7 @@ def viewer(sink: WebSink, *, query: str = "", **options: Any) -> ClientConnectio
 
 
 def next_frame(socket: ClientConnection) -> Decoded:
-    """Ask for a frame and return it; texts in between are passed over."""
+    """Request a frame and return it; skip texts in between."""
     socket.send("next")
     while isinstance(message := socket.recv(timeout=10), str):
         pass
@@ -76,7 +76,7 @@ def next_frame(socket: ClientConnection) -> Decoded:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until a condition holds; fail when it does not."""
+    """Wait until a condition holds; fail after a time-out."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

@@ -1,4 +1,4 @@
-"""A process that writes the same pictures into an output until it is killed."""
+"""Writes the same pictures into an output until it is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth as colour."""
+"""Tests the colours of depth maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.runtime.streams import frame, ramp
 
 
 def test_colours_are_turbo_on_a_logarithmic_scale() -> None:
-    """Equal factors are equal steps, checked against OpenCV's map computed pixel by pixel."""
+    """Equal factors are equal steps; the reference computes OpenCV's map pixel by pixel."""
     values = np.array([[0.5, 1.0, 4.0, 25.3, 80.0]], np.float32)
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
 
@@ -24,7 +24,7 @@ def test_colours_are_turbo_on_a_logarithmic_scale() -> None:
 
 
 def test_near_is_red_far_is_blue_invalid_is_black() -> None:
-    """Beyond the range the ends' colours stay; NaN and infinity are harmless where invalid."""
+    """Beyond the range the colour is that of the end; invalid NaN and infinity are ignored."""
     values = np.array([[0.01, 0.8, 40.0, 900.0, np.nan, np.inf, 7.0]], np.float32)
     valid = np.array([[True, True, True, True, False, False, False]])
 
@@ -46,13 +46,13 @@ def test_near_is_red_far_is_blue_invalid_is_black() -> None:
         ((3.0, 4.0), [3.0, 4.0]),
     ],
 )
-def test_the_scale_bears_round_metres(range_m: tuple[float, float], marks: list[float]) -> None:
-    """One, two and five times powers of ten, or the ends where none lies between."""
+def test_the_scale_has_round_metres(range_m: tuple[float, float], marks: list[float]) -> None:
+    """They are 1, 2 and 5 times powers of ten, or the ends if none is within."""
     assert scale_marks(range_m) == marks
 
 
 def test_the_scale_is_drawn_at_the_bottom_of_wide_pictures_only() -> None:
-    """Its bar holds the colours of the range from near to far; above it nothing changes."""
+    """Its bar has the colours of the range from near to far; pixels above do not change."""
     wide, narrow = (np.full((h, w, 3), 90, np.uint8) for h, w in ((270, 480), (60, 100)))
 
     draw_scale(wide, (0.5, 80.0))
@@ -68,7 +68,7 @@ def test_the_scale_is_drawn_at_the_bottom_of_wide_pictures_only() -> None:
 
 @pytest.mark.parametrize("name", ["turbo", "magma", "viridis", "cividis", "grey"])
 def test_every_map_is_opencvs_nearest_first(name: str) -> None:
-    """Near takes the map's bright end; a map nobody has lists those there are."""
+    """Near has the bright end; an unknown map is refused with a list."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     number = getattr(cv2, f"COLORMAP_{name.upper()}", None)
     expected = ramp.repeat(3, 1) if number is None else cv2.applyColorMap(ramp, number)[:, 0, ::-1]
@@ -79,7 +79,7 @@ def test_every_map_is_opencvs_nearest_first(name: str) -> None:
 
 
 def test_panels_of_each_layout() -> None:
-    """Frame beside colours; a blend that leaves invalid pixels as they are; colours alone."""
+    """They are frame and colours; a blend that keeps invalid pixels; or colours alone."""
     each, depth = frame(3, (60, 100)), ramp((60, 100))
     colours = colour_depth(depth.values, depth.valid, (0.5, 80.0))
 

@@ -1,4 +1,4 @@
-"""Every binding keeps the device's contract, on a GPU made of NumPy; failures are one line."""
+"""Tests the CUDA bindings on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.runtime.fake_cuda_modules import install_cuda_python, install_pycuda,
 
 @pytest.fixture
 def gpu() -> FakeDevice:
-    """Return what lies below the bindings."""
+    """Return the simulated GPU below the bindings."""
     return FakeDevice()
 
 
 def cuda_python(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> Device:
-    """Open the GPU through cuda-python's stand-in."""
+    """Open the GPU through a stand-in of cuda-python."""
     install_cuda_python(monkeypatch, gpu)
     return open_device()
 
 
 def pycuda(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> Device:
-    """Open the GPU through PyCUDA's stand-in, with cuda-python's for graphs."""
+    """Open the GPU through a stand-in of PyCUDA, with that of cuda-python for graphs."""
     install_cuda_python(monkeypatch, gpu)
     install_pycuda(monkeypatch, gpu)
     monkeypatch.setenv("MSFNET_CUDA", "pycuda")
@@ -34,7 +34,7 @@ def pycuda(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> Device:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> Device:
-    """Return the fake itself: what stands in for a device keeps a device's contract."""
+    """Return the simulated GPU itself, which also implements a device."""
     return gpu
 
 
@@ -45,7 +45,7 @@ Opener = Callable[[pytest.MonkeyPatch, FakeDevice], Device]
 def device(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice
 ) -> Iterator[Device]:
-    """Return a device of each kind; whatever a test leaves, closing gives back."""
+    """Return a device of each kind; closing it must free all resources."""
     opener: Opener = request.param
     opened = opener(monkeypatch, gpu)
     yield opened
@@ -53,8 +53,8 @@ def device(
     assert gpu.live == {}
 
 
-def test_bytes_travel_there_and_back(device: Device, rng: np.random.Generator) -> None:
-    """Of both types that models take; the host sees them once it has waited."""
+def test_bytes_are_copied_to_the_device_and_back(device: Device, rng: np.random.Generator) -> None:
+    """Both types of model inputs are copied; the host sees them after synchronising."""
     stream = device.stream()
     for data in (
         rng.normal(size=(2, 3, 5)).astype(np.float32),
@@ -74,7 +74,7 @@ def test_bytes_travel_there_and_back(device: Device, rng: np.random.Generator) -
 
 
 def test_streams_are_ordered_by_events_alone(device: Device, rng: np.random.Generator) -> None:
-    """A stream that waits sees the other's copy; one that does not sees what was there before."""
+    """A stream that waits sees the other's copy; one that does not sees the old data."""
     data = rng.normal(size=(64,)).astype(np.float32)
     first, second = device.stream(), device.stream()
     source, target = device.pinned((64,), "float32"), device.pinned((64,), "float32")
@@ -93,8 +93,8 @@ def test_streams_are_ordered_by_events_alone(device: Device, rng: np.random.Gene
     np.testing.assert_array_equal(target, data)
 
 
-def test_events_measure_what_lies_between(device: Device) -> None:
-    """Twice the bytes, twice the time; an event can be waited for alone."""
+def test_events_measure_the_time_between_them(device: Device) -> None:
+    """Twice the bytes take twice the time; a single event can be waited for."""
     stream = device.stream()
     start, middle, end = device.event(), device.event(), device.event()
     small, large = device.pinned((1000,), "uint8"), device.pinned((2000,), "uint8")
@@ -112,10 +112,10 @@ def test_events_measure_what_lies_between(device: Device) -> None:
     assert device.elapsed_ms(middle, end) == pytest.approx(2 * device.elapsed_ms(start, middle))
 
 
-def test_a_graph_replays_its_work_on_what_memory_then_holds(
+def test_a_graph_replays_its_work_on_the_current_memory(
     device: Device, rng: np.random.Generator
 ) -> None:
-    """Nothing runs while it is captured; each launch reads the memory anew."""
+    """Nothing runs during the capture; each launch reads the current memory."""
     stream = device.stream()
     source, target = device.pinned((8,), "float32"), device.pinned((8,), "float32")
     address = device.allocate(source.nbytes)
@@ -138,8 +138,8 @@ def test_a_graph_replays_its_work_on_what_memory_then_holds(
         np.testing.assert_array_equal(target, data)
 
 
-def test_each_thing_is_freed_once(device: Device, gpu: FakeDevice) -> None:
-    """And at once; a second time is one line."""
+def test_each_resource_is_freed_once(device: Device, gpu: FakeDevice) -> None:
+    """Memory is available at once; a second time is an error."""
     free, _ = device.memory()
     address = device.allocate(512)
     event, stream = device.event(), device.stream()
@@ -154,15 +154,15 @@ def test_each_thing_is_freed_once(device: Device, gpu: FakeDevice) -> None:
 
 
 def test_the_architecture_is_written_as_manifests_do(device: Device) -> None:
-    """Major and minor in a row."""
+    """It contains the major and the minor version."""
     assert device.architecture == "sm86"
     assert device.graph_obstacle == ""
 
 
-def test_a_failed_call_is_one_line_and_closing_gives_all_back(
+def test_a_failed_call_is_named_and_closing_frees_the_rest(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice
 ) -> None:
-    """Whichever call it is that fails."""
+    """The message names the call that failed."""
     runtime = install_cuda_python(monkeypatch, gpu)
     device = open_device()
     calls: dict[str, Callable[[], object]] = {
@@ -190,7 +190,7 @@ def test_a_failed_call_is_one_line_and_closing_gives_all_back(
 def test_cuda_python_selects_its_device_before_every_call(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice
 ) -> None:
-    """A thread starts on device 0, and other libraries move it."""
+    """A thread starts with device 0, and other libraries can change that."""
     runtime = install_cuda_python(monkeypatch, gpu)
     with_stream = open_device(1)
     with_stream.synchronize(with_stream.stream())
@@ -201,7 +201,7 @@ def test_cuda_python_selects_its_device_before_every_call(
 
 
 def test_pycuda_leaves_no_context_behind(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> None:
-    """Pushed around each call, popped after errors too, given back once."""
+    """It is pushed for each call, popped also after errors, and released once."""
     driver = install_pycuda(monkeypatch, gpu)
     monkeypatch.setenv("MSFNET_CUDA", "pycuda")
     device = open_device()
@@ -220,16 +220,16 @@ def test_pycuda_leaves_no_context_behind(monkeypatch: pytest.MonkeyPatch, gpu: F
         device.allocate(5)
 
 
-def test_pycuda_alone_says_that_it_captures_no_graphs(
+def test_pycuda_alone_cannot_capture_graphs(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice
 ) -> None:
-    """With the command that helps."""
+    """The message contains the command that helps."""
     remove(monkeypatch, "cuda", "cuda.bindings")
     install_pycuda(monkeypatch, gpu)
     device = open_device()
 
     assert "pip install cuda-python" in device.graph_obstacle
-    with pytest.raises(MsfnetError, match="captures no CUDA graphs"):
+    with pytest.raises(MsfnetError, match="PyCUDA cannot capture"):
         device.begin_capture(device.stream())
     with pytest.raises(MsfnetError, match="MSFNET_CUDA=cuda-python"):
         device.synchronize(12345)
@@ -239,7 +239,7 @@ def test_pycuda_alone_says_that_it_captures_no_graphs(
 def test_a_missing_binding_is_named_with_its_command(
     monkeypatch: pytest.MonkeyPatch, wanted: str, named: str
 ) -> None:
-    """PyCUDA only where it was asked for."""
+    """PyCUDA is named only if it was requested."""
     remove(monkeypatch, "cuda", "cuda.bindings", "pycuda")
     monkeypatch.setenv("MSFNET_CUDA", wanted)
 
@@ -248,17 +248,15 @@ def test_a_missing_binding_is_named_with_its_command(
 
 
 def test_an_unknown_binding_lists_the_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typo is no silent default."""
+    """A typo does not select the default."""
     monkeypatch.setenv("MSFNET_CUDA", "cupy")
 
     with pytest.raises(MsfnetError, match="set it to cuda-python or pycuda"):
         open_device()
 
 
-def test_no_gpu_is_one_line_with_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice
-) -> None:
-    """Through either binding."""
+def test_a_missing_gpu_is_reported(monkeypatch: pytest.MonkeyPatch, gpu: FakeDevice) -> None:
+    """Both bindings report it."""
     install_cuda_python(monkeypatch, gpu).fails = {"cudaSetDevice": 0}
     install_pycuda(monkeypatch, gpu).fail = True
     for wanted in ("cuda-python", "pycuda"):
@@ -268,8 +266,8 @@ def test_no_gpu_is_one_line_with_the_way_out(
         assert "\n" not in str(it.value)
 
 
-def test_the_fake_device_catches_what_a_gpu_would_not_forgive(gpu: FakeDevice) -> None:
-    """Use after free, memory freed while in use, work left behind, a capture left open."""
+def test_the_simulated_gpu_detects_misuse(gpu: FakeDevice) -> None:
+    """It detects use after free, memory freed while in use, and a capture left open."""
     stream, address = gpu.stream(), gpu.allocate(16)
     host = gpu.pinned((16,), "uint8")
     gpu.copy_in(address, host, stream)

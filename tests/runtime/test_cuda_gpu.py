@@ -1,4 +1,4 @@
-"""The CUDA bindings on a real GPU: what the fake promises, and what only hardware can say."""
+"""Tests the CUDA bindings on a real GPU."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     opened.close()
 
 
-def test_bytes_travel_there_and_back(device: Device, rng: np.random.Generator) -> None:
-    """Eight MiB, compared one by one."""
+def test_bytes_are_copied_to_the_device_and_back(device: Device, rng: np.random.Generator) -> None:
+    """All eight MiB agree."""
     data = rng.integers(0, 256, 8 * MIB, np.uint8)
     source, target = device.pinned(data.shape, "uint8"), device.pinned(data.shape, "uint8")
     address, stream = device.allocate(data.nbytes), device.stream()
@@ -43,7 +43,7 @@ def test_bytes_travel_there_and_back(device: Device, rng: np.random.Generator) -
 
 
 def test_an_event_orders_two_streams(device: Device, rng: np.random.Generator) -> None:
-    """A long copy in on one, the copy out on the other, a hundred times with other data."""
+    """One copies in, the other out, a hundred times with different data."""
     first, second, event = device.stream(), device.stream(), device.event()
     source, target = (device.pinned((16 * MIB,), "uint8") for _ in range(2))
     address = device.allocate(source.nbytes)
@@ -58,7 +58,7 @@ def test_an_event_orders_two_streams(device: Device, rng: np.random.Generator) -
 
 
 def test_events_agree_with_the_hosts_clock(device: Device) -> None:
-    """A copy of 256 MiB takes as long on both, but for what the call itself costs."""
+    """A copy of 256 MiB takes equally long on both, apart from the cost of the call."""
     stream, start, end = device.stream(), device.event(), device.event()
     source = device.pinned((256 * MIB,), "uint8")
     source[:] = 7
@@ -75,7 +75,7 @@ def test_events_agree_with_the_hosts_clock(device: Device) -> None:
 
 
 def test_copies_in_and_out_overlap(device: Device) -> None:
-    """Both directions at once take well under their sum."""
+    """Both directions at once take much less than their sum."""
     streams = device.stream(), device.stream()
     hosts = [device.pinned((128 * MIB,), "uint8") for _ in streams]
     addresses = [device.allocate(128 * MIB) for _ in streams]
@@ -96,8 +96,8 @@ def test_copies_in_and_out_overlap(device: Device) -> None:
     assert overlapped < 0.8 * serial
 
 
-def test_a_graph_replays_as_the_eager_copies_did(device: Device, rng: np.random.Generator) -> None:
-    """On new data each time, ten times."""
+def test_a_graph_replays_the_eager_copies(device: Device, rng: np.random.Generator) -> None:
+    """It uses new data each time, ten times."""
     if device.graph_obstacle:
         pytest.skip(device.graph_obstacle)
     stream = device.stream()
@@ -118,7 +118,7 @@ def test_a_graph_replays_as_the_eager_copies_did(device: Device, rng: np.random.
 
 
 def test_ten_thousand_rounds_leave_memory_as_it_was(device: Device) -> None:
-    """Streams, events and memory reserved and given back."""
+    """Streams, events and memory are created and freed."""
 
     def round_trip() -> None:
         things = [device.stream(), device.event(), device.allocate(MIB)]
@@ -139,8 +139,8 @@ def test_ten_thousand_rounds_leave_memory_as_it_was(device: Device) -> None:
     assert abs(device.memory()[0] - before) < 4 * MIB
 
 
-def test_memory_that_is_not_there_is_one_line(device: Device) -> None:
-    """And the device goes on."""
+def test_a_failed_allocation_is_reported(device: Device) -> None:
+    """The device stays usable."""
     with pytest.raises(MsfnetError, match="run `msfnet doctor`"):
         device.allocate(1 << 50)
 
@@ -148,7 +148,7 @@ def test_memory_that_is_not_there_is_one_line(device: Device) -> None:
 
 
 def test_pytorch_shares_the_primary_context(device: Device, rng: np.random.Generator) -> None:
-    """It reads memory of ours in place, before and after we give ours back."""
+    """It reads our memory in place, before and after it is freed."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")

@@ -1,4 +1,4 @@
-"""Arrays in GPU memory go in and out of an engine without a copy, and live as long as needed."""
+"""Tests that an engine reads and returns arrays in GPU memory without a copy."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Foreign:
         }
 
 
-def test_device_arrays_go_in_and_come_out_without_a_copy(
+def test_device_arrays_are_read_and_returned_without_a_copy(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """The producer's stream is waited for; NumPy and PyTorch read the answer where it lies."""
+    """The engine waits for the producer's stream; NumPy and PyTorch read the output in place."""
     engine, library = opened()
     batch, other = batches(rng, 2)
     with engine.infer_device(Foreign(library.device, batch)) as answer:
@@ -54,7 +54,7 @@ def test_device_arrays_go_in_and_come_out_without_a_copy(
 
 
 class Older(Foreign):
-    """As PyTorch's: version 2 says nothing of streams, DLPack lets the taker's stream wait."""
+    """Imitates PyTorch: version 2 names no stream, DLPack makes the consumer's stream wait."""
 
     def __init__(self, device: FakeDevice, values: NDArray[Any]) -> None:
         super().__init__(device, values)
@@ -68,10 +68,10 @@ class Older(Foreign):
         self.device.wait(stream, self.event)
 
 
-def test_an_array_that_names_no_stream_is_waited_for_through_dlpack(
+def test_an_array_without_a_stream_is_waited_for_with_dlpack(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """Without DLPack nothing could be waited for, which is an error and no guess."""
+    """Without DLPack it cannot be waited for, which is an error."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
 
@@ -86,10 +86,10 @@ def test_an_array_that_names_no_stream_is_waited_for_through_dlpack(
         engine.infer_device(mute)
 
 
-def test_an_answer_on_the_callers_stream_comes_when_that_is_done(
+def test_an_output_on_the_callers_stream_is_ready_when_that_is_done(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """Until then it names its stream and is not handed over as finished; it can be fed again."""
+    """Until then it names its stream and DLPack refuses it; it can be an input again."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     device = library.device
@@ -108,8 +108,8 @@ def test_an_answer_on_the_callers_stream_comes_when_that_is_done(
     answer.close()
 
 
-def test_answers_outlive_the_engine(opened: Open, rng: np.random.Generator) -> None:
-    """The device is given back with the last of them."""
+def test_outputs_outlive_the_engine(opened: Open, rng: np.random.Generator) -> None:
+    """The device is closed with the last of them."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     viewed = np.from_dlpack(engine.infer_device(Foreign(library.device, batch)))
@@ -122,12 +122,12 @@ def test_answers_outlive_the_engine(opened: Open, rng: np.random.Generator) -> N
     assert not library.device.live
 
 
-def test_what_is_no_fitting_device_array_is_refused(opened: Open, rng: np.random.Generator) -> None:
-    """NumPy arrays, other shapes, strides, other devices."""
+def test_arrays_that_do_not_fit_are_refused(opened: Open, rng: np.random.Generator) -> None:
+    """These are NumPy arrays, and wrong shapes, strides or devices."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     narrow, strided = Foreign(library.device, batch[..., 1:]), Foreign(library.device, batch)
-    with pytest.raises(MsfnetError, match="ndarray is no array in GPU memory"):
+    with pytest.raises(MsfnetError, match="ndarray is not an array in GPU memory"):
         engine.infer_device(batch)
     with pytest.raises(MsfnetError, match="not 1x3x32x63"):
         engine.infer_device(narrow)
@@ -135,7 +135,7 @@ def test_what_is_no_fitting_device_array_is_refused(opened: Open, rng: np.random
     with pytest.raises(MsfnetError, match="not contiguous"):
         engine.infer_device(strided)
     elsewhere = DeviceArray(1, (1, 3, 32, 64), "float32", device=(2, 5), release=lambda: None)
-    with pytest.raises(MsfnetError, match="lies on device 5, not 0"):
+    with pytest.raises(MsfnetError, match="on device 5, not 0"):
         engine.infer_device(elsewhere)
     for foreign in (narrow, strided):
         library.device.synchronize(foreign.stream)

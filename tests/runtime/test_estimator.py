@@ -1,4 +1,4 @@
-"""The estimator turns frames of any size into metric depth at that size."""
+"""Tests that the estimator returns metric depth at the size of each frame."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.onnx_models import conv_model, conv_reference
 from tests.specs import deploy_spec, network_spec
 
 
-def test_an_onnx_file_is_all_it_takes(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
-    """Open, call, read metres: equal to the same steps in NumPy at the network's own grid."""
+def test_an_onnx_file_is_sufficient(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """The depth equals that of the same steps in NumPy on the network's grid."""
     spec = network_spec(32, 64)
     onnx.save(conv_model(spec), tmp_path / "model.onnx")
     frame = Frame(photo[:16, :32], index=7, timestamp_s=0.7)
@@ -38,7 +38,7 @@ def test_an_onnx_file_is_all_it_takes(tmp_path: Path, photo: NDArray[np.uint8]) 
 
 
 def test_a_frame_of_another_size_gets_depth_at_its_own_size(photo: NDArray[np.uint8]) -> None:
-    """The deploy graph answers at its frame size; the estimator brings it back."""
+    """The deploy graph has a fixed frame size; the estimator resizes its output."""
     spec = deploy_spec(48, 80)
     ramp = np.broadcast_to(np.linspace(1, 9, 80, dtype=np.float32), (1, 1, 48, 80))
     estimator = DepthEstimator(FakeEngine(spec, lambda batch: ramp))
@@ -50,8 +50,8 @@ def test_a_frame_of_another_size_gets_depth_at_its_own_size(photo: NDArray[np.ui
     assert depth.values[0, 65] == pytest.approx(5.0, abs=0.1)
 
 
-def test_a_closed_estimator_says_so(photo: NDArray[np.uint8]) -> None:
-    """Use after close is a mistake with a name, closing twice is none."""
+def test_a_closed_estimator_refuses_frames(photo: NDArray[np.uint8]) -> None:
+    """Use after close is an error; closing twice is allowed."""
     estimator = DepthEstimator(
         FakeEngine(deploy_spec(), lambda batch: np.ones((1, 1, 48, 80), np.float32))
     )
@@ -63,17 +63,17 @@ def test_a_closed_estimator_says_so(photo: NDArray[np.uint8]) -> None:
 
 
 def frames(count: int, photo: NDArray[np.uint8]) -> list[Frame]:
-    """Return pictures of different sizes, each brighter than the last."""
+    """Return pictures of different sizes, each brighter than the one before."""
     return [Frame(photo[: 90 - n, : 60 + n] // 2 + 10 * n, n, n / 10) for n in range(count)]
 
 
 def red(batch: NDArray[Any]) -> NDArray[np.float32]:
-    """Answer (N, H, W, 3) with the red channel as depth: (N, 1, H, W)."""
+    """Return the red channel of (N, H, W, 3) as depth: (N, 1, H, W)."""
     return batch[:, None, ..., 0].astype(np.float32)
 
 
 class Counting(FakeEngine):
-    """Answers with the red channel, slowly, and counts how many callers are inside."""
+    """Returns the red channel, slowly, and counts concurrent callers."""
 
     def __init__(self, *, thread_safe: bool) -> None:
         super().__init__(deploy_spec(48, 80), self._answer)
@@ -99,10 +99,10 @@ def same(depth: DepthMap, expected: DepthMap) -> None:
 
 
 @pytest.mark.parametrize(("first", "calls"), [("batch", [5]), (1, [1] * 5)])
-def test_a_batch_is_one_call_where_the_graph_allows(
+def test_a_batch_is_one_call_if_the_graph_allows_it(
     first: str | int, calls: list[int], photo: NDArray[np.uint8]
 ) -> None:
-    """Its answers are those of single calls, in order, each at its own frame's size."""
+    """Its results are those of single calls, in order, each at the size of its frame."""
     sizes: list[int] = []
 
     def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -116,29 +116,29 @@ def test_a_batch_is_one_call_where_the_graph_allows(
         outputs=(TensorSpec("depth", "float32", (first, 1, 48, 80), "depth"),),
     )
     estimator = DepthEstimator(FakeEngine(spec, infer))
-    taken = frames(5, photo)
+    pictures = frames(5, photo)
 
-    answers = estimator.batch(taken)
+    answers = estimator.batch(pictures)
 
     assert sizes == calls
-    for depth, frame in zip(answers, taken, strict=True):
+    for depth, frame in zip(answers, pictures, strict=True):
         same(depth, estimator(frame))
         assert depth.values.shape == frame.image.shape[:2]
     assert estimator.batch([]) == []
 
 
-def in_threads(estimator: DepthEstimator, taken: list[Frame]) -> list[DepthMap]:
+def in_threads(estimator: DepthEstimator, pictures: list[Frame]) -> list[DepthMap]:
     """Call it from eight threads at once."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(estimator, taken))
+        return list(pool.map(estimator, pictures))
 
 
-def in_a_loop(estimator: DepthEstimator, taken: list[Frame]) -> list[DepthMap]:
+def in_a_loop(estimator: DepthEstimator, pictures: list[Frame]) -> list[DepthMap]:
     """Await all at once in an event loop, which must stay awake meanwhile."""
 
     async def gather() -> list[DepthMap]:
         beats = asyncio.create_task(_beat())
-        answers = await asyncio.gather(*map(estimator.acall, taken))
+        answers = await asyncio.gather(*map(estimator.acall, pictures))
         beats.cancel()
         assert ticks[0] > 5
         return answers
@@ -154,31 +154,31 @@ def in_a_loop(estimator: DepthEstimator, taken: list[Frame]) -> list[DepthMap]:
 
 @pytest.mark.parametrize("many", [in_threads, in_a_loop])
 @pytest.mark.parametrize("thread_safe", [True, False])
-def test_an_engine_is_shared_as_far_as_it_allows(
+def test_an_engine_is_shared_between_callers(
     thread_safe: bool,
     many: Callable[[DepthEstimator, list[Frame]], list[DepthMap]],
     photo: NDArray[np.uint8],
 ) -> None:
-    """Everybody gets their own frame's depth; one at a time where the engine wants that."""
-    taken = frames(12, photo)
+    """Each caller gets the depth of its frame; calls are serial if the engine requires it."""
+    pictures = frames(12, photo)
     with DepthEstimator(Counting(thread_safe=thread_safe)) as estimator:
-        answers = many(estimator, taken)
+        answers = many(estimator, pictures)
         engine = estimator.engine
 
         assert isinstance(engine, Counting)
         assert engine.most > 1 if thread_safe else engine.most == 1
-        for depth, frame in zip(answers, taken, strict=True):
+        for depth, frame in zip(answers, pictures, strict=True):
             same(depth, estimator(frame))
     assert not [t for t in threading.enumerate() if t.name.startswith("msfnet-depth")]
 
 
-def test_onnx_runtime_answers_many_threads_right(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
-    """The real engine says that it is safe; two hundred calls from eight threads agree."""
+def test_onnx_runtime_serves_many_threads(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """The real engine is thread-safe; two hundred calls from eight threads agree."""
     onnx.save(conv_model(network_spec(32, 64)), tmp_path / "model.onnx")
-    taken = frames(10, photo) * 20
+    pictures = frames(10, photo) * 20
     with DepthEstimator.open(tmp_path / "model.onnx") as estimator:
-        alone = [estimator(frame) for frame in taken[:10]]
-        answers = in_threads(estimator, taken)
+        alone = [estimator(frame) for frame in pictures[:10]]
+        answers = in_threads(estimator, pictures)
 
     assert estimator.engine.thread_safe
     for depth, expected in zip(answers, alone * 20, strict=True):

@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Tests that files are either complete or absent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msfnet_runtime.files import atomic_directory, atomic_path, check_writable, 
 
 
 def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of writing keeps what was there and leaves nothing else."""
+    """Ctrl-C during writing keeps the old file and leaves no other."""
     target = tmp_path / "model.onnx"
     target.write_text("old")
 
@@ -25,7 +25,7 @@ def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path) -> Non
 
 
 def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
-    """The temporary name keeps the suffix, since writers choose a format by it."""
+    """The temporary name keeps the suffix, by which writers choose a format."""
     target = tmp_path / "new" / "video.mp4"
 
     with atomic_path(target) as partial:
@@ -35,16 +35,16 @@ def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
     assert target.read_text() == "whole"
 
 
-def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
-    """A file in the way of a folder is named, with what to do."""
+def test_an_unwritable_path_is_refused(tmp_path: Path) -> None:
+    """A file in the place of a folder is named."""
     (tmp_path / "file").write_text("")
 
     with pytest.raises(MsfnetError, match="cannot write"), atomic_path(tmp_path / "file/out.onnx"):
         pytest.fail("nothing can be written here")
 
 
-def test_a_folder_is_all_there_or_not_at_all(tmp_path: Path) -> None:
-    """An error while a data set is written leaves no folder that looks like one."""
+def test_a_folder_is_complete_or_absent(tmp_path: Path) -> None:
+    """An error during writing leaves no incomplete folder."""
     with pytest.raises(ValueError, match="stop"), atomic_directory(tmp_path / "data") as partial:
         (partial / "half").write_text("")
         raise ValueError("stop")
@@ -52,8 +52,8 @@ def test_a_folder_is_all_there_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None:
-    """Whatever lies there is somebody's."""
+def test_a_folder_that_is_not_empty_is_never_replaced(tmp_path: Path) -> None:
+    """Its content is kept."""
     (tmp_path / "mine").write_text("")
 
     with pytest.raises(MsfnetError, match="already exists"), atomic_directory(tmp_path):
@@ -61,15 +61,15 @@ def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None
 
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
-    """Longer than one block, compared with hashlib on the whole."""
+    """The file is longer than one block; the reference is hashlib on the whole content."""
     content = bytes(range(256)) * 8192
     (tmp_path / "x").write_bytes(content)
 
     assert sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
 
 
-def test_a_path_is_tried_before_long_work_and_left_as_it_was(tmp_path: Path) -> None:
-    """An existing file keeps its content; a folder that cannot be made is an error."""
+def test_a_path_is_checked_before_long_work_and_not_changed(tmp_path: Path) -> None:
+    """An existing file keeps its content; a folder that cannot be created is an error."""
     (tmp_path / "file").write_text("kept")
 
     check_writable(tmp_path / "file")

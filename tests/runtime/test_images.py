@@ -20,7 +20,7 @@ JPEGS = {
 
 
 def with_thumbnail(jpeg: bytes, thumbnail: bytes) -> bytes:
-    """Put a whole JPEG into the segment where cameras put their thumbnails."""
+    """Put a complete JPEG into the segment of cameras' thumbnails."""
     return jpeg[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + jpeg[2:]
 
 
@@ -32,7 +32,7 @@ def encode(image: NDArray[np.integer], suffix: str, options: list[int]) -> bytes
 def test_a_jpeg_that_is_cut_short_is_an_error(
     tmp_path: Path, photo: NDArray[np.uint8], kind: str
 ) -> None:
-    """Wherever it ends; OpenCV 4 would fill the rest with grey. A thumbnail's end is not its."""
+    """It can end anywhere, also after a thumbnail; OpenCV 4 would fill the rest with grey."""
     content = encode(photo, ".jpg", JPEGS[kind])
     content = with_thumbnail(content, encode(photo[:40, :40], ".jpg", []))
     file = tmp_path / "frame.jpg"
@@ -51,7 +51,7 @@ def test_a_jpeg_that_is_cut_short_is_an_error(
 def test_a_png_that_is_cut_short_is_an_error(
     tmp_path: Path, rng: np.random.Generator, capfd: pytest.CaptureFixture[str], dtype: str
 ) -> None:
-    """Wherever it ends, even within the last chunk; nothing is printed beside the error."""
+    """It can end anywhere, also within the last chunk; nothing is printed."""
     depth = rng.integers(1, 255, (60, 80)).astype(dtype)
     content = encode(depth, ".png", [])
     file = tmp_path / "depth.png"
@@ -65,8 +65,8 @@ def test_a_png_that_is_cut_short_is_an_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_bytes_behind_the_end_do_no_harm(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
-    """Cameras and editors append their own; fill bytes before a marker are allowed too."""
+def test_bytes_after_the_end_are_ignored(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
+    """Cameras and editors append data; fill bytes before a marker are allowed too."""
     for suffix in (".png", ".jpg"):
         content = encode(photo, suffix, [])
         file = tmp_path / f"frame{suffix}"
@@ -84,8 +84,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + checksum
 
 
-def test_an_image_of_more_pixels_than_opencv_takes_is_one_line(tmp_path: Path) -> None:
-    """OpenCV raises its own error for a whole PNG that declares 10 gigapixels."""
+def test_an_image_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    """OpenCV raises its own error for a complete PNG that declares 10 gigapixels."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
     chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")
     file = tmp_path / "vast.png"
@@ -96,8 +96,8 @@ def test_an_image_of_more_pixels_than_opencv_takes_is_one_line(tmp_path: Path) -
             read(file)
 
 
-def test_every_real_image_reaches_its_end(real_data: Path) -> None:
-    """No file of the data sets is taken for one that is cut short."""
+def test_every_real_image_is_complete(real_data: Path) -> None:
+    """No file of the data sets is reported as cut short."""
     files = [f for f in sorted(real_data.rglob("*")) if f.suffix in (".png", ".jpg")][::15]
 
     assert len(files) > 150

@@ -1,4 +1,4 @@
-"""The contract between frames and models, against plain NumPy."""
+"""Tests the preprocessing of frames and outputs against plain NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.specs import deploy_spec, network_spec
 
 
 def bilinear(image: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """Resize (H, W, C) with half-pixel centres and clamped borders: the definition, in NumPy."""
+    """Resize (H, W, C) with half-pixel centres and clamped borders, by the definition."""
 
     def taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
         position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
@@ -27,7 +27,7 @@ def bilinear(image: NDArray[np.float64], height: int, width: int) -> NDArray[np.
 
 
 def test_a_network_batch_is_resized_then_normalised(photo: NDArray[np.uint8]) -> None:
-    """Bilinear with half-pixel centres, scaled to 0..1, ImageNet mean and deviation, NCHW."""
+    """It is bilinear with half-pixel centres, scaled to 0..1, normalised as ImageNet, NCHW."""
     spec = network_spec(32, 64)
 
     batch = prepare(photo, spec)
@@ -39,14 +39,14 @@ def test_a_network_batch_is_resized_then_normalised(photo: NDArray[np.uint8]) ->
 
 
 def test_a_deploy_batch_is_the_frame_itself_when_sizes_agree(photo: NDArray[np.uint8]) -> None:
-    """Nothing is computed outside the graph."""
+    """There is no computation outside the graph."""
     batch = prepare(photo, deploy_spec(*photo.shape[:2]))
 
     np.testing.assert_array_equal(batch, photo[None])
 
 
-def test_inverse_depth_is_clamped_before_the_reciprocal_and_that_before_the_resize() -> None:
-    """A prediction of 0 is the farthest depth; resizing averages metres, not their reciprocals."""
+def test_inverse_depth_is_clamped_then_inverted_then_resized() -> None:
+    """A prediction of 0 is the farthest depth; resizing averages metres, not reciprocals."""
     spec = network_spec(4, 4, depth_kind="inverse", depth_range_m=(0.1, 10.0), inverse_scale=10.0)
     prediction = np.array([[0.0, 2.0], [200.0, 5.0]], np.float32)
 
@@ -58,7 +58,7 @@ def test_inverse_depth_is_clamped_before_the_reciprocal_and_that_before_the_resi
 
 
 def test_metric_predictions_are_clamped_to_the_models_range() -> None:
-    """Nothing nearer or farther than the spec says."""
+    """No depth is outside the range of the spec."""
     spec = network_spec(depth_range_m=(1.0, 80.0))
 
     metres = to_metres(np.array([-3.0, 0.5, 40.0, 500.0], np.float32), spec)
@@ -67,7 +67,7 @@ def test_metric_predictions_are_clamped_to_the_models_range() -> None:
 
 
 def test_depth_that_is_not_finite_or_positive_is_not_valid() -> None:
-    """A broken engine's answer never looks like a measurement."""
+    """Wrong outputs of an engine never look like measurements."""
     depth = np.array([[[[np.nan, np.inf], [3.0, 0.0]]]], np.float32)
 
     _, valid = finish(depth, (2, 2), deploy_spec(2, 2))
@@ -84,7 +84,7 @@ def test_depth_that_is_not_finite_or_positive_is_not_valid() -> None:
         np.ones((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_image_is_refused(image: NDArray[np.uint8]) -> None:
-    """Grey, RGBA, float and empty images."""
+def test_images_that_are_not_rgb_are_refused(image: NDArray[np.uint8]) -> None:
+    """These are grey, RGBA, float and empty images."""
     with pytest.raises(MsfnetError, match="uint8 RGB"):
         prepare(image, network_spec())

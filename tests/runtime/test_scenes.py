@@ -24,8 +24,8 @@ def one_box() -> Scene:
     return Scene((Box((-1.0, -2.9, 10.0), (1.0, 0.0, 12.0), (0.5, 0.2, 0.2)),), (0.2, -1, 0.1), 0)
 
 
-def test_depth_is_that_of_the_formulas() -> None:
-    """Ground: height f / (v - cy). Box: the distance of its front, where its outline says."""
+def test_depth_matches_the_closed_form() -> None:
+    """The ground is at height f / (v - cy); the box at its front's distance, within its outline."""
     rendering = render(one_box(), yaw_pose((0.0, -1.5, 0.0), 0.0), CAMERA)
 
     v, u = np.mgrid[0:60, 0:80].astype(float)
@@ -39,8 +39,8 @@ def test_depth_is_that_of_the_formulas() -> None:
     assert rendering.image.shape == (60, 80, 3)
 
 
-def test_depth_is_along_the_cameras_axis_also_when_it_turns() -> None:
-    """A wall 10 m to the right seen by a camera that looks there is 10 m deep everywhere."""
+def test_depth_is_along_the_cameras_axis_when_it_turns() -> None:
+    """A camera that looks at a wall 10 m to the right sees 10 m everywhere."""
     wall = Scene((Box((10.0, -50.0, -50.0), (11.0, 50.0, 50.0), (0.5, 0.5, 0.5)),), (0, -1, 0), 0)
 
     rendering = render(wall, yaw_pose((0.0, -1.5, 0.0), np.pi / 2), CAMERA)
@@ -50,7 +50,7 @@ def test_depth_is_along_the_cameras_axis_also_when_it_turns() -> None:
 
 
 def test_pitch_looks_down() -> None:
-    """Straight down, the ground is as deep as the camera is high."""
+    """For a camera that looks straight down, depth is its height."""
     nothing = Scene((), (0, -1, 0), 0)
 
     rendering = render(nothing, yaw_pose((0.0, -2.0, 0.0), 0.3, np.pi / 2), CAMERA)
@@ -58,8 +58,8 @@ def test_pitch_looks_down() -> None:
     np.testing.assert_allclose(rendering.depth, 2, rtol=1e-4)
 
 
-def test_rays_are_as_long_as_the_way_to_the_box_and_end_nowhere_without_one() -> None:
-    """Unit rays at known angles; the window keeps what it should."""
+def test_the_length_of_a_ray_is_the_distance_to_the_box() -> None:
+    """Unit rays have known angles; a window of the picture gives the same distances."""
     origin = np.array([0.0, -1.5, 0.0])
     slanted = np.array([0.08, 0.0, 1.0]) / np.hypot(0.08, 1)
     rays = np.array([[[0.0, 0.0, 1.0], slanted, [0.0, -1.0, 0.0], [0.0, 0.6, 0.8]]])
@@ -73,7 +73,7 @@ def test_rays_are_as_long_as_the_way_to_the_box_and_end_nowhere_without_one() ->
 
 
 def test_a_room_ends_at_its_walls() -> None:
-    """From the middle of a room 6 m deep the wall ahead is 3 m away, in every row of it."""
+    """From the middle of a room 6 m deep the wall ahead is 3 m away in every row."""
     room = Box((-2.0, -2.5, -3.0), (2.0, 0.0, 3.0), (0.8, 0.8, 0.8))
     scene = Scene((), (0.0, -2.2, 0.0), 0, room)
 
@@ -85,7 +85,7 @@ def test_a_room_ends_at_its_walls() -> None:
 
 @pytest.mark.parametrize("make", [make_street, make_room])
 def test_a_seed_is_a_scene(make: Callable[[int], Journey]) -> None:
-    """The same seed gives the same pixels, another seed others."""
+    """The same seed gives the same pixels, another seed different ones."""
     camera = KITTI_INTRINSICS.scaled(64, 128)
 
     def picture(seed: int) -> NDArray[np.uint8]:
@@ -97,7 +97,7 @@ def test_a_seed_is_a_scene(make: Callable[[int], Journey]) -> None:
 
 
 def test_another_process_draws_the_same_pixels() -> None:
-    """Whatever its hash seed is."""
+    """The hash seed of the process does not matter."""
     code = (
         "import hashlib; from msfnet_runtime.sources.synthetic import SyntheticSource\n"
         "for kind in ('street', 'room'):\n"
@@ -121,8 +121,8 @@ def test_another_process_draws_the_same_pixels() -> None:
 
 
 @pytest.mark.parametrize("make", [make_street, make_room])
-def test_cameras_stay_out_of_things(make: Callable[[int], Journey]) -> None:
-    """Over many seeds, all the way, every box is at least 20 cm away and the room's walls 1 m."""
+def test_cameras_do_not_collide(make: Callable[[int], Journey]) -> None:
+    """For many seeds and all frames, boxes are at least 20 cm away and walls 1 m."""
     for seed in range(30):
         journey = make(seed)
         low, high = journey.scene.bounds[:, 0], journey.scene.bounds[:, 1]
@@ -137,7 +137,7 @@ def test_cameras_stay_out_of_things(make: Callable[[int], Journey]) -> None:
 
 
 def test_cameras_move_smoothly() -> None:
-    """A street: 0.8 m forward a frame. A room: less than 10 cm and 3 degrees."""
+    """It moves 0.8 m per frame in a street, and less than 10 cm and 3 degrees in a room."""
     street, room = make_street(3), make_room(3)
 
     drive = [street.pose(frame) for frame in range(6)]
@@ -150,7 +150,7 @@ def test_cameras_move_smoothly() -> None:
         assert 0 < turned < 3
 
 
-def test_depths_are_those_of_the_data_sets() -> None:
+def test_depths_have_the_range_of_the_data_sets() -> None:
     """A street has sky and goes beyond 80 m; a room has depth everywhere, below NYU's 10 m."""
     for seed in range(6):
         street = SyntheticSource("street", seed=seed, size=(94, 310)).rendering(5).depth
@@ -163,8 +163,8 @@ def test_depths_are_those_of_the_data_sets() -> None:
         assert room.max() > 1.5 * room.min()
 
 
-def test_a_source_is_opened_by_its_words() -> None:
-    """Size, number and clock are the ones asked for; intrinsics are KITTI's, scaled."""
+def test_a_source_is_opened_by_its_text() -> None:
+    """Size, count and timestamps are as requested; intrinsics are KITTI's, scaled."""
     with open_source("synthetic:street?seed=5&frames=3&size=188x621") as source:
         frames = list(source)
 
@@ -178,7 +178,7 @@ def test_a_source_is_opened_by_its_words() -> None:
 
 
 def test_the_defaults_are_the_data_sets_sizes() -> None:
-    """KITTI's for streets, NYU's for rooms."""
+    """Streets have KITTI's size, rooms NYU's."""
     with open_source("synthetic:street?frames=1") as street, open_source("synthetic:room") as room:
         shapes = [next(iter(islice(source, 1))).image.shape for source in (street, room)]
 
@@ -199,7 +199,7 @@ def test_the_defaults_are_the_data_sets_sizes() -> None:
         "synthetic:",
     ],
 )
-def test_words_that_mean_nothing_are_refused(text: str) -> None:
-    """One line that shows how to write it."""
+def test_invalid_texts_are_refused(text: str) -> None:
+    """The message shows how to write it."""
     with pytest.raises(MsfnetError, match=r"synthetic:|use seed"):
         open_source(text)

@@ -1,4 +1,4 @@
-"""TensorRT engines on a GPU made of NumPy: answers, graphs, shapes, timings, refusals."""
+"""Tests TensorRT engines on a simulated GPU: outputs, graphs, shapes, timings, refusals."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.runtime.fake_tensorrt import (
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
-def test_answers_are_the_function_of_their_batches(
+def test_outputs_are_the_function_of_their_batches(
     opened: Open, rng: np.random.Generator, cuda_graphs: bool
 ) -> None:
-    """With a graph, whose every replay reads the new batch, and without."""
+    """This holds without graphs and with one, each replay of which reads the new batch."""
     engine, library = opened(cuda_graphs=cuda_graphs)
 
     for batch in batches(rng, 4):
@@ -41,10 +41,10 @@ def test_answers_are_the_function_of_their_batches(
 
 
 @pytest.mark.parametrize("fault", ["empty", "refused", "stale", "wrong", "not capturable"])
-def test_a_graph_that_cannot_be_trusted_is_announced_and_not_used(
+def test_a_graph_that_fails_its_check_is_not_used(
     opened: Open, rng: np.random.Generator, fault: str
 ) -> None:
-    """Once; every answer is right, the first included."""
+    """There is one warning; every output is right, also the first."""
     engine, _library = opened(fault=fault)
     first, *others = batches(rng, 3)
 
@@ -59,8 +59,8 @@ def test_a_graph_that_cannot_be_trusted_is_announced_and_not_used(
     assert "no CUDA graphs: " in engine.describe()
 
 
-def test_a_binding_without_graphs_is_announced_when_the_engine_opens(opened: Open) -> None:
-    """With the binding's own words."""
+def test_a_binding_without_graphs_causes_a_warning(opened: Open) -> None:
+    """The warning contains the binding's reason."""
     with pytest.warns(UserWarning, match="PyCUDA captures no CUDA graphs"):
         engine, _ = opened(graphs="PyCUDA captures no CUDA graphs")
 
@@ -70,7 +70,7 @@ def test_a_binding_without_graphs_is_announced_when_the_engine_opens(opened: Ope
 def test_shapes_within_a_profile_run_and_memory_grows_once(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """Up, down, into another profile and back: each answer is its own batch's."""
+    """Sizes grow, shrink, change the profile and return; each output is that of its batch."""
     engine, library = opened(**DYNAMIC)
     shapes = [(1, 3, 8, 8), (2, 3, 32, 32), (1, 3, 8, 8), (1, 3, 64, 96), (2, 3, 31, 9)]
     sizes = []
@@ -83,10 +83,8 @@ def test_shapes_within_a_profile_run_and_memory_grows_once(
     assert set(sizes[3:]) == {sizes[3]}
 
 
-def test_a_shape_outside_the_profiles_names_the_allowed(
-    opened: Open, rng: np.random.Generator
-) -> None:
-    """And the engine goes on."""
+def test_a_shape_outside_the_profiles_is_refused(opened: Open, rng: np.random.Generator) -> None:
+    """The engine stays usable."""
     engine, _ = opened(**DYNAMIC)
     (small, good) = batches(rng, 1, 1, 3, 8, 33) + batches(rng, 1, 1, 3, 9, 17)
 
@@ -100,7 +98,7 @@ def test_a_shape_outside_the_profiles_names_the_allowed(
 
 
 IMAGE, PREDICTION = FakeTensorRT.tensors
-LIES: dict[str, tuple[tuple[Any, ...], str]] = {
+MISMATCHES: dict[str, tuple[tuple[Any, ...], str]] = {
     "name": ((("picture", *IMAGE[1:]), PREDICTION), "tensors are picture, prediction"),
     "type": (((*IMAGE[:2], DataType.HALF, IMAGE[3]), PREDICTION), "float16, its manifest says"),
     "shape": ((IMAGE, (*PREDICTION[:3], (1, 1, 16, 33))), "output 1x1x16x33 float32, its"),
@@ -108,10 +106,10 @@ LIES: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_an_engine_that_is_not_what_its_manifest_says_is_refused(opened: Open, lie: str) -> None:
-    """By the engine's own words, in one line."""
-    tensors, words = LIES[lie]
+@pytest.mark.parametrize("mismatch", MISMATCHES)
+def test_an_engine_that_differs_from_its_manifest_is_refused(opened: Open, mismatch: str) -> None:
+    """The message names both sides."""
+    tensors, words = MISMATCHES[mismatch]
 
     with pytest.raises(MsfnetError, match=f"{words}.*build it again") as caught:
         opened(tensors=tensors)
@@ -126,16 +124,16 @@ def test_an_engine_that_is_not_what_its_manifest_says_is_refused(opened: Open, l
         ({"contexts_left": 0}, "not create an execution context.*memory"),
     ],
 )
-def test_what_tensorrt_refuses_is_one_line(opened: Open, fault: dict[str, Any], words: str) -> None:
-    """And nothing stays reserved, which the fixture checks."""
+def test_refusals_of_tensorrt_are_reported(opened: Open, fault: dict[str, Any], words: str) -> None:
+    """All resources are freed, which the fixture checks."""
     with pytest.raises(MsfnetError, match=words):
         opened(**fault)
 
 
-def test_a_refused_run_is_an_error_and_the_engine_lives_on(
+def test_a_refused_run_is_an_error_and_the_engine_stays_usable(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """Though copies of the refused batch are still on their way."""
+    """Copies of the refused batch may still be in progress."""
     engine, library = opened(cuda_graphs=False)
     (batch,) = batches(rng, 1)
     library.refuses = True
@@ -149,7 +147,7 @@ def test_a_refused_run_is_an_error_and_the_engine_lives_on(
 def test_stages_are_timed_with_and_without_graph_and_transfers(
     opened: Open, rng: np.random.Generator
 ) -> None:
-    """Simulated: 10 kB a millisecond, 3 ms of compute."""
+    """The simulation copies 10 kB per millisecond and computes for 3 ms."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     for graph in (True, False, None):
@@ -168,8 +166,8 @@ def test_stages_are_timed_with_and_without_graph_and_transfers(
         engine.timed(batch, cuda_graph=True)
 
 
-def test_a_closed_engine_refuses_every_way_in(opened: Open, rng: np.random.Generator) -> None:
-    """In the same words."""
+def test_a_closed_engine_refuses_every_method(opened: Open, rng: np.random.Generator) -> None:
+    """All methods raise the same error."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     engine.close()
@@ -181,13 +179,13 @@ def test_a_closed_engine_refuses_every_way_in(opened: Open, rng: np.random.Gener
         lambda: engine.infer_device(batch),
     ]
     for way in ways:
-        with pytest.raises(MsfnetError, match="the engine is closed; open it again"):
+        with pytest.raises(MsfnetError, match="the engine is closed"):
             way()
     assert library.device.live == {}
 
 
-def test_open_engine_is_the_way_in(opened: Open, tmp_path: Path, rng: np.random.Generator) -> None:
-    """The engine's file alone is named."""
+def test_open_engine_opens_it(opened: Open, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Only the engine's file is named."""
     engine, library = opened()
     engine.close()
     library.device = FakeDevice()
@@ -214,18 +212,18 @@ def test_the_engine_runs_through_either_binding(
     install_pycuda(monkeypatch, library.device)
     monkeypatch.setenv("MSFNET_CUDA", binding)
     monkeypatch.setattr(tensorrt, "open_device", device.open_device)
-    given = batches(rng, 5)
+    inputs = batches(rng, 5)
 
     with tensorrt.TensorRTEngine(tmp_path / "model.engine") as engine:
-        for answer, batch in zip(engine.infer_stream(given), given, strict=True):
+        for answer, batch in zip(engine.infer_stream(inputs), inputs, strict=True):
             np.testing.assert_array_equal(answer, depth_like(batch))
-        assert engine.timed(given[0]).compute == pytest.approx(3)
+        assert engine.timed(inputs[0]).compute == pytest.approx(3)
         assert "CUDA graphs)" in engine.describe()
     assert library.device.live == {}
 
 
 def test_layers_are_timed_by_tensorrts_profiler(opened: Open, rng: np.random.Generator) -> None:
-    """In a context of their own: answers before and after are those of the graph."""
+    """A separate context is used: outputs before and after are those of the graph."""
     engine, library = opened()
     (batch,) = batches(rng, 1)
     engine.infer(batch)
@@ -235,8 +233,8 @@ def test_layers_are_timed_by_tensorrts_profiler(opened: Open, rng: np.random.Gen
     assert library.device.log.count("launch") == 3  # proof, first and last answer
 
 
-def test_a_profiler_that_stays_silent_is_one_line(opened: Open, rng: np.random.Generator) -> None:
-    """And nothing it took is kept: the engine closes without a leak."""
+def test_a_profiler_without_reports_is_an_error(opened: Open, rng: np.random.Generator) -> None:
+    """All its resources are freed when the engine closes."""
     engine, _library = opened(fault="silent")
     with pytest.raises(MsfnetError, match="no layer times"):
         engine.layer_times(batches(rng, 1)[0])

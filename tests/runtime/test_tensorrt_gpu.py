@@ -1,4 +1,4 @@
-"""TensorRT engines on a real GPU, built for it on the spot: both flavours where they run at all."""
+"""Tests TensorRT engines of both flavours on a real GPU, for which they are built here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TensorRTEngine]:
-    """Return an engine of each flavour; the reason says why one does not run on this card."""
+    """Return an engine of each flavour; skip those that do not run on this card."""
     from msfnet_export.build_engine import build_engine
     from msfnet_export.build_options import BuildOptions
 
@@ -51,10 +51,10 @@ def batches(rng: np.random.Generator, count: int) -> list[NDArray[np.float32]]:
     return [rng.normal(size=(1, 3, 32, 64)).astype(np.float32) for _ in range(count)]
 
 
-def test_eager_and_graph_answer_as_numpy_does(
+def test_eager_and_graph_outputs_match_numpy(
     engine: TensorRTEngine, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """And as each other, on ten batches."""
+    """They also agree with each other, on ten batches."""
     with TensorRTEngine(tmp_path / "model.engine", cuda_graphs=False) as eager:
         for batch in batches(rng, 10):
             answer = engine.infer(batch)
@@ -63,7 +63,7 @@ def test_eager_and_graph_answer_as_numpy_does(
 
 
 def test_graphs_run_on_this_card(engine: TensorRTEngine, rng: np.random.Generator) -> None:
-    """A fall-back would be announced; here there is none."""
+    """There is no fall-back."""
     engine.infer(batches(rng, 1)[0])
 
     assert engine.describe().endswith("(CUDA graphs)")
@@ -78,7 +78,7 @@ def test_a_queue_returns_outputs_in_order(engine: TensorRTEngine, rng: np.random
 
 
 def test_stages_add_up(engine: TensorRTEngine, rng: np.random.Generator) -> None:
-    """The host waits at least as long as the GPU's stages take; leaving copies out is faster."""
+    """The host waits at least as long as the GPU's stages; without copies it is faster."""
     (batch,) = batches(rng, 1)
     for graph in (True, False):
         for _ in range(20):
@@ -91,10 +91,10 @@ def test_stages_add_up(engine: TensorRTEngine, rng: np.random.Generator) -> None
         assert np.median([t.total for t in alone]) < np.median([t.total for t in whole])
 
 
-def test_a_graph_is_handed_over_faster_than_a_run(
+def test_a_graph_is_enqueued_faster_than_a_run(
     engine: TensorRTEngine, rng: np.random.Generator
 ) -> None:
-    """That is what graphs are for; medians of 300."""
+    """Medians of 300 runs are compared."""
     (batch,) = batches(rng, 1)
     medians = {}
     for graph in (False, True):
@@ -121,10 +121,10 @@ def test_ten_thousand_batches_leave_memory_as_it_was(
     probe.close()
 
 
-def test_pytorch_gives_and_takes_arrays_in_place(
+def test_pytorch_exchanges_arrays_without_a_copy(
     engine: TensorRTEngine, rng: np.random.Generator
 ) -> None:
-    """On PyTorch's own stream, whose work before and after is ordered with ours."""
+    """They use PyTorch's own stream, whose work is ordered with the engine's."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")

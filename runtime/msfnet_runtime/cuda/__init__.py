@@ -1,1 +1,1 @@
-"""CUDA through either Python binding: devices, memory, streams, graphs, events."""
+"""Provides CUDA through either Python binding: devices, memory, streams, graphs, events."""

@@ -1,14 +1,14 @@
-"""One GPU as a small interface: memory, streams, events and graphs, and how to open one.
+"""Defines a small interface to one GPU: memory, streams, events and graphs; and opens one.
 
-Everything runs on the device's **primary** context, the one PyTorch and ONNX Runtime use too.
-cuda-python is the default; ``MSFNET_CUDA=pycuda`` asks for PyCUDA, which also serves where
+Everything runs in the device's **primary** context, which PyTorch and ONNX Runtime also use.
+cuda-python is the default; ``MSFNET_CUDA=pycuda`` selects PyCUDA, which is also used if
 cuda-python is not installed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -20,14 +20,14 @@ from msfnet_runtime.errors import MsfnetError
 class Device(Protocol):
     """One GPU. Addresses and handles are plain integers; copies are asynchronous.
 
-    What is reserved here lives until :meth:`free` or :meth:`close`. Host memory of a copy must
-    be page-locked and must not be touched before the stream, or an event recorded after the
-    copy, was waited for.
+    Resources live until :meth:`free` or :meth:`close`. Host memory of a copy must be page-locked,
+    and must not be accessed before the stream, or an event recorded after the copy, has been
+    synchronised.
     """
 
     @property
     def architecture(self) -> str:
-        """The compute capability, as ``sm86``."""
+        """The compute capability, such as ``sm86``."""
 
     @property
     def dlpack(self) -> tuple[int, int]:
@@ -35,40 +35,40 @@ class Device(Protocol):
 
     @property
     def graph_obstacle(self) -> str:
-        """Why no CUDA graph can be captured here; empty where they can."""
+        """The reason why no CUDA graph can be captured; empty if it can."""
 
     def active(self) -> AbstractContextManager[None]:
-        """Return a context in which other libraries' calls in this thread go to this device."""
+        """Return a context in which calls of other libraries in this thread use this device."""
 
     def memory(self) -> tuple[int, int]:
-        """Return the free and the whole device memory, bytes."""
+        """Return the free and the total device memory, bytes."""
 
     def stream(self) -> int:
-        """Create a non-blocking stream; its handle goes into TensorRT."""
+        """Create a non-blocking stream; TensorRT accepts its handle."""
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all work on the stream is done."""
+        """Wait for all work on the stream."""
 
     def event(self) -> int:
         """Create an event that measures time."""
 
     def record(self, event: int, stream: int) -> None:
-        """Set the event behind the work that is now on the stream."""
+        """Record the event after the work that is on the stream now."""
 
     def wait(self, stream: int, event: int) -> None:
-        """Let the stream's later work wait until the event, as now recorded, is reached."""
+        """Make later work on the stream wait for the event, as recorded now."""
 
     def synchronize_event(self, event: int) -> None:
-        """Wait until the event is reached."""
+        """Wait for the event."""
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Return the milliseconds between two events that were reached."""
+        """Return the milliseconds between two completed events."""
 
     def allocate(self, size: int) -> int:
-        """Reserve ``size`` bytes of device memory; return their address."""
+        """Allocate ``size`` bytes of device memory; return their address."""
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array."""
+        """Allocate page-locked host memory as an array."""
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array to the device."""
@@ -77,32 +77,74 @@ class Device(Protocol):
         """Copy device memory into a contiguous host array."""
 
     def begin_capture(self, stream: int) -> None:
-        """Gather the stream's work into a graph from now on, thread-locally, and do none of it."""
+        """Start a thread-local capture of the stream's work into a graph, which is not executed."""
 
     def end_capture(self, stream: int) -> int:
-        """Return the graph of the work gathered since :meth:`begin_capture`."""
+        """End the capture; return the graph of the work since :meth:`begin_capture`."""
 
     def graph_nodes(self, graph: int) -> int:
-        """Return how many nodes a graph has."""
+        """Return the number of nodes of a graph."""
 
     def instantiate(self, graph: int) -> int:
-        """Return a graph made ready to launch."""
+        """Return an executable instance of a graph."""
 
     def launch(self, instance: int, stream: int) -> None:
-        """Put an instantiated graph's work on a stream."""
+        """Enqueue the work of an instantiated graph on a stream."""
 
     def free(self, resource: int | NDArray[Any]) -> None:
-        """Give back one stream, event, graph, or piece of memory reserved here."""
+        """Free one stream, event, graph or allocation of this device."""
 
     def close(self) -> None:
-        """Give back all that was reserved here; closing twice is allowed."""
+        """Free all resources of this device; closing twice is allowed."""
+
+
+class DeviceBase:
+    """Implements what both bindings share: the device's identity, and freeing its resources."""
+
+    def __init__(self, index: int, capability: Sequence[int]) -> None:
+        self._index = index
+        self._architecture = f"sm{''.join(map(str, capability))}"
+        self._releases: dict[int, Callable[[int], object]] = {}
+
+    @property
+    def architecture(self) -> str:
+        """The compute capability, such as ``sm86``."""
+        return self._architecture
+
+    @property
+    def dlpack(self) -> tuple[int, int]:
+        """DLPack's kind and number of the device."""
+        return 2, self._index
+
+    def free(self, resource: int | NDArray[Any]) -> None:
+        """Free one stream, event, graph or allocation of this device."""
+        handle = resource if isinstance(resource, int) else resource.ctypes.data
+        if handle not in self._releases:
+            raise MsfnetError("the device has no resource with that handle; free each one once")
+        self._releases.pop(handle)(handle)
+
+    def close(self) -> None:
+        """Free all resources, newest first, even if one call fails; closing twice is allowed."""
+        errors = []
+        for handle in reversed(list(self._releases)):
+            try:
+                self.free(handle)
+            except MsfnetError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _keep(self, handle: int, release: Callable[[int], object]) -> int:
+        """Register a resource with the call that frees it; return its handle."""
+        self._releases[handle] = release
+        return handle
 
 
 def open_device(index: int = 0) -> Device:
-    """Open a GPU through the binding that is installed.
+    """Open a GPU with an installed binding.
 
     Raises:
-        MsfnetError: no binding is installed, or there is no GPU or no driver.
+        MsfnetError: no binding is installed, or there is no GPU or driver.
     """
     wanted = os.environ.get("MSFNET_CUDA", "")
     openers: dict[str, Callable[[int], Device]] = {

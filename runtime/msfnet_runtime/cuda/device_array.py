@@ -1,8 +1,9 @@
-"""Arrays in a GPU's memory, exchanged without a copy with PyTorch, CuPy, PyCUDA and others."""
+"""Exchanges arrays in GPU memory with PyTorch, CuPy, PyCUDA and others, without a copy."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,23 +13,22 @@ from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError
 
 _DLPACK_KINDS = {"i": 0, "u": 1, "f": 2}
-"""DLPack's type codes of NumPy's kinds."""
+"""DLPack's type code of each kind of NumPy's."""
 
 
 class DeviceArray(Closing):
-    """A contiguous array in device memory, as ``__cuda_array_interface__`` and as DLPack.
+    """A contiguous array in device memory, with ``__cuda_array_interface__`` and DLPack.
 
-    The memory is given back when the array is closed or forgotten, and all that was taken
-    through DLPack is forgotten. Whoever takes it through ``__cuda_array_interface__`` keeps the
-    array, as that protocol asks.
+    The memory is freed when the array is closed or deleted and all DLPack tensors of it are
+    deleted. Users of ``__cuda_array_interface__`` must keep the array, as that protocol requires.
 
     Args:
-        address: of the first element.
-        shape: in elements.
+        address: address of the first element.
+        shape: shape in elements.
         dtype: NumPy's name of the element type.
         device: DLPack's kind and number of the device.
-        release: called once, when the memory is needed no more.
-        stream: the stream whose work fills the array; None when it is filled.
+        release: called once, when the memory is no longer needed.
+        stream: the stream whose work fills the array; None if it is filled.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DeviceArray(Closing):
 
     @property
     def address(self) -> int:
-        """The first element's address.
+        """The address of the first element.
 
         Raises:
             MsfnetError: the array is closed.
@@ -59,7 +59,7 @@ class DeviceArray(Closing):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3 of Numba's protocol, which CuPy, PyTorch and PyCUDA read too."""
+        """Version 3 of Numba's protocol, which CuPy, PyTorch and PyCUDA also read."""
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -73,105 +73,102 @@ class DeviceArray(Closing):
         """Return DLPack's kind and number of the device."""
         return self._device
 
-    def __dlpack__(self, **wishes: Any) -> Any:
-        """Return a DLPack capsule, which keeps the memory until its taker is done with it.
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return a DLPack capsule, which keeps the memory until its consumer deletes it.
 
         Raises:
-            MsfnetError: the array is closed, is still being filled, or a copy is asked for.
+            MsfnetError: the array is closed or is still being filled, or a copy is requested.
         """
         if self._stream is not None:
             raise MsfnetError("the array is still being filled; call infer_device without a stream")
-        if wishes.get("copy") or wishes.get("dl_device") not in (None, self._device):
-            raise MsfnetError("device arrays are handed over as they are; copy on the other side")
-        capsule = _capsule(self.address, self.shape, self.dtype, self._device, self._given_back)
+        if options.get("copy") or options.get("dl_device") not in (None, self._device):
+            raise MsfnetError("device arrays cannot be copied here; copy in the other library")
+        capsule = _capsule(self.address, self.shape, self.dtype, self._device, self._returned)
         self._lent += 1
         return capsule
 
     def close(self) -> None:
-        """Give the memory back, as soon as nobody holds it; closing twice is allowed."""
+        """Free the memory once no tensor uses it; closing twice is allowed."""
         if self._open:
             self._open = False
-            self._settle()
+            self._free_if_unused()
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self.close()
 
-    def _given_back(self) -> None:
+    def _returned(self) -> None:
         self._lent -= 1
-        self._settle()
+        self._free_if_unused()
 
-    def _settle(self) -> None:
+    def _free_if_unused(self) -> None:
         if not self._open and not self._lent:
             self._release()
 
 
 class ForeignArray(NamedTuple):
-    """Where another library's device array lies."""
+    """The location of a device array of another library."""
 
     address: int
     shape: tuple[int, ...]
     dtype: str
-    """NumPy's name of the type."""
+    """NumPy's name of the element type."""
     stream: int | None
-    """The stream whose work fills it; None if it is filled, or :attr:`unmarked`."""
+    """The stream whose work fills it; None if it is filled or the stream is unknown."""
     unmarked: bool
-    """Whether it does not say which stream fills it, as arrays of older protocols do not."""
+    """Whether the stream is unknown: older protocols do not name it."""
 
 
 def foreign_array(array: Any, device: tuple[int, int]) -> ForeignArray:
-    """Read where another library's device array lies.
+    """Read the location of a device array of another library.
 
     Args:
-        array: anything with ``__cuda_array_interface__``; the caller keeps it alive.
-        device: DLPack's kind and number of the device it must lie on, checked where it tells.
+        array: has ``__cuda_array_interface__``; the caller keeps it alive.
+        device: DLPack's kind and number of the device it must be on, checked if it names its own.
 
     Raises:
-        MsfnetError: no device array, of another device, or not contiguous.
+        MsfnetError: it is not a device array, is on another device or is not contiguous.
     """
     described = getattr(array, "__cuda_array_interface__", None)
     if described is None:
         raise MsfnetError(
-            f"{type(array).__name__} is no array in GPU memory; give one that has "
+            f"{type(array).__name__} is not an array in GPU memory; pass one with "
             "__cuda_array_interface__, or use infer for NumPy arrays"
         )
     place = getattr(array, "__dlpack_device__", lambda: device)()
     if tuple(int(part) for part in place) != device:
-        raise MsfnetError(f"the array lies on device {place[1]}, not {device[1]}; move it there")
+        raise MsfnetError(f"the array is on device {place[1]}, not {device[1]}; move it there")
     shape, dtype = tuple(described["shape"]), np.dtype(described["typestr"])
     strides = described.get("strides")
     if strides is not None and tuple(strides) != _strides(shape, dtype.itemsize):
-        raise MsfnetError("the device array is not contiguous; make it so first")
+        raise MsfnetError("the device array is not contiguous; make it contiguous first")
     unmarked = "stream" not in described and described.get("version", 0) < 3
     address, stream = int(described["data"][0]), described.get("stream")
     return ForeignArray(address, shape, dtype.name, stream, unmarked)
 
 
 def join_unmarked(array: Any, stream: int) -> None:
-    """Let a stream wait for an array that does not say which stream fills it: DLPack does.
+    """Make a stream wait for an array whose own stream is unknown, by means of DLPack.
 
     Raises:
-        MsfnetError: its library has no DLPack, or refuses.
+        MsfnetError: the array's library has no DLPack, or refuses.
     """
     try:
-        array.__dlpack__(stream=stream)  # the wait is all that is wanted: nobody takes the capsule
+        array.__dlpack__(stream=stream)  # it waits; the capsule is not used
     except (AttributeError, BufferError, RuntimeError) as error:
         raise MsfnetError(
-            f"{type(array).__name__} cannot be waited for ({error}); give an array with version 3 "
+            f"{type(array).__name__} cannot be waited for ({error}); pass an array with version 3 "
             "of __cuda_array_interface__, or with DLPack"
         ) from None
 
 
 def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Return the strides of a contiguous array, bytes."""
-    sizes = [itemsize]
-    for length in reversed(shape[1:]):
-        sizes.append(sizes[-1] * length)
-    return tuple(reversed(sizes[: len(shape)]))
+    return tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 class _Tensor(ctypes.Structure):
-    """DLPack's DLManagedTensor, its DLTensor, DLDevice and DLDataType written out flat."""
+    """DLPack's DLManagedTensor, with the fields of DLTensor, DLDevice and DLDataType inline."""
 
 
 _DELETER = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Tensor))
@@ -192,7 +189,7 @@ _Tensor._fields_ = [
 
 _CAPSULE_DELETER = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 _lent: dict[int, tuple[Any, ...]] = {}
-"""What each tensor that was handed over needs to live, by its address."""
+"""Keeps each exported tensor alive, with its release function, by address."""
 
 
 def _capsule(
@@ -202,7 +199,7 @@ def _capsule(
     device: tuple[int, int],
     release: Callable[[], None],
 ) -> Any:
-    """Return a capsule of a DLPack tensor; ``release`` is called when its taker is done."""
+    """Return a capsule of a DLPack tensor; its consumer's deletion calls ``release``."""
     tensor = _Tensor(
         data=address,
         device_type=device[0],
@@ -212,23 +209,23 @@ def _capsule(
         bits=8 * dtype.itemsize,
         lanes=1,
         shape=(ctypes.c_int64 * len(shape))(*shape),
-        deleter=_forget,
+        deleter=_tensor_deleter,
     )
     _lent[ctypes.addressof(tensor)] = (tensor, release)
     create = ctypes.pythonapi.PyCapsule_New
     create.restype = ctypes.py_object
     create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _CAPSULE_DELETER]
-    return create(ctypes.addressof(tensor), b"dltensor", _never_taken)
+    return create(ctypes.addressof(tensor), b"dltensor", _capsule_deleter)
 
 
-def _let_go(tensor: Any) -> None:
-    """Let a tensor go: its taker is done with it."""
+def _release_tensor(tensor: Any) -> None:
+    """Release a tensor that its consumer has deleted."""
     _, release = _lent.pop(ctypes.addressof(tensor.contents))
     release()
 
 
-def _drop_untaken(capsule: int) -> None:
-    """Let the tensor of a capsule go that nobody took; a taken one has another name."""
+def _release_unused(capsule: int) -> None:
+    """Release the tensor of an unused capsule; a used capsule has another name."""
     valid = ctypes.pythonapi.PyCapsule_IsValid
     valid.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     if not valid(capsule, b"dltensor"):
@@ -240,5 +237,5 @@ def _drop_untaken(capsule: int) -> None:
     release()
 
 
-_forget = _DELETER(_let_go)
-_never_taken = _CAPSULE_DELETER(_drop_untaken)
+_tensor_deleter = _DELETER(_release_tensor)
+_capsule_deleter = _CAPSULE_DELETER(_release_unused)

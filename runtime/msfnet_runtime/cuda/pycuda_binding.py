@@ -1,15 +1,17 @@
-"""A GPU through PyCUDA, on the primary context, pushed around every call."""
+"""Accesses a GPU through PyCUDA, in the primary context, which is pushed for every call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.cuda.cuda_python_binding import RuntimeCalls
+from msfnet_runtime.cuda.device import DeviceBase
 from msfnet_runtime.errors import MsfnetError
 
 T = TypeVar("T")
@@ -17,59 +19,47 @@ T = TypeVar("T")
 _NON_BLOCKING = 1
 """The driver API's CU_STREAM_NON_BLOCKING."""
 
-_WITHOUT_GRAPHS = "PyCUDA captures no CUDA graphs; run `pip install cuda-python` beside it"
+_WITHOUT_GRAPHS = "PyCUDA cannot capture CUDA graphs; also run `pip install cuda-python`"
 
 
-class PyCudaDevice:
-    """A device through PyCUDA; see :class:`msfnet_runtime.cuda.device.Device`.
+class PyCudaDevice(DeviceBase):
+    """Implements :class:`msfnet_runtime.cuda.device.Device` with PyCUDA.
 
-    CUDA graphs go through cuda-python where that is installed too.
+    CUDA graphs use cuda-python if it is also installed.
 
     Raises:
         ImportError: PyCUDA is not installed.
-        MsfnetError: no GPU, or no driver.
+        MsfnetError: there is no GPU or no driver.
     """
 
     def __init__(self, index: int) -> None:
         from pycuda import driver
 
         self._cuda: Any = driver
-        self._index = index
         try:
             driver.init()
             device = driver.Device(index)
-            major, minor = device.compute_capability()
+            capability = device.compute_capability()
             self._context: Any = device.retain_primary_context()
         except driver.Error as error:
             raise MsfnetError(
                 f"no NVIDIA GPU can be used here ({error}); run the .onnx file instead"
             ) from None
-        self._architecture = f"sm{major}{minor}"
+        super().__init__(index, capability)
         self._objects: dict[int, Any] = {}
-        self._graphs: dict[int, str] = {}
         try:
             self._runtime: RuntimeCalls | None = RuntimeCalls(index)
         except ImportError:
             self._runtime = None
 
     @property
-    def architecture(self) -> str:
-        """The compute capability, as ``sm86``."""
-        return self._architecture
-
-    @property
-    def dlpack(self) -> tuple[int, int]:
-        """DLPack's kind and number of the device."""
-        return 2, self._index
-
-    @property
     def graph_obstacle(self) -> str:
-        """Say that PyCUDA alone has no graphs."""
+        """The reason why no CUDA graph can be captured; empty if it can."""
         return "" if self._runtime else _WITHOUT_GRAPHS
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Push the primary context around other libraries' calls."""
+        """Push the primary context for calls of other libraries."""
         if self._context is None:
             raise MsfnetError("the device is closed; open it again")
         self._context.push()
@@ -79,125 +69,110 @@ class PyCudaDevice:
             self._context.pop()
 
     def memory(self) -> tuple[int, int]:
-        """Return the free and the whole device memory, bytes."""
+        """Return the free and the total device memory, bytes."""
         free, total = self._within(self._cuda.mem_get_info)
         return int(free), int(total)
 
     def stream(self) -> int:
         """Create a non-blocking stream."""
         created = self._within(lambda: self._cuda.Stream(_NON_BLOCKING))
-        return self._keep(int(created.handle), created)
+        return self._own(int(created.handle), created)
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all work on the stream is done."""
-        self._within(self._own(stream).synchronize)
+        """Wait for all work on the stream."""
+        self._within(self._object(stream).synchronize)
 
     def event(self) -> int:
-        """Create an event that measures time; its number is the object's own."""
+        """Create an event that measures time; its handle is the object's identity."""
         created = self._within(self._cuda.Event)
-        return self._keep(id(created), created)
+        return self._own(id(created), created)
 
     def record(self, event: int, stream: int) -> None:
-        """Set the event behind the work that is now on the stream."""
-        self._within(lambda: self._own(event).record(self._own(stream)))
+        """Record the event after the work that is on the stream now."""
+        self._within(lambda: self._object(event).record(self._object(stream)))
 
     def wait(self, stream: int, event: int) -> None:
-        """Let the stream's later work wait for the event."""
-        self._within(lambda: self._own(stream).wait_for_event(self._own(event)))
+        """Make later work on the stream wait for the event."""
+        self._within(lambda: self._object(stream).wait_for_event(self._object(event)))
 
     def synchronize_event(self, event: int) -> None:
-        """Wait until the event is reached."""
-        self._within(self._own(event).synchronize)
+        """Wait for the event."""
+        self._within(self._object(event).synchronize)
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Return the milliseconds between two events that were reached."""
-        return float(self._within(lambda: self._own(start).time_till(self._own(end))))
+        """Return the milliseconds between two completed events."""
+        return float(self._within(lambda: self._object(start).time_till(self._object(end))))
 
     def allocate(self, size: int) -> int:
-        """Reserve device memory."""
+        """Allocate device memory."""
         memory = self._within(lambda: self._cuda.mem_alloc(size))
-        return self._keep(int(memory), memory)
+        return self._own(int(memory), memory)
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Reserve page-locked host memory as an array."""
+        """Allocate page-locked host memory as an array."""
         array = self._within(lambda: self._cuda.pagelocked_empty(shape, np.dtype(dtype)))
-        self._keep(array.ctypes.data, array)
+        self._own(array.ctypes.data, array)
         return np.asarray(array)
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array to the device."""
-        self._within(lambda: self._cuda.memcpy_htod_async(address, array, self._own(stream)))
+        self._within(lambda: self._cuda.memcpy_htod_async(address, array, self._object(stream)))
 
     def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
         """Copy device memory into a contiguous host array."""
-        self._within(lambda: self._cuda.memcpy_dtoh_async(array, address, self._own(stream)))
+        self._within(lambda: self._cuda.memcpy_dtoh_async(array, address, self._object(stream)))
 
     def begin_capture(self, stream: int) -> None:
-        """Gather the stream's work into a graph from now on."""
+        """Start a thread-local capture of the stream's work."""
         self._within(lambda: self._graph_calls().begin_capture(stream))
 
     def end_capture(self, stream: int) -> int:
-        """Return the graph of the work gathered."""
+        """End the capture; return the graph."""
         graph = int(self._graph_call("cudaStreamEndCapture", stream))
-        self._graphs[graph] = "cudaGraphDestroy"
-        return graph
+        return self._keep(graph, partial(self._graph_call, "cudaGraphDestroy"))
 
     def graph_nodes(self, graph: int) -> int:
-        """Return how many nodes a graph has."""
+        """Return the number of nodes of a graph."""
         return int(self._graph_call("cudaGraphGetNodes", graph))
 
     def instantiate(self, graph: int) -> int:
-        """Return a graph made ready to launch."""
+        """Return an executable instance of a graph."""
         instance = int(self._graph_call("cudaGraphInstantiate", graph, 0))
-        self._graphs[instance] = "cudaGraphExecDestroy"
-        return instance
+        return self._keep(instance, partial(self._graph_call, "cudaGraphExecDestroy"))
 
     def launch(self, instance: int, stream: int) -> None:
-        """Put an instantiated graph's work on a stream."""
+        """Enqueue the work of an instantiated graph on a stream."""
         self._graph_call("cudaGraphLaunch", instance, stream)
 
-    def free(self, resource: int | NDArray[Any]) -> None:
-        """Give back one thing reserved here."""
-        handle = resource if isinstance(resource, int) else resource.ctypes.data
-        if handle in self._graphs:
-            self._graph_call(self._graphs.pop(handle), handle)
-            return
-        self._own(handle)
-        self._within(lambda: self._drop(handle))
-
     def close(self) -> None:
-        """Give back all that was reserved here, newest first, and the primary context."""
+        """Free all resources, newest first, and release the primary context."""
         if self._context is None:
             return
-        errors = []
-        for handle in reversed([*self._objects, *self._graphs]):
-            try:
-                self.free(handle)
-            except MsfnetError as error:
-                errors.append(error)
-        self._context.detach()
-        self._context = None
-        if errors:
-            raise errors[0]
+        try:
+            super().close()
+        finally:
+            self._context.detach()
+            self._context = None
 
-    def _keep(self, handle: int, thing: Any) -> int:
-        self._objects[handle] = thing
-        return handle
+    def _own(self, handle: int, created: Any) -> int:
+        """Keep an object of PyCUDA until its handle is freed."""
+        self._objects[handle] = created
+        return self._keep(handle, lambda handle: self._within(lambda: self._drop(handle)))
 
-    def _own(self, handle: int) -> Any:
-        """Return what was reserved under a handle; PyCUDA cannot adopt others' streams."""
+    def _object(self, handle: int) -> Any:
+        """Return the object of a handle; PyCUDA cannot use streams of other libraries."""
         if handle not in self._objects:
             raise MsfnetError(
-                "PyCUDA reserved nothing under that handle; free each thing once, and for other "
-                "libraries' streams set MSFNET_CUDA=cuda-python"
+                "PyCUDA has no resource with that handle; for streams of other libraries set "
+                "MSFNET_CUDA=cuda-python"
             )
         return self._objects[handle]
 
     def _drop(self, handle: int) -> None:
-        """Forget an object: PyCUDA gives back what nothing refers to, device memory at once."""
-        thing = self._objects.pop(handle)
-        if isinstance(thing, self._cuda.DeviceAllocation):
-            thing.free()
+        """Forget an object: PyCUDA frees unreferenced objects; device memory needs a call."""
+        dropped = self._objects.pop(handle)
+        if isinstance(dropped, self._cuda.DeviceAllocation):
+            dropped.free()
 
     def _graph_calls(self) -> RuntimeCalls:
         if self._runtime is None:
