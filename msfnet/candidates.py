@@ -202,4 +202,6 @@ def _find_baseline(against: str | Path, model: Path) -> Path:
     for path in sorted(checkpoints):
         if wanted and sha256(path) == wanted:
             return path
-    raise MsfnetError(f"the checkpoint of {model} is not beside it; name it, e.g. best.ckpt")
+    raise MsfnetError(
+        f"the checkpoint of {model} is not beside it; name it with --against best.ckpt"
+    )
