@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import importlib.util
-import json
 import platform
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from msfnet_benchmarks.tables import format_pairs
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.typed import to_json
 
 _LIBRARIES = (
     *("msfnet", "numpy", "opencv-python-headless", "opencv-python", "av"),
@@ -67,7 +67,7 @@ class Machine:
 
     def to_json(self) -> str:
         """Return both as one JSON object."""
-        return json.dumps({"facts": dict(self.facts), "can": dict(self.abilities)}, indent=2)
+        return to_json({"facts": dict(self.facts), "can": dict(self.abilities)})
 
 
 def describe_machine() -> Machine:

@@ -145,7 +145,7 @@ class ActivationRanges:
             np.savez_compressed(
                 file,
                 frames=self.frames,
-                names=np.array(json.dumps(list(self._histograms))),
+                names=np.array(list(self._histograms)),
                 limits=np.array([h.limit for h in histograms]),
                 peaks=np.array([h.peak for h in histograms]),
                 counts=np.stack([h.counts for h in histograms]),
@@ -160,7 +160,7 @@ class ActivationRanges:
         """
         try:
             with np.load(path) as kept:
-                ranges = cls(json.loads(str(kept["names"])))
+                ranges = cls([str(name) for name in kept["names"]])
                 ranges.frames = int(kept["frames"])
                 columns = zip(kept["limits"], kept["peaks"], kept["counts"], strict=True)
                 ranges._histograms = {

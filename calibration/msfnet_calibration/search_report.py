@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from msfnet_calibration.budget import Budget
 from msfnet_calibration.trials import Trial
 from msfnet_datasets.figures import new_figure, write_figure
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.typed import to_json, to_plain
 
 SENSITIVITY_FILE, PARETO_FILE, JSON_FILE = "sensitivity.png", "pareto.png", "search.json"
 
@@ -107,7 +107,7 @@ class SearchReport:
 
     def to_json(self) -> str:
         """Return everything as one JSON object."""
-        return json.dumps({**asdict(self), "budget": str(self.budget or "")}, indent=2)
+        return to_json({**to_plain(self), "budget": str(self.budget or "")})
 
     def write(self, folder: Path) -> None:
         """Write the JSON and the plots, each whole or not at all.

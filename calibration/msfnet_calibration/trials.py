@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +26,7 @@ from msfnet_calibration.variants import Choice, Variants
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthEstimator, DepthMap, MsfnetError
 from msfnet_runtime.engine import Engine
-from msfnet_runtime.files import atomic_path
+from msfnet_runtime.typed import read_json, write_json
 
 Opener = Callable[[Path], Engine]
 """Opens a model on the engine that the search is for."""
@@ -132,9 +132,7 @@ class Bench:
 
     def _keep(self, trial: Trial) -> Trial:
         self._kept[trial.choice.key] = trial
-        with atomic_path(self._file) as partial:
-            rows = [asdict(trial) for trial in self._kept.values()]
-            partial.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        write_json(self._file, list(self._kept.values()), indent=None)
         return trial
 
     def check(self, choice: Choice, samples: Sequence[Sample]) -> tuple[DepthSummary, float, float]:
@@ -189,17 +187,7 @@ class Bench:
         if not self._file.exists():
             return {}
         try:
-            rows = json.loads(self._file.read_text(encoding="utf-8"))
-            trials = [
-                Trial(
-                    **{
-                        **row,
-                        "choice": Choice(tuple(row["choice"]["int8"]), row["choice"]["half"]),
-                        "summary": DepthSummary(**row["summary"]),
-                    }
-                )
-                for row in rows
-            ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MsfnetError(f"{self._file} cannot be read ({error}); remove it") from None
+            trials = read_json(self._file, tuple[Trial, ...])
+        except MsfnetError as error:
+            raise MsfnetError(f"{error}; remove it") from None
         return {trial.choice.key: trial for trial in trials}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from msfnet_datasets.bad_data import BadSample
 from msfnet_datasets.sample import Sample
+from msfnet_runtime.typed import to_json
 from msfnet_runtime.words import counted
 
 BAD_IN_WORDS = 5
@@ -141,7 +141,6 @@ class DataCheck:
         lists = [
             {
                 **{f.name: getattr(checked, f.name) for f in fields(checked) if f.name != "shown"},
-                "depth": asdict(checked.depth) if checked.depth else None,
                 "bad": [{"name": b.name, "reason": b.reason} for b in checked.bad],
             }
             for checked in self.lists
@@ -150,7 +149,7 @@ class DataCheck:
             **{"path": str(self.path), "layout": self.layout, "protocol": self.protocol},
             "lists": lists,
         }
-        return json.dumps({**content, "bin_edges_m": BIN_EDGES_M[:-1]}, indent=2)
+        return to_json({**content, "bin_edges_m": BIN_EDGES_M[:-1]})
 
     def text(self) -> str:
         """Return the whole check."""

@@ -89,7 +89,7 @@ def build_engine(
             bytes=partial.stat().st_size,
             build_seconds=round(time.perf_counter() - started, 3),
             built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            options=options.to_json(),
+            options=options.recorded(),
             profiles=profiles,
             types=types,
             blocks={block.name: block.precision for block in source.spec.blocks},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.artifacts import Flavour, ShapeRange
+from msfnet_runtime.typed import to_plain
 
 MAX_BATCH = 8
 """Images at once that an engine of dynamic batch takes, unless a profile says otherwise."""
@@ -125,14 +125,11 @@ class BuildOptions:
             return ()
         return tuple(_shapes(profile, spec) for profile in self.profiles or (_default(spec),))
 
-    def to_json(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """Return what an engine's manifest keeps: all but architectures and verbosity."""
-        fields = {
-            **asdict(self),
-            "timing_cache": self.timing_cache and os.fspath(self.timing_cache),
-        }
+        fields: dict[str, Any] = to_plain(self)
         del fields["architectures"], fields["verbose"]
-        return cast(dict[str, Any], json.loads(json.dumps(fields)))
+        return fields
 
 
 DEFAULTS = BuildOptions()

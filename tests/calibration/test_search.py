@@ -192,7 +192,7 @@ def test_a_stopped_search_goes_on(
     assert again.opened == 1  # FP32
     (file,) = (tmp_path / "work").glob("trials-*.json")
     file.write_text("[1]")
-    with pytest.raises(MsfnetError, match=rf"{file.name} cannot be read .*; remove it"):
+    with pytest.raises(MsfnetError, match=rf"{file.name} must be a table, not 1; remove it"):
         search(again)
 
 

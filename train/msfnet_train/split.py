@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from msfnet_datasets.layout import ALL
 from msfnet_datasets.layouts import LAYOUTS, open_dataset
 from msfnet_datasets.sample import Sample, hold_out, spread
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.typed import read_json, write_json
 from msfnet_train.recipe import DataConfig
 
 RECORD = "data.json"
@@ -87,6 +86,16 @@ def open_split(config: DataConfig, path: Path) -> Split:
     )
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What was found in the data of a run."""
+
+    data: Mapping[str, Any]
+    """See :meth:`Split.fingerprint`."""
+    without_ground_truth: int
+    bad: tuple[BadSample, ...]
+
+
 def check_split(
     split: Split, folder: Path, *, skip_bad: bool = False, progress: Progress = silent
 ) -> Split:
@@ -110,8 +119,9 @@ def check_split(
     bad = _read_record(folder / RECORD, split)
     if bad is None:
         samples = [*split.train, *split.validation]
-        bad = find_bad(samples, workers=0, progress=progress)
-        _write_record(folder / RECORD, split, bad)
+        bad = tuple(find_bad(samples, workers=0, progress=progress))
+        record = _Record(split.fingerprint(), split.without_ground_truth, bad)
+        write_json(folder / RECORD, record)
     if bad and not skip_bad:
         raise MsfnetError(
             f"{len(bad)} of {len(split.train) + len(split.validation)} samples are bad, e.g. "
@@ -129,22 +139,10 @@ def check_split(
     return replace(split, train=train, validation=validation, skipped=len(bad))
 
 
-def _read_record(path: Path, split: Split) -> list[BadSample] | None:
+def _read_record(path: Path, split: Split) -> tuple[BadSample, ...] | None:
     """Return the bad samples of a record of these very files; None where there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["data"] != split.fingerprint():
-            return None
-        return [BadSample(b["name"], Path(b["path"]), b["reason"]) for b in record["bad"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_json(path, _Record)
+    except MsfnetError:
         return None
-
-
-def _write_record(path: Path, split: Split, bad: Sequence[BadSample]) -> None:
-    record = {
-        "data": split.fingerprint(),
-        "without_ground_truth": split.without_ground_truth,
-        "bad": [{**asdict(b), "path": str(b.path)} for b in bad],
-    }
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record.bad if record.data == split.fingerprint() else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.files import atomic_path, check_writable
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.sources import open_source
+from msfnet_runtime.typed import to_json, to_plain
 
 Opener = Callable[..., Engine]
 """Opens a model by its path and options, as :func:`~msfnet_runtime.open_engine` does."""
@@ -86,18 +86,17 @@ class EvaluationReport:
         against = None
         if self.comparison:
             against = {
-                "summary": asdict(self.comparison.reference.summary),
+                "summary": self.comparison.reference.summary,
                 "change": self.comparison.change(),
-                "parity": asdict(self.comparison.parity),
+                "parity": self.comparison.parity,
             }
-        return json.dumps(
+        return to_json(
             {
-                **(asdict(self.accuracy) if self.accuracy else {}),
+                **(to_plain(self.accuracy) if self.accuracy else {}),
                 "against": against,
-                "flicker": asdict(self.flicker) if self.flicker else None,
+                "flicker": self.flicker,
                 "warnings": self.warnings,
-            },
-            indent=2,
+            }
         )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.images import read_raw
 from msfnet_runtime.sinks.folder import MANIFEST
+from msfnet_runtime.typed import parse_json, read_text
 
 
 class PredictionFolder:
@@ -146,9 +146,9 @@ def _manifest_counts(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        with path.open(encoding="utf-8") as lines:
-            counts = json.loads(next(lines, ""))["counts_per_metre"]
-    except (ValueError, KeyError, TypeError):
+        head = read_text(path).partition("\n")[0]
+        counts = parse_json(head, dict[str, Any], str(path))["counts_per_metre"]
+    except (MsfnetError, KeyError):
         raise MsfnetError(f"{path} does not say counts_per_metre; mend or remove it") from None
     if not isinstance(counts, int) or counts < 1:
         raise MsfnetError(f"{path} says {counts!r} counts per metre; mend or remove it")

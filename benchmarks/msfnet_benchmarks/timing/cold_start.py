@@ -5,13 +5,13 @@ As a program it is that process: it imports what runs the model and nothing else
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -20,9 +20,20 @@ import numpy as np
 from msfnet_benchmarks.timing.costs import ColdStart
 from msfnet_runtime import DepthEstimator, Engine, Frame, MsfnetError
 from msfnet_runtime.preprocess import frame_size
+from msfnet_runtime.typed import parse_json, to_json
 
 _FURTHER_FRAMES = 3
 _TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What one process reports: seconds since it was started, and its memory."""
+
+    imported_s: float
+    opened_s: float
+    first_depth_s: float
+    peak_bytes: int
 
 
 def measure_cold_start(
@@ -44,15 +55,15 @@ def measure_cold_start(
     """
     runs = [_start(open_model, name) for _ in range(starts)]
     return ColdStart(
-        first_depth_s=median(run["first"] for run in runs),
-        imported_s=median(run["imported"] for run in runs),
-        opened_s=median(run["opened"] for run in runs),
-        peak_bytes=int(median(run["peak"] for run in runs)),
+        first_depth_s=median(run.first_depth_s for run in runs),
+        imported_s=median(run.imported_s for run in runs),
+        opened_s=median(run.opened_s for run in runs),
+        peak_bytes=int(median(run.peak_bytes for run in runs)),
         starts=starts,
     )
 
 
-def _start(open_model: Callable[[], Engine], name: str) -> dict[str, float]:
+def _start(open_model: Callable[[], Engine], name: str) -> _Moments:
     """Return the moments that one process reports; both processes read the system's clock."""
     pickled = pickle.dumps(open_model)
     try:
@@ -69,23 +80,23 @@ def _start(open_model: Callable[[], Engine], name: str) -> dict[str, float]:
     lines = output.decode(errors="replace").strip().splitlines()
     if done.returncode or not lines:
         raise MsfnetError(f"the start of {name} failed: {(lines or ['no reason given'])[-1]}")
-    return dict(json.loads(lines[-1]))
+    return parse_json(lines[-1], _Moments, f"the start of {name}")
 
 
-def _run(pickled: bytes, started: float) -> dict[str, float]:
+def _run(pickled: bytes, started: float) -> _Moments:
     """Open a model, answer frames, and return the moments in seconds since ``started``."""
     open_model: Callable[[], Engine] = pickle.loads(pickled)
-    moments = {"imported": time.monotonic() - started}
+    imported = time.monotonic() - started
     with DepthEstimator(open_model()) as estimator:
-        moments["opened"] = time.monotonic() - started
+        opened = time.monotonic() - started
         spec = estimator.spec
         size = frame_size(spec) if spec.graph == "deploy" else spec.size
         frame = Frame(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
         estimator(frame)
-        moments["first"] = time.monotonic() - started
+        first = time.monotonic() - started
         for _ in range(_FURTHER_FRAMES):
             estimator(frame)
-    return {**moments, "peak": _peak_bytes()}
+    return _Moments(imported, opened, first, _peak_bytes())
 
 
 def _peak_bytes() -> int:
@@ -104,7 +115,7 @@ def _peak_bytes() -> int:
 def main(started: str) -> int:
     """Be the process: print the moments as JSON, or on stderr why there are none."""
     try:
-        sys.stdout.write(json.dumps(_run(sys.stdin.buffer.read(), float(started))) + "\n")
+        sys.stdout.write(to_json(_run(sys.stdin.buffer.read(), float(started)), indent=None) + "\n")
     except MsfnetError as error:
         sys.stderr.write(f"{error}\n")
         return 1

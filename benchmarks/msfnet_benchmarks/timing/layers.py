@@ -6,7 +6,6 @@ names. Timing every layer slows a model: shares are to be read, not sums.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from msfnet_benchmarks.timing.costs import LayerCost
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.typed import read_json
 
 _SUFFIX = "_kernel_time"
 """ONNX Runtime writes it behind a node's name."""
@@ -76,7 +76,7 @@ def _by_onnxruntime(
                 engine.infer(batch)
             spec = engine.spec
         (written,) = Path(folder).iterdir()
-        events = json.loads(written.read_text(encoding="utf-8"))
+        events = read_json(written, tuple[dict[str, Any], ...])
     rounds = _rounds(
         _Timed(
             event["name"].removesuffix(_SUFFIX).removesuffix(_BLOCKED),

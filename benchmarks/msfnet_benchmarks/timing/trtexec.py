@@ -7,7 +7,6 @@ installed tool are read from its own ``--help``, so that the settings are always
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from msfnet_benchmarks.timing.stages import device_times
 from msfnet_runtime import EngineArtifact, MsfnetError
 from msfnet_runtime.artifacts import Flavour
 from msfnet_runtime.timings import Timings
+from msfnet_runtime.typed import parse_json
 
 PERCENTILES = (50, 90, 95, 99)
 """What trtexec is asked to print; the samples are computed from its exported times."""
@@ -139,18 +139,18 @@ def parse_times(text: str) -> list[Timings]:
         MsfnetError: it is not such a file, or holds no run.
     """
     try:
-        runs = json.loads(text)
+        runs = parse_json(text, tuple[dict[str, float], ...], "the list")
         timings = [
             Timings(
-                h2d=float(run["h2dMs"]),
-                compute=float(run["computeMs"]),
-                d2h=float(run["d2hMs"]),
-                enqueue=float(run["endEnqMs"]) - float(run["startEnqMs"]),
-                total=float(run["endD2hMs"]) - float(run["startH2dMs"]),
+                h2d=run["h2dMs"],
+                compute=run["computeMs"],
+                d2h=run["d2hMs"],
+                enqueue=run["endEnqMs"] - run["startEnqMs"],
+                total=run["endD2hMs"] - run["startH2dMs"],
             )
             for run in runs
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (MsfnetError, KeyError) as error:
         raise MsfnetError(
             f"the times that trtexec exported cannot be read ({error}); this version is unknown"
         ) from None

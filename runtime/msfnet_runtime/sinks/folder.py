@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -27,7 +25,7 @@ from msfnet_runtime.files import atomic_path, cannot_write, disk_full, refuse_fi
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
-from msfnet_runtime.typed import to_plain
+from msfnet_runtime.typed import to_json
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 MANIFEST = "manifest.jsonl"
@@ -83,7 +81,7 @@ class FolderSink(SinkBase, ABC):
             "timestamp_s": depth.timestamp_s,
             "width": width,
             "height": height,
-            "intrinsics": asdict(frame.intrinsics) if frame.intrinsics else None,
+            "intrinsics": frame.intrinsics,
         }
         try:
             with atomic_path(self._folder / name) as partial:
@@ -119,9 +117,7 @@ class FolderSink(SinkBase, ABC):
         try:
             with self._manifest:
                 self._append(
-                    {"schema_version": SCHEMA_VERSION}
-                    | self.encoding()
-                    | {"spec": to_plain(self._spec)}
+                    {"schema_version": SCHEMA_VERSION} | self.encoding() | {"spec": self._spec}
                 )
                 yield
         finally:
@@ -133,7 +129,7 @@ class FolderSink(SinkBase, ABC):
     def _append(self, line: dict[str, Any]) -> None:
         """Append a whole line, or nothing."""
         position = self._manifest.tell()
-        rest = memoryview(json.dumps(line).encode() + b"\n")
+        rest = memoryview(to_json(line, indent=None).encode() + b"\n")
         with disk_full(self._folder / MANIFEST):
             try:
                 while rest:
