@@ -1,6 +1,6 @@
 """Runs depth models on frames: engines, the estimator, sources, sinks and the pipeline.
 
-Needs numpy and OpenCV; an engine library is an extra. Never torch, timm or onnx.
+It needs numpy and OpenCV; engine libraries are extras. It never needs torch, timm or onnx.
 """
 
 from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact

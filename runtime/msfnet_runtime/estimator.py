@@ -1,4 +1,4 @@
-"""``DepthEstimator``: frames in, metric depth out. The object to embed in your own code."""
+"""Provides ``DepthEstimator``, which computes metric depth of frames; use it in your own code."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from msfnet_runtime.types import DepthMap, Frame
 
 
 class DepthEstimator(Closing):
-    """A loaded model that answers frames of any size with depth in metres.
+    """Computes the depth of frames of any size, in metres, with a loaded model.
 
-    Thread-safe: call it, :meth:`batch` and :meth:`acall` from any threads and event loops. An
-    engine that several threads may run at once (ONNX Runtime) is; any other infers for one
-    caller at a time, while the others prepare and finish. Close it when nobody calls any more.
+    It is thread-safe: any thread or event loop can call it, :meth:`batch` and :meth:`acall`. If
+    the engine is thread-safe (ONNX Runtime), calls infer in parallel; otherwise one call infers
+    at a time, while others prepare and finish. Close it after the last call.
 
     The three steps are public, so that a pipeline can overlap them.
     """
@@ -46,7 +46,7 @@ class DepthEstimator(Closing):
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model takes and gives."""
+        """The model's inputs, outputs and preprocessing."""
         return self.engine.spec
 
     def __call__(self, frame: Frame) -> DepthMap:
@@ -58,12 +58,13 @@ class DepthEstimator(Closing):
         return self.finish(self.infer(self.prepare(frame)), frame)
 
     def batch(self, frames: Sequence[Frame]) -> list[DepthMap]:
-        """Return the depth of several frames, of any sizes, in their order.
+        """Return the depth of several frames, of any sizes, in order.
 
-        A graph whose batch dimension is dynamic infers them in one call, others one by one.
+        A graph with a dynamic batch dimension infers them in one call, others one by one.
 
         Raises:
-            MsfnetError: an image is not (H, W, 3) uint8, or more frames than the engine takes.
+            MsfnetError: an image is not (H, W, 3) uint8, or there are more frames than the engine
+                accepts.
         """
         if not frames or not isinstance(self.spec.inputs[0].shape[0], str):
             return [self(frame) for frame in frames]
@@ -71,10 +72,10 @@ class DepthEstimator(Closing):
         return [self.finish(outputs[n : n + 1], frame) for n, frame in enumerate(frames)]
 
     async def acall(self, frame: Frame) -> DepthMap:
-        """Return the depth of one frame without holding up the event loop.
+        """Return the depth of one frame without blocking the event loop.
 
-        It runs in threads of the estimator's own: as many as there are cores where the engine
-        runs in several at once, else two, so that one prepares while the other infers.
+        It runs in a thread pool of the estimator: one thread per core if the engine is
+        thread-safe, else two, so that one prepares while the other infers.
 
         Raises:
             MsfnetError: the image is not (H, W, 3) uint8.
@@ -82,7 +83,7 @@ class DepthEstimator(Closing):
         return await asyncio.get_running_loop().run_in_executor(self._threads(), self, frame)
 
     def prepare(self, frame: Frame) -> NDArray[Any]:
-        """Return the batch the engine takes for this frame."""
+        """Return the engine's input batch for this frame."""
         return preprocess.prepare(frame.image, self.spec)
 
     def infer(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -91,13 +92,13 @@ class DepthEstimator(Closing):
             return self.engine.infer(batch)
 
     def finish(self, output: NDArray[np.float32], frame: Frame) -> DepthMap:
-        """Return the engine's answer as a depth map at the frame's size."""
+        """Return the engine's output as a depth map at the frame's size."""
         height, width = frame.image.shape[:2]
         values, valid = preprocess.finish(output, (height, width), self.spec)
         return DepthMap(values, valid, frame.index, frame.timestamp_s)
 
     def close(self) -> None:
-        """Wait for what runs, and close the engine."""
+        """Wait for running calls, and close the engine."""
         with self._opening:
             if self._executor is not None:
                 self._executor.shutdown()
@@ -105,7 +106,7 @@ class DepthEstimator(Closing):
         self.engine.close()
 
     def _threads(self) -> ThreadPoolExecutor:
-        """Return the threads of :meth:`acall`, made when first needed."""
+        """Return the thread pool of :meth:`acall`; create it if needed."""
         with self._opening:
             if self._executor is None:
                 workers = max(os.cpu_count() or 1, 2) if self.engine.thread_safe else 2

@@ -1,7 +1,7 @@
-"""Holds an engine's manifest against this machine before anything is deserialised.
+"""Compares an engine's manifest with this machine before the engine is deserialised.
 
-TensorRT itself answers a foreign engine with an error code at best. Nothing here asks TensorRT or
-CUDA: the caller says what is installed.
+For an engine of another machine TensorRT reports at most an error code. This module does not use
+TensorRT or CUDA: the caller passes what is installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msfnet_runtime.files import sha256
 
 
 def this_platform() -> str:
-    """Name the operating system and processor, as manifests do: ``linux-x86_64``."""
+    """Return operating system and processor in the form of manifests: ``linux-x86_64``."""
     return f"{sys.platform}-{platform.machine()}"
 
 
@@ -28,11 +28,11 @@ def preflight(artifact: EngineArtifact, version: str, architecture: str | None =
 
     Args:
         artifact: the engine's manifest.
-        version: of the installed library of the engine's flavour.
-        architecture: compute capability of the GPU (``sm86``); not checked if None.
+        version: version of the installed library of the engine's flavour.
+        architecture: compute capability of the GPU (``sm86``); None skips the check.
 
     Raises:
-        MsfnetError: what does not fit, and the command that rebuilds the engine.
+        MsfnetError: the engine does not fit; with the command that rebuilds it.
     """
     again = rebuild_command(artifact)
     if artifact.platform != this_platform():
@@ -48,18 +48,18 @@ def preflight(artifact: EngineArtifact, version: str, architecture: str | None =
         check_architecture(artifact, architecture)
     if artifact.options.get("strip_weights"):
         raise MsfnetError(
-            f"{artifact.path} holds no weights, and msfnet does not put them back; "
+            f"{artifact.path} contains no weights, and msfnet cannot restore them; "
             f"{rebuild_command(artifact, strip_weights=False)}"
         )
     check_files(artifact)
 
 
 def check_files(artifact: EngineArtifact) -> None:
-    """Check that the engine is whole, and the ONNX file it came from unchanged if it lies beside.
+    """Check that the engine is complete, and its ONNX file unchanged if it lies beside it.
 
     Raises:
-        MsfnetError: one is another file than the manifest describes; with the command that
-            rebuilds the engine.
+        MsfnetError: one of them differs from the manifest; with the command that rebuilds the
+            engine.
     """
     again = rebuild_command(artifact)
     size = artifact.path.stat().st_size
@@ -82,10 +82,10 @@ def check_files(artifact: EngineArtifact) -> None:
 
 
 def _loads(artifact: EngineArtifact, version: str) -> bool:
-    """Tell whether a version of the same flavour loads the engine.
+    """Return whether a version of the same flavour loads the engine.
 
-    Without the version-compatible flag only the very same does. With it, NVIDIA's documentation
-    of TensorRT 11.4 promises later versions of the same major, and 11 for engines of 10.
+    Without the version-compatible flag only the same version does. With it, according to NVIDIA's
+    documentation of TensorRT 11.4, later versions of the same major do, and 11 those of 10.
     """
     if artifact.version == version:
         return True
@@ -101,10 +101,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
-    """Check that the engine runs on the GPU at hand (``sm86``).
+    """Check that the engine runs on a GPU of this architecture (``sm86``).
 
     Raises:
-        MsfnetError: it does not; with the command that adds it.
+        MsfnetError: it does not; with the command that adds the architecture.
     """
     if architecture in artifact.architectures:
         return
@@ -120,7 +120,7 @@ def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
 
 
 def rebuild_command(artifact: EngineArtifact, **changes: Any) -> str:
-    """Return the words that say how to build an engine again, in the engine's folder.
+    """Return the advice to rebuild an engine, with the command for the engine's folder.
 
     Args:
         artifact: the engine's manifest.
@@ -129,13 +129,13 @@ def rebuild_command(artifact: EngineArtifact, **changes: Any) -> str:
     architectures = changes.pop("architectures", artifact.architectures)
     words = ["msfnet", "build", artifact.onnx_file, artifact.path.name]
     words += ["--flavour", artifact.flavour]
-    if artifact.flavour == "tensorrt-rtx":  # the other builds for the GPU it runs on
+    if artifact.flavour == "tensorrt-rtx":  # the other flavour builds for the local GPU
         words += ["--arch", ",".join(architectures)]
-    words += _option_words({**artifact.options, **changes})
+    words += _arguments({**artifact.options, **changes})
     return f"rebuild it with `{shlex.join([*words, '--force'])}`"
 
 
-_WORDS = {
+_OPTIONS = {
     "workspace_mib": "--workspace",
     "optimization_level": "--optimization-level",
     "timing_cache": "--timing-cache",
@@ -144,17 +144,17 @@ _WORDS = {
     "refit": "--refit",
     "strip_weights": "--strip-weights",
 }
-"""The command line's word for each option of the manifest."""
+"""The option of the command line for each option of the manifest."""
 
 
-def _option_words(options: Mapping[str, Any]) -> Iterator[str]:
+def _arguments(options: Mapping[str, Any]) -> Iterator[str]:
     for profile in options.get("profiles", ()):
         yield "--profile"
         yield ":".join("x".join(map(str, images)) for images in profile)
-    for name, word in _WORDS.items():
+    for name, option in _OPTIONS.items():
         value = options.get(name)
         if value is None or value is False:
             continue
-        yield word
+        yield option
         if value is not True:
             yield str(value)

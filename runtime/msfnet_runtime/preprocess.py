@@ -1,7 +1,6 @@
-"""The one contract between frames and models: what goes in, and how the answer is read.
+"""Converts frames to model inputs, and model outputs to depth.
 
-``deploy`` graphs hold this same arithmetic inside (``msfnet_export.to_onnx``); a test holds the
-two against each other.
+``deploy`` graphs contain the same arithmetic (``msfnet_export.to_onnx``); a test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from msfnet_runtime.spec import ModelSpec
 
 
 def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
-    """Turn an image into the batch a model takes.
+    """Convert an image to the input batch of a model.
 
     Args:
         image: (H, W, 3) uint8 RGB, any size.
@@ -45,7 +44,7 @@ def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
 def finish(
     output: NDArray[np.float32], size: tuple[int, int], spec: ModelSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Turn a model's answer into metric depth at the frame's size.
+    """Convert the output of a model to metric depth at the frame's size.
 
     Args:
         output: (1, 1, h, w) float32: the raw prediction (``network``) or metres (``deploy``).
@@ -63,16 +62,16 @@ def finish(
 
 
 def to_metres(prediction: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
-    """Clamp a raw prediction to the model's range and express it in metres.
+    """Clamp a raw prediction to the model's range and convert it to metres.
 
-    Inverse depth is clamped before the reciprocal, so that nothing divides by zero.
+    Inverse depth is clamped before the reciprocal, to avoid a division by zero.
     """
     clamped = np.clip(prediction, *spec.prediction_range)
     return clamped if spec.depth_kind == "metric" else np.float32(spec.inverse_scale) / clamped
 
 
 def frame_size(spec: ModelSpec) -> tuple[int, int]:
-    """Return the (height, width) in pixels of the frames a deploy graph takes."""
+    """Return the (height, width) of a deploy graph's input frames, pixels."""
     _, height, width, _ = spec.inputs[0].shape
     return int(height), int(width)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to end, so that everything written is finished."""
+"""Treats Ctrl-C and SIGTERM as requests to stop, so that outputs are finished."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether the end was asked for, and by which signal."""
+    """Records whether a stop was requested, and by which signal."""
 
     signal = 0
-    """The signal's number; 0 where none came."""
+    """Number of the signal; 0 if there was none."""
 
     def __call__(self) -> bool:
-        """Tell whether to stop."""
+        """Return whether a stop was requested."""
         return bool(self.signal)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM ask for the end, as long as the context lasts.
+        """Treat the first SIGINT or SIGTERM within the context as a request to stop.
 
-        A second signal has the effect it had before: Ctrl-C raises KeyboardInterrupt, SIGTERM
-        ends the process. Outside the main thread, where Python sets no handlers, nothing changes.
+        A second signal has its usual effect: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the
+        process. Outside the main thread, where Python cannot set handlers, nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -37,12 +37,12 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-        def ask(number: int, frame: FrameType | None) -> None:
+        def request(number: int, frame: FrameType | None) -> None:
             self.signal = number
             restore()
 
         for number in SIGNALS:
-            signal.signal(number, ask)
+            signal.signal(number, request)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What one batch through an engine on a GPU costs, stage by stage."""
+"""Defines the times of the stages of one batch on a GPU."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one batch, in the words of NVIDIA's trtexec.
+    """Times of one batch in milliseconds, named as in NVIDIA's trtexec.
 
-    Stages are times between CUDA events on the stream, ``enqueue`` and ``total`` are the host's
-    clock. A stage that was left out (transfers, say) is 0.
+    Stages are times between CUDA events on the stream; ``enqueue`` and ``total`` are measured by
+    the host's clock. An omitted stage, such as a transfer, is 0.
     """
 
     h2d: float
-    """Host to device: copying the batch in."""
+    """Copy of the batch from host to device."""
     compute: float
-    """The GPU's own work between the copies."""
+    """Work of the GPU between the copies."""
     d2h: float
-    """Device to host: copying the answer out."""
+    """Copy of the output from device to host."""
     enqueue: float
-    """How long the host took to hand the work over: the call, or the launch of a CUDA graph."""
+    """Time of the host to enqueue the work: the call, or the launch of a CUDA graph."""
     total: float
-    """From before the first copy was asked for until the answer was in host memory."""
+    """From before the first copy until the output is in host memory."""
 
     @property
     def latency(self) -> float:
-        """trtexec's latency: the three stages of the GPU, waiting between them apart."""
+        """trtexec's latency: the three stages of the GPU without the waits between them."""
         return self.h2d + self.compute + self.d2h

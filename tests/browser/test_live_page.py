@@ -1,4 +1,4 @@
-"""The live page in a real browser: it shows, obeys, reads out, pauses, and comes back."""
+"""Tests the live page in a real browser: display, controls, readout, pause and reconnection."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Pixels = NDArray[np.uint8]
 
 
 class Served(Protocol):
-    """What a browser can open."""
+    """A page that a browser can open."""
 
     @property
     def address(self) -> str:
-        """Of the page."""
+        """The address of the page."""
 
 
 class Elsewhere(NamedTuple):
@@ -47,7 +47,7 @@ class Elsewhere(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A page in the browser and what fed it."""
+    """A page in the browser and its sink."""
 
     sink: WebSink
     page: Page
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start the system's Chromium, drawing in software."""
+    """Start the system's Chromium with software rendering."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no chromium on the path; install it to test the live page")
@@ -68,7 +68,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[Callable[[Served], Page]]:
-    """Return what opens a page that reaches its server only; complaints fail the test."""
+    """Return a function that opens a page without network access; its errors fail the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     complaints: list[str] = []
 
@@ -102,7 +102,7 @@ def new_page(browser: Browser) -> Iterator[Callable[[Served], Page]]:
 
 @pytest.fixture
 def shown(new_page: Callable[[Served], Page]) -> Iterator[Shown]:
-    """Show frame 0 and wait until it is there."""
+    """Show frame 0 and wait for it."""
     with WebSink(SPEC, port=0) as sink:
         sink.write(*pair(0))
         page = new_page(sink)
@@ -129,7 +129,7 @@ def moving(shown: Shown) -> Iterator[Shown]:
 
 
 def canvas(page: Page, name: str) -> Pixels:
-    """Return a canvas' own pixels, (H, W, 3) uint8 RGB; transparent ones are black."""
+    """Return the pixels of a canvas, (H, W, 3) uint8 RGB; transparent ones are black."""
     address = page.evaluate("id => document.getElementById(id).toDataURL('image/png')", name)
     data = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
     bgra = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)
@@ -137,13 +137,13 @@ def canvas(page: Page, name: str) -> Pixels:
 
 
 def seen(locator: Locator) -> Pixels:
-    """Return what the screen shows of an element, (H, W, 3) uint8."""
+    """Return a screenshot of an element, (H, W, 3) uint8."""
     data = np.frombuffer(locator.screenshot(), np.uint8)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
 def shown_index(page: Page) -> int:
-    """Return the index of the frame that the page says it shows."""
+    """Return the index of the frame on the page."""
     found = re.match(r"frame (\d+),", page.locator("#frame").inner_text())
     assert found
     return int(found[1])
@@ -160,12 +160,12 @@ def point(page: Page, column: int, row: int, size: tuple[int, int] = (48, 80)) -
 
 
 def millimetres(depth: DepthMap, column: int, row: int) -> str:
-    """Return a depth as it must be read out: exact to the millimetre."""
+    """Return the expected readout of a depth, exact to the millimetre."""
     return f"{round(float(depth.values[row, column]) * 1000) / 1000:.3f} m"
 
 
 def test_the_picture_and_the_depth_are_those_of_the_frame(shown: Shown) -> None:
-    """The colours are those that videos have: OpenCV's Turbo over the model's range."""
+    """The colours are those of videos: OpenCV's Turbo over the model's range."""
     frame, depth = pair(0)
     expected = colour_depth(depth.values, depth.valid, SPEC.depth_range_m)
 
@@ -199,7 +199,7 @@ def test_frames_move_and_numbers_follow(moving: Shown) -> None:
 
 
 def test_the_read_out_is_the_depth_under_the_pointer(shown: Shown) -> None:
-    """To the millimetre, at corners and in the middle; the mark stays when the frame changes."""
+    """It is exact to the millimetre at corners and in the middle; later frames keep the mark."""
     sink, page = shown
     depth = pair(0)[1]
     for column, row in ((79, 0), (79, 47), (0, 47), (33, 21), (5, 4)):
@@ -229,7 +229,7 @@ def test_a_thinned_frame_is_read_out_by_its_own_pixels(new_page: Callable[[Serve
 
 
 def test_the_keyboard_moves_the_mark(shown: Shown) -> None:
-    """Arrows by one pixel, with shift by ten; Escape takes it away."""
+    """Arrows move it by one pixel, with shift by ten; Escape removes it."""
     page, depth = shown.page, pair(0)[1]
     page.locator("#depth").focus()
     for key in ("ArrowRight", "ArrowDown", "Shift+ArrowLeft"):
@@ -242,7 +242,7 @@ def test_the_keyboard_moves_the_mark(shown: Shown) -> None:
 
 
 def test_colours_and_range_act(shown: Shown) -> None:
-    """Grey and linear between 2 m and 6 m: the level is the depth's own share of the range."""
+    """For grey and linear between 2 m and 6 m the level is the position in the range."""
     page, depth = shown.page, pair(0)[1]
     page.select_option("#colours", "grey")
     page.select_option("#scale", "linear")
@@ -259,7 +259,7 @@ def test_colours_and_range_act(shown: Shown) -> None:
 
 
 def test_an_automatic_range_covers_the_frame(shown: Shown) -> None:
-    """All but the outer 2 % of the depths; the model's range comes back on a click."""
+    """It excludes the outer 2 % of the depths; a click restores the model's range."""
     page, depth = shown.page, pair(0)[1]
     page.check("#auto")
     near, far = (float(page.input_value(field)) for field in ("#near", "#far"))
@@ -271,7 +271,7 @@ def test_an_automatic_range_covers_the_frame(shown: Shown) -> None:
 
 
 def test_pause_stops_this_viewer_only(moving: Shown, new_page: Callable[[Served], Page]) -> None:
-    """No frame passes while paused, by the button or by the space bar; another page goes on."""
+    """Button and space bar stop the frames of this page; another page continues."""
     sink, page = moving
     other = new_page(sink)
     page.click("#pause")
@@ -292,9 +292,9 @@ def test_pause_stops_this_viewer_only(moving: Shown, new_page: Callable[[Served]
 
 
 def test_the_point_cloud_shows_the_scene_and_turns(shown: Shown) -> None:
-    """Hundreds of colours of the picture; dragging, keys and reset change the view and undo it."""
+    """It has hundreds of colours; dragging and keys change the view, and reset restores it."""
     page = shown.page
-    expect(page.locator("#camera")).to_have_text("camera unknown: 60° wide assumed")
+    expect(page.locator("#camera")).to_have_text(re.compile("camera unknown: .*60°"))
     cloud = page.locator("#cloud")
     cloud.scroll_into_view_if_needed()
     page.wait_for_timeout(200)
@@ -323,9 +323,9 @@ def test_the_point_cloud_shows_the_scene_and_turns(shown: Shown) -> None:
 
 
 def test_it_comes_back_after_the_server_restarts(new_page: Callable[[Served], Page]) -> None:
-    """By itself, on the same port and with the same token, without a reload.
+    """It does so automatically, on the same port and with the same token, without a reload.
 
-    Until then it says that the stream has ended, and tries without a word.
+    Until then it reports the end of the stream, and retries silently.
     """
     with WebSink(SPEC, port=0, token=TOKEN) as sink:
         port = urlsplit(sink.address).port or 0
@@ -347,20 +347,20 @@ def test_it_comes_back_after_the_server_restarts(new_page: Callable[[Served], Pa
 def test_a_server_that_dies_is_told_from_a_stream_that_ended(
     new_page: Callable[[Served], Page], tmp_path: Path
 ) -> None:
-    """A process that is killed says no word: the page goes on trying, aloud."""
+    """A killed process closes no connection: the page reports that it retries."""
     write_brightness_model(tmp_path / "model.onnx", (48, 80))
     source = "synthetic:room?frames=100000&size=48x80"
     options = ("--max-fps", "20", "--web-address", "127.0.0.1:0")
     with StreamProcess([tmp_path / "model.onnx", source, *options]) as process:
         page = new_page(Elsewhere(process.page()))
-        expect(page.locator("#camera")).to_have_text("camera 63° wide")
+        expect(page.locator("#camera")).to_have_text(re.compile("field of view 63°"))
         page.wait_for_load_state("networkidle")  # the icon comes after all that `goto` waits for
         process.kill()
         expect(page.locator("#state")).to_contain_text(re.compile("No connection|Connecting"))
 
 
 def test_it_fits_every_width_and_both_themes(shown: Shown) -> None:
-    """Nothing is wider than the window; dark where the system is dark."""
+    """Nothing is wider than the window; it is dark if the system is dark."""
     page = shown.page
     for width in (360, 800, 1600):
         page.set_viewport_size({"width": width, "height": 800})
@@ -373,7 +373,7 @@ def test_it_fits_every_width_and_both_themes(shown: Shown) -> None:
 
 
 def test_every_control_has_a_name_and_is_reached_by_the_keyboard(shown: Shown) -> None:
-    """The tab key visits them all, in the order of the page."""
+    """The tab key reaches all of them in order."""
     page = shown.page
     for role, name in (
         ("button", "Pause"),

@@ -1,4 +1,4 @@
-"""An engine that does not fit is refused before TensorRT or CUDA hear of it, with the way out."""
+"""Tests that an engine that does not fit is refused before TensorRT or CUDA are used."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def artifact(tmp_path: Path) -> EngineArtifact:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a library of version 1.0 that must not be asked, beside a GPU that must not be."""
+    """Install a library of version 1.0 and a GPU that must not be used."""
 
     def refuse(*_: object) -> None:
-        pytest.fail("asked too early")
+        pytest.fail("used too early")
 
     library = SimpleNamespace(__version__="1.0", Runtime=refuse, Logger=refuse)
     monkeypatch.setattr(tensorrt, "load_tensorrt", lambda _: library)
@@ -39,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def truncate(artifact: EngineArtifact) -> None:
-    """Lose the end of the engine, as a broken copy does."""
+    """Remove the end of the engine."""
     artifact.path.write_bytes(artifact.path.read_bytes()[:-5])
 
 
@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[Callable[[EngineArtifact], None], str]] = {
     ),
     "no weights": (
         rewrite(options={"strip_weights": True, "refit": True}),
-        "holds no weights, and msfnet does not put them back; rebuild it with `msfnet build "
+        "contains no weights, and msfnet cannot restore them; rebuild it with `msfnet build "
         "model.onnx model.engine --flavour tensorrt-rtx --arch sm86,sm89 --refit --force`",
     ),
     "no JSON": (manifest("{"), "model.engine.json is not JSON"),
@@ -98,10 +98,10 @@ FAULTS: dict[str, tuple[Callable[[EngineArtifact], None], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.usefixtures("watched")
-def test_what_does_not_fit_is_one_line_before_tensorrt_or_cuda_are_asked(
+def test_an_engine_that_does_not_fit_is_refused_before_tensorrt_or_cuda_are_used(
     artifact: EngineArtifact, fault: str
 ) -> None:
-    """Opened as users do; library and device fail the test when they are called."""
+    """The error is one line; library and device fail the test when they are called."""
     make, words = FAULTS[fault]
     make(artifact)
 
@@ -113,14 +113,14 @@ def test_what_does_not_fit_is_one_line_before_tensorrt_or_cuda_are_asked(
 
 
 @pytest.mark.usefixtures("watched")
-def test_the_guard_of_these_tests_is_awake(artifact: EngineArtifact) -> None:
-    """An engine that fits does go on to the GPU."""
-    with pytest.raises(pytest.fail.Exception, match="asked too early"):
+def test_an_engine_that_fits_uses_the_gpu(artifact: EngineArtifact) -> None:
+    """This also proves that the imitations of these tests are used."""
+    with pytest.raises(pytest.fail.Exception, match="used too early"):
         open_engine(artifact.path)
 
 
-def test_a_manifest_comes_back_as_it_was_written(artifact: EngineArtifact) -> None:
-    """Spec, architectures, options and profiles included."""
+def test_a_manifest_is_read_as_it_was_written(artifact: EngineArtifact) -> None:
+    """It includes spec, architectures, options and profiles."""
     profile = ((1, 3, 32, 64), (2, 3, 32, 64), (8, 3, 64, 128))
     options = {"workspace_mib": 5, "refit": False, "profiles": [[[1, 32, 64]] * 3]}
     changed = replace(artifact, profiles=(profile,), options=options)
@@ -129,8 +129,8 @@ def test_a_manifest_comes_back_as_it_was_written(artifact: EngineArtifact) -> No
     assert EngineArtifact.read(artifact.path) == changed
 
 
-def test_every_field_is_asked_of_a_manifest(artifact: EngineArtifact) -> None:
-    """One without a key is refused, whichever it is."""
+def test_every_field_of_a_manifest_is_required(artifact: EngineArtifact) -> None:
+    """A manifest without one of its keys is refused."""
     path = artifact.sidecar(artifact.path)
     fields = json.loads(path.read_text())
     for name in set(fields) - {"path"}:
@@ -140,14 +140,14 @@ def test_every_field_is_asked_of_a_manifest(artifact: EngineArtifact) -> None:
 
 
 def test_an_engine_fits_without_its_model_beside(artifact: EngineArtifact) -> None:
-    """Devices have the engine alone."""
+    """A device has only the engine."""
     artifact.path.with_name("model.onnx").unlink()
 
     preflight(artifact, "1.0", "sm89")
 
 
-def test_weights_in_a_file_of_their_own_belong_to_the_model(artifact: EngineArtifact) -> None:
-    """A change of theirs is found, though the ONNX file is the same."""
+def test_weights_in_a_separate_file_belong_to_the_model(artifact: EngineArtifact) -> None:
+    """A change of the weights is found, although the ONNX file is the same."""
     model, weights = (artifact.path.with_name(name) for name in ("model.onnx", "model.data"))
     weights.write_bytes(b"weights")
     spec = replace(artifact.spec, weights_file="model.data")
@@ -172,10 +172,10 @@ def test_weights_in_a_file_of_their_own_belong_to_the_model(artifact: EngineArti
         ("9.3", "10.1", False),
     ],
 )
-def test_version_compatible_engines_load_where_the_documentation_says(
+def test_version_compatible_engines_load_as_documented(
     artifact: EngineArtifact, built: str, installed: str, loads: bool
 ) -> None:
-    """Later versions of the same major, and 11 for 10; without the flag the same one only."""
+    """Later versions of the same major load, and 11 for 10; without the flag only the same."""
     engine = replace(artifact, flavour="tensorrt", version=built)
     compatible = replace(engine, options={"version_compatible": True})
 
@@ -188,7 +188,7 @@ def test_version_compatible_engines_load_where_the_documentation_says(
 
 
 def test_a_gpu_of_another_architecture_is_refused(artifact: EngineArtifact) -> None:
-    """The line names both; its command adds the one to the other."""
+    """The message names both; its command adds the new one."""
     with pytest.raises(
         MsfnetError, match=r"sm86, sm89, this GPU is sm75.*--arch sm86,sm89,sm75 --force`$"
     ):
@@ -202,7 +202,7 @@ def test_a_gpu_of_another_architecture_is_refused(artifact: EngineArtifact) -> N
 def test_hardware_compatible_engines_run_on_ampere_and_later(
     artifact: EngineArtifact, architecture: str, fits: bool
 ) -> None:
-    """Numbers, not letters, are compared: 120 comes after 80."""
+    """Architectures are compared as numbers: 120 comes after 80."""
     options = {"hardware_compatibility": "ampere-plus"}
     engine = replace(artifact, flavour="tensorrt", architectures=("sm86",), options=options)
 
@@ -214,7 +214,7 @@ def test_hardware_compatible_engines_run_on_ampere_and_later(
 
 
 def test_the_command_quotes_names_and_keeps_every_option(artifact: EngineArtifact) -> None:
-    """A shell reads it back; TensorRT builds for the GPU it runs on, so no list is named."""
+    """A shell can parse it; TensorRT builds for the local GPU, so no list is named."""
     options = {
         "workspace_mib": 512,
         "optimization_level": 0,

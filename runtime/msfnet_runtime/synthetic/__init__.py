@@ -1,1 +1,1 @@
-"""Ray-cast streets and rooms with exact depth."""
+"""Renders streets and rooms with exact depth by ray casting."""

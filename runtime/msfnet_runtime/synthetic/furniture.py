@@ -1,4 +1,4 @@
-"""What stands in generated rooms: furniture along the walls, a door, a window, rug and lamp."""
+"""Generates the content of rooms: furniture along the walls, door, window, rug and lamp."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msfnet_runtime.synthetic.scenes import Box
+from msfnet_runtime.synthetic.scenes import Box, Colour
 from msfnet_runtime.synthetic.surfaces import Material
 
-Colour = tuple[float, float, float]
 Span = tuple[float, float]
 
 REACH = 0.9
-"""Metres from the wall that furniture along it takes at most."""
+"""Largest depth of furniture along a wall, metres."""
 
 _FABRIC: tuple[Colour, ...] = (
     (0.30, 0.42, 0.58),
@@ -30,7 +29,7 @@ _BRASS: Colour = (0.75, 0.62, 0.32)
 
 @dataclass(frozen=True)
 class Wall:
-    """One of a room's walls, and boxes in terms of it."""
+    """A wall of a room, which can place boxes relative to itself."""
 
     room: Box
     number: int
@@ -38,7 +37,7 @@ class Wall:
 
     @property
     def span(self) -> Span:
-        """Where the wall starts and ends along itself, metres."""
+        """Start and end of the wall along its length, metres."""
         along = 0 if self.number % 2 == 0 else 2
         return self.room.low[along], self.room.high[along]
 
@@ -50,7 +49,7 @@ class Wall:
         colour: Colour,
         material: Material = Material.PAINT,
     ) -> Box:
-        """Return a box by where it is along the wall, how far off it, and above the floor."""
+        """Return a box by its spans along the wall, off the wall and above the floor."""
         axis = 2 if self.number % 2 == 0 else 0
         end = self.room.high[axis] if self.number in (0, 1) else self.room.low[axis]
         sign = -1 if self.number in (0, 1) else 1
@@ -61,7 +60,7 @@ class Wall:
 
 
 def furnish(rng: np.random.Generator, room: Box) -> list[Box]:
-    """Return a room's furniture: none of it farther than ``REACH`` from a wall or above 0.5 m."""
+    """Return a room's furniture: within ``REACH`` of a wall, or below 0.5 m."""
     walls = [Wall(room, number) for number in rng.permutation(4)]
     boxes = _rug(rng)
     for wall, hang in zip(walls, (_door, _window, _picture, _picture), strict=True):
@@ -72,7 +71,7 @@ def furnish(rng: np.random.Generator, room: Box) -> list[Box]:
 
 
 def lamp(place: tuple[float, float, float], ceiling: float) -> list[Box]:
-    """Return a shade around a light at ``place`` and the cord it hangs by."""
+    """Return a shade around a light at ``place`` and its cord."""
     x, y, z = place
     shade = Box((x - 0.2, y - 0.1, z - 0.2), (x + 0.2, y + 0.1, z + 0.2), (1.9, 1.75, 1.4))
     cord = Box((x - 0.01, ceiling, z - 0.01), (x + 0.01, y - 0.1, z + 0.01), (0.1, 0.1, 0.1))
@@ -80,10 +79,10 @@ def lamp(place: tuple[float, float, float], ceiling: float) -> list[Box]:
 
 
 def _row(rng: np.random.Generator, wall: Wall, start: float, low: bool) -> list[Box]:
-    """Stand pieces beside one another; only low ones below a window."""
+    """Place pieces side by side; only low ones below a window."""
     kinds = _LOW if low else _ALL
     boxes: list[Box] = []
-    end = wall.span[1] - REACH  # the corners belong to nobody
+    end = wall.span[1] - REACH  # the corners stay free
     at = start
     while at < end - 0.8:
         piece = kinds[rng.integers(len(kinds))]
@@ -107,7 +106,7 @@ def _fabric(rng: np.random.Generator) -> Colour:
 
 
 def _cupboard(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
-    """A body with two doors and their knobs."""
+    """Return a body with two doors and their knobs."""
     wood, deep, tall = _wood(rng), float(rng.uniform(0.4, 0.6)), float(rng.uniform(0.9, 2.05))
     middle = sum(along) / 2
     boxes = [wall.box(along, (0, deep), (0, tall), _shade(wood, 0.7), Material.WOOD)]
@@ -125,7 +124,7 @@ def _cupboard(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 
 
 def _shelf(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
-    """Boards with books on them."""
+    """Return boards with books on them."""
     wood, storeys = _wood(rng), int(rng.integers(3, 6))
     tall, (start, end) = 0.36 * storeys + 0.05, along
     boxes = [wall.box(along, (0, 0.02), (0, tall), _shade(wood, 0.6), Material.WOOD)]
@@ -151,7 +150,7 @@ def _books(rng: np.random.Generator, wall: Wall, along: Span, base: float) -> li
 
 
 def _table(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
-    """A top on four legs, with a few things on it."""
+    """Return a top on four legs, with a few objects on it."""
     wood, top, deep = _wood(rng), float(rng.uniform(0.68, 0.78)), float(rng.uniform(0.5, 0.75))
     boxes = [wall.box(along, (0.03, deep), (top - 0.04, top), wood, Material.WOOD)]
     for left in (along[0] + 0.02, along[1] - 0.08):
@@ -166,7 +165,7 @@ def _table(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 
 
 def _sofa(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
-    """Seat, back, arms and a cushion."""
+    """Return seat, back, arms and a cushion."""
     cloth, (start, end) = _fabric(rng), along
     cushion = float(rng.uniform(start + 0.15, end - 0.6))
     return [
@@ -179,7 +178,7 @@ def _sofa(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 
 
 def _plant(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
-    """Leaves in a pot."""
+    """Return leaves in a pot."""
     at, tall = along[0] + 0.1, float(rng.uniform(0.8, 1.3))
     green = (0.20, 0.42, 0.16)
     return [
@@ -195,7 +194,7 @@ _ALL: tuple[Piece, ...] = (_cupboard, _shelf, _table, _sofa, _plant)
 
 
 def _door(rng: np.random.Generator, wall: Wall) -> list[Box]:
-    """A frame, a leaf and a handle, at the wall's start."""
+    """Return frame, leaf and handle at the wall's start."""
     start = wall.span[0] + 0.35
     return [
         wall.box((start, start + 1.02), (0, 0.03), (0, 2.10), _WHITE),
@@ -205,7 +204,7 @@ def _door(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 
 def _window(rng: np.random.Generator, wall: Wall) -> list[Box]:
-    """Bright panes in a white frame, in the wall's middle."""
+    """Return bright panes in a white frame at the wall's middle."""
     middle = sum(wall.span) / 2 + float(rng.uniform(-0.3, 0.3))
     half, pane = float(rng.uniform(0.6, 0.9)), (0.95, 1.15, 1.40)
     sides = ((-half + 0.07, -0.03), (0.03, half - 0.07))
@@ -220,7 +219,7 @@ def _window(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 
 def _picture(rng: np.random.Generator, wall: Wall) -> list[Box]:
-    """One with a frame, its colours in two fields."""
+    """Return a framed picture with two fields of colour."""
     half, low = float(rng.uniform(0.3, 0.55)), float(rng.uniform(1.3, 1.45))
     middle = float(rng.uniform(wall.span[0] + 1.0, wall.span[1] - 1.0))
     inner, horizon = (middle - half + 0.05, middle + half - 0.05), low + 0.3
@@ -232,7 +231,7 @@ def _picture(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 
 def _rug(rng: np.random.Generator) -> list[Box]:
-    """A rug with a border, and a low table on it, in the room's middle."""
+    """Return a rug with a border and a low table on it, in the room's middle."""
     x, z = float(rng.uniform(0.7, 1.0)), float(rng.uniform(0.7, 1.0))
     wood, cloth = _wood(rng), _fabric(rng)
     boxes = [

@@ -1,4 +1,4 @@
-"""Seeded streets and rooms, and the way a camera takes through them."""
+"""Generates random streets and rooms, and the path of a camera through them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from functools import partial
 import numpy as np
 
 from msfnet_runtime.synthetic import furniture
-from msfnet_runtime.synthetic.scenes import Box, Pose, Scene, yaw_pose
+from msfnet_runtime.synthetic.scenes import Box, Colour, Pose, Scene, yaw_pose
 from msfnet_runtime.synthetic.surfaces import Material
 
-Colour = tuple[float, float, float]
-
 STREET_LENGTH = 420.0
-"""Metres that are built up; a drive turns back to the start before it sees the end."""
+"""Length of the street, metres; a drive returns to the start before it sees the end."""
 STREET_DRIVEN = 240.0
 
 METRES_PER_FRAME = 0.8
 """29 km/h at KITTI's 10 frames per second."""
 
 RADIANS_PER_FRAME = 0.03
-"""How far round a room the camera walks from one frame to the next."""
+"""Angle of the camera's walk around a room from one frame to the next."""
 
 CAMERA_HEIGHT = 1.65
-"""Metres, as on KITTI's car."""
+"""Metres, as in KITTI."""
 
 _PLASTER: tuple[Colour, ...] = (
     (0.78, 0.70, 0.58),
@@ -47,15 +45,15 @@ _CARS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Journey:
-    """A scene and a camera's way through it."""
+    """A scene and the path of a camera through it."""
 
     scene: Scene
     pose: Callable[[int], Pose]
-    """The camera's pose by the frame's index, from 0."""
+    """Returns the camera's pose for the index of a frame, from 0."""
 
 
 def make_street(seed: int) -> Journey:
-    """Return a street of houses, trees and parked cars, driven along at 0.8 m per frame."""
+    """Return a street of houses, trees and parked cars, with a drive of 0.8 m per frame."""
     rng = np.random.default_rng((seed, 1))
     boxes: list[Box] = []
     for side in (-1, 1):
@@ -71,7 +69,7 @@ def make_street(seed: int) -> Journey:
 
 
 def _street_pose(start: float, phase: float, pitch: float, frame: int) -> Pose:
-    """Sway in the lane, turn with it, and nod a little about the camera's own pitch, radians."""
+    """Return a pose that sways and turns in the lane, and nods around ``pitch``, radians."""
     travelled = (start + METRES_PER_FRAME * frame) % STREET_DRIVEN
     sway = float(np.sin(travelled / 23 + phase))
     turn = 0.05 * float(np.cos(travelled / 23 + phase))
@@ -123,7 +121,7 @@ def _parked_cars(rng: np.random.Generator, side: int) -> list[Box]:
 
 
 def _traffic(rng: np.random.Generator) -> list[Box]:
-    """Cars that wait in the oncoming lane."""
+    """Return cars that wait in the oncoming lane."""
     boxes: list[Box] = []
     for z in np.arange(25, STREET_LENGTH, 45):
         boxes += _car(rng, -1.75, float(z + rng.uniform(-12, 12)))
@@ -131,7 +129,7 @@ def _traffic(rng: np.random.Generator) -> list[Box]:
 
 
 def _car(rng: np.random.Generator, x: float, z: float) -> list[Box]:
-    """A body, a glass cabin with a roof, and four wheels; 4.2 m long, 1.45 m high or more."""
+    """Return body, glass cabin with roof, and four wheels; 4.2 m long, at least 1.45 m high."""
     paint = _CARS[rng.integers(len(_CARS))]
     tall = float(rng.uniform(0.0, 0.35))
     parts = [
@@ -153,7 +151,7 @@ def _car(rng: np.random.Generator, x: float, z: float) -> list[Box]:
 
 
 def make_room(seed: int) -> Journey:
-    """Return a furnished room of 4.6 to 7.6 m, and a camera that walks round, looking across it."""
+    """Return a furnished room of 4.6 to 7.6 m, and a walk around it that looks across."""
     rng = np.random.default_rng((seed, 2))
     width, depth, height = rng.uniform(4.6, 7.6), rng.uniform(4.6, 7.6), rng.uniform(2.5, 2.9)
     tint = rng.uniform(0.72, 0.92) * (1 - rng.uniform(0, 0.22, 3))
@@ -170,7 +168,7 @@ def make_room(seed: int) -> Journey:
 
 
 def _room_pose(room: Box, start: float, eye: float, frame: int) -> Pose:
-    """Stand on an ellipse that keeps clear of the furniture; face across, glancing aside."""
+    """Return a pose on an ellipse that avoids the furniture, looking across the room."""
     angle = start + RADIANS_PER_FRAME * frame
     clear = furniture.REACH + 0.35
     x = -(room.high[0] - clear) * float(np.sin(angle))

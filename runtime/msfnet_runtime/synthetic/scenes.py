@@ -1,8 +1,8 @@
-"""A small ray caster: textured boxes, a ground or a room, light, haze, and exact depth.
+"""Renders textured boxes on a ground or in a room by ray casting, with exact depth.
 
-World axes are those of a camera that looks straight on: x right, y down, z forward, metres; the
-ground is y = 0, so heights are negative. Everything is drawn from a seed: the same seed gives the
-same pixels in any process.
+World axes are those of a level camera: x right, y down, z forward, metres; the ground is y = 0, so
+heights are negative. All randomness comes from a seed: the same seed gives the same pixels in any
+process.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from msfnet_runtime.types import CameraIntrinsics
 Floats = NDArray[np.floating]
 
 NEAR = 0.05
-"""Metres: nothing nearer than this to the camera is drawn."""
+"""Objects nearer to the camera are not drawn, metres."""
 
 FAR = 1000.0
-"""Metres: the ground ends there."""
+"""Distance at which the ground ends, metres."""
 
 NOTHING = -1
-"""Owner of a ray that meets nothing."""
+"""Owner of a ray that hits nothing."""
 
 GROUND = -2
 """Owner of a ray that ends on the ground or on a wall of the room."""
+
+
+Colour = tuple[float, float, float]
+"""RGB, 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +44,13 @@ class Box:
     """Smallest x, y and z, metres."""
     high: tuple[float, float, float]
     """Largest x, y and z, metres."""
-    colour: tuple[float, float, float]
-    """RGB, 0 to 1."""
+    colour: Colour
     material: surfaces.Material = surfaces.Material.PAINT
 
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Where a camera is and where it looks."""
+    """Position and rotation of a camera."""
 
     position: NDArray[np.float64]
     """(3,) metres, world."""
@@ -57,26 +60,26 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """A picture and its exact depth."""
+    """An image and its exact depth."""
 
     image: NDArray[np.uint8]
     """(H, W, 3) RGB."""
     depth: NDArray[np.float32]
-    """(H, W) metres along the camera's z axis, 0 where there is nothing (sky)."""
+    """(H, W) metres along the camera's z axis, 0 for the sky."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Boxes on a ground under the sky, or, with ``room``, inside a closed room."""
+    """Boxes on a ground under the sky, or inside a closed ``room``."""
 
     boxes: tuple[Box, ...]
     light: tuple[float, float, float]
-    """Towards the sun (a direction), or the lamp's place in a room (metres)."""
+    """Direction to the sun, or position of the lamp in a room, metres."""
     seed: int
-    """Of the textures."""
+    """Seed of the textures."""
     room: Box | None = None
     reach: float = 140.0
-    """Metres: boxes farther away are not drawn."""
+    """Boxes farther away are not drawn, metres."""
 
     @cached_property
     def bounds(self) -> NDArray[np.float64]:
@@ -85,7 +88,7 @@ class Scene:
 
     @cached_property
     def noise(self) -> NDArray[np.float32]:
-        """The tile that all textures are drawn from."""
+        """The noise tile of all textures."""
         return surfaces.noise_tile(self.seed)
 
 
@@ -98,7 +101,7 @@ def yaw_pose(position: tuple[float, float, float], yaw: float, pitch: float = 0.
 
 
 def render(scene: Scene, pose: Pose, intrinsics: CameraIntrinsics) -> Rendering:
-    """Draw a scene as a pinhole camera sees it; (H, W) are the intrinsics' own."""
+    """Render a scene as a pinhole camera sees it; the intrinsics set (H, W)."""
     directions = _camera_rays(intrinsics) @ pose.rotation.T.astype(np.float32)
     hits = _Hits(scene, pose.position, directions)
     for index in np.flatnonzero(_near_enough(scene, pose.position)):
@@ -120,17 +123,17 @@ def cast(
     directions: Floats,
     window: Callable[[NDArray[np.float64]], Window | None] | None = None,
 ) -> NDArray[np.float64]:
-    """Return how far rays go until they meet something.
+    """Return the length of rays up to the first hit.
 
     Args:
-        scene: what they meet.
-        origin: (3,) metres, where all of them start.
-        directions: (R, C, 3) grid of rays, in units of which the distance is given.
-        window: where in the grid a box with these bounds (2, 3) may be met, None for nowhere;
-            left out, every box is tried with every ray.
+        scene: the scene.
+        origin: (3,) metres, start of all rays.
+        directions: (R, C, 3) grid of rays; lengths are multiples of these vectors.
+        window: returns the part of the grid that can hit a box with bounds (2, 3), or None for
+            no part; by default every box is tested with every ray.
 
     Returns:
-        (R, C), inf where a ray meets nothing.
+        (R, C), inf if a ray hits nothing.
     """
     hits = _Hits(scene, np.asarray(origin, np.float64), directions)
     for index in np.flatnonzero(_near_enough(scene, hits.origin)):
@@ -141,7 +144,7 @@ def cast(
 
 
 class _Hits:
-    """The nearest thing along every ray; (H, W) rays from one point."""
+    """The nearest hit of every ray; (H, W) rays from one point."""
 
     def __init__(self, scene: Scene, origin: NDArray[np.float64], directions: Floats) -> None:
         self._bounds = scene.bounds
@@ -166,7 +169,7 @@ class _Hits:
         self.owner[hit] = GROUND
 
     def _add_room(self, room: Box) -> None:
-        """The walls, seen from inside: where a ray leaves the room."""
+        """Add the walls, seen from inside: where a ray leaves the room."""
         low, high = (np.asarray(side) - self.origin for side in (room.low, room.high))
         with np.errstate(invalid="ignore"):
             leaving = np.stack(
@@ -177,10 +180,10 @@ class _Hits:
         self.owner[:] = GROUND
 
     def add_box(self, index: int, window: Window) -> None:
-        """Meet one box with the rays of a window of the picture."""
+        """Intersect the rays of a window of the picture with one box."""
         low, high = (self._bounds[index] - self.origin).astype(self.directions.dtype)
         near, far = [], []
-        # One axis at a time: reducing over a last axis of three is several times slower.
+        # One axis at a time: a reduction over a last axis of length three is several times slower.
         for axis, inverse in enumerate(self._inverse):
             part = inverse[window]
             with np.errstate(invalid="ignore"):
@@ -211,12 +214,12 @@ def _near_enough(scene: Scene, origin: Floats) -> NDArray[np.bool_]:
 def _screen_window(
     bounds: NDArray[np.float64], pose: Pose, intrinsics: CameraIntrinsics
 ) -> Window | None:
-    """Return the part of the picture that a box may cover; None where it covers none."""
+    """Return the part of the picture that a box can cover, or None."""
     corners = np.array(np.meshgrid(*bounds.T)).reshape(3, -1).T
     x, y, z = ((corners - pose.position) @ pose.rotation).T
     if z.max() <= NEAR:
         return None
-    if z.min() <= NEAR:  # it reaches behind the camera: no corner bounds it
+    if z.min() <= NEAR:  # it extends behind the camera, so its corners do not bound it
         return slice(None), slice(None)
     columns = x / z * intrinsics.fx + intrinsics.cx
     rows = y / z * intrinsics.fy + intrinsics.cy
@@ -226,7 +229,7 @@ def _screen_window(
 
 
 def _shade(scene: Scene, pose: Pose, hits: _Hits) -> NDArray[np.uint8]:
-    """Colour every ray: texture, light, haze; sky where it meets nothing."""
+    """Return the colour of every ray: texture, light and haze, or sky."""
     image = surfaces.sky(hits.directions) if scene.room is None else np.zeros_like(hits.directions)
     seen = hits.owner != NOTHING
     owner, axis, directions = hits.owner[seen], hits.axis[seen], hits.directions[seen]

@@ -1,6 +1,6 @@
-"""What the surfaces of generated scenes look like: textures, light and haze.
+"""Computes the colours of surfaces: textures, light and haze.
 
-All functions take N surface points at once: (N, 3) float32 metres, colours (N, 3) RGB 0 to 1.
+All functions process N surface points at once: (N, 3) float32 metres, colours (N, 3) RGB 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 TILE = 512
-"""Pixels of the noise tile's side."""
+"""Side of the noise tile, pixels."""
 
 HAZE_COLOUR = np.array([0.78, 0.83, 0.90], np.float32)
 HAZE_METRES = 150.0
-"""Distance at which haze has taken 63 % of a colour."""
+"""Distance at which haze replaces 63 % of a colour."""
 
 
 class Material(IntEnum):
-    """How a surface is patterned."""
+    """The pattern of a surface."""
 
     PAINT = 0
-    """Even, with a little noise."""
+    """Uniform, with a little noise."""
     FACADE = 1
     """Plaster with rows of windows."""
     STREET = 2
@@ -39,7 +39,7 @@ class Material(IntEnum):
 
 
 def noise_tile(seed: int) -> NDArray[np.float32]:
-    """Return a (512, 512) tile of noise of many scales, mean 0, that repeats without a seam."""
+    """Return a (512, 512) tile of noise of many scales, mean 0, that repeats seamlessly."""
     rng = np.random.default_rng((seed, 7))
     tile = np.zeros((TILE, TILE), np.float32)
     for cells in (8, 32, 128, 512):
@@ -63,12 +63,12 @@ def paint(
     """Return the unlit colours of surface points.
 
     Args:
-        materials: (N,) of :class:`Material`.
-        base: (N, 3) the surfaces' own colours.
+        materials: (N,) values of :class:`Material`.
+        base: (N, 3) base colours of the surfaces.
         points: (N, 3) metres, world.
         axis: (N,) 0, 1 or 2: which axis the surface is perpendicular to.
-        distance: (N,) metres; fine grain fades with it, as it would in a camera.
-        noise: the scene's tile.
+        distance: (N,) metres; fine grain fades with it, as in a camera.
+        noise: the noise tile of the scene.
     """
     horizontal = np.where(axis == 0, points[:, 2], points[:, 0])
     vertical = np.where(axis == 1, points[:, 2], points[:, 1])
@@ -93,12 +93,12 @@ def paint(
 
 
 def _sample(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float32]:
-    """Return the tile at (N,) pixel positions, which wrap around; one value per pixel."""
+    """Sample the tile at (N,) pixel positions, which wrap around, without interpolation."""
     return noise[np.floor(v).astype(np.int32) % TILE, np.floor(u).astype(np.int32) % TILE]
 
 
 def _smooth(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float32]:
-    """Return the tile between its pixels, bilinearly."""
+    """Sample the tile with bilinear interpolation."""
     left, top = np.floor(u), np.floor(v)
     right, down = (u - left).astype(np.float32), (v - top).astype(np.float32)
     upper = _sample(noise, left, top) * (1 - right) + _sample(noise, left + 1, top) * right
@@ -107,7 +107,7 @@ def _smooth(noise: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float3
 
 
 class _Places(NamedTuple):
-    """Where the points of one material lie."""
+    """The positions of the points of one material."""
 
     points: Array
     """(N, 3) metres, world."""
@@ -120,7 +120,7 @@ class _Places(NamedTuple):
 
 
 def _facade(colours: Array, at: _Places) -> Array:
-    """Windows every 2.4 m along and 3 m up, some lit, with pale frames; a dark roof."""
+    """Draw windows every 2.4 m along and 3 m up, some lit, with pale frames; a dark roof."""
     height = -at.points[:, 1]
     u, v = at.along % 2.4, height % 3.0
     frame = (u > 0.55) & (u < 1.85) & (v > 0.85) & (v < 2.45) & (at.axis != 1)
@@ -134,7 +134,7 @@ def _facade(colours: Array, at: _Places) -> Array:
 
 
 def _street(colours: Array, at: _Places) -> Array:
-    """Asphalt to 5.5 m on both sides, a dashed middle line, kerbs, slabs to 8 m, then grass."""
+    """Draw asphalt to 5.5 m on both sides, a dashed middle line, kerbs, slabs to 8 m, grass."""
     x, z = np.abs(at.points[:, 0]), at.points[:, 2]
     tone = colours[:, 0] / 0.4
     colours[:] = np.array([0.33, 0.33, 0.35]) * tone[:, None]
@@ -151,19 +151,19 @@ def _street(colours: Array, at: _Places) -> Array:
 
 
 def _foliage(colours: Array, at: _Places) -> Array:
-    """Clumps of leaves, light and dark."""
+    """Draw clumps of leaves, light and dark."""
     leaves = _sample(at.noise, at.along * 28, at.across * 28)
     return colours * (1 + 0.38 * leaves)[:, None]
 
 
 def _wood(colours: Array, at: _Places) -> Array:
-    """Grain along the surface."""
+    """Draw grain along the surface."""
     grain = _smooth(at.noise, at.along * 9, at.across * 120)
     return colours * (1 + 0.14 * grain)[:, None]
 
 
 def _room(colours: Array, at: _Places) -> Array:
-    """Floorboards 14 cm wide, striped or panelled walls, a skirting board, a white ceiling."""
+    """Draw floorboards 14 cm wide, striped or panelled walls, skirting board, white ceiling."""
     height = -at.points[:, 1]
     wall = at.axis != 1
     if at.noise[0, 0] > 0:
@@ -192,7 +192,7 @@ def sunlight(normals: Array, towards: Array) -> Array:
 
 
 def lamplight(normals: Array, points: Array, lamp: Array) -> Array:
-    """Return the brightness of surfaces around a lamp."""
+    """Return the brightness of surfaces lit by a lamp."""
     way = lamp - points
     far = np.linalg.norm(way, axis=1)
     facing = np.maximum((normals * way).sum(axis=1) / np.maximum(far, 1e-3), 0)
@@ -201,7 +201,7 @@ def lamplight(normals: Array, points: Array, lamp: Array) -> Array:
 
 
 def corners(points: Array, axis: NDArray[np.int8], low: Array, high: Array) -> Array:
-    """Return the share of light that reaches points near the edges of a room (low, high)."""
+    """Return the fraction of light that reaches points near the edges of a room (low, high)."""
     share = np.ones(len(points), points.dtype)
     for side in range(3):
         gap = np.minimum(points[:, side] - low[side], high[side] - points[:, side])
@@ -211,7 +211,7 @@ def corners(points: Array, axis: NDArray[np.int8], low: Array, high: Array) -> A
 
 
 def haze(colours: Array, distance: Array) -> NDArray[np.float32]:
-    """Blend colours into the haze with distance (N,) metres."""
+    """Blend colours with haze by distance (N,) metres."""
     clear = np.exp(-distance / HAZE_METRES)[:, None]
     return np.asarray(colours * clear + HAZE_COLOUR * (1 - clear), np.float32)
 

@@ -6,7 +6,7 @@ const LEFT = 44;
 const BOTTOM = 20;
 const TOP = 22;
 
-// series: [{name, value(snapshot)}]; x is the stream's own seconds.
+// series: [{name, value(snapshot)}]; the x axis is the time of the stream in seconds.
 export function drawChart(canvas, snapshots, series) {
   const context = sharpContext(canvas);
   const width = canvas.clientWidth;
@@ -58,7 +58,7 @@ function line(context, points) {
   context.stroke();
 }
 
-// Fit the canvas to the screen's pixels.
+// Match the canvas to the pixels of the screen.
 function sharpContext(canvas) {
   const ratio = window.devicePixelRatio || 1;
   const width = Math.round(canvas.clientWidth * ratio);

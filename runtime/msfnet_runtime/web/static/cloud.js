@@ -1,4 +1,4 @@
-// The point cloud: every depth is a vertex, put into space by the graphics processor.
+// The point cloud: every depth is a vertex, which the graphics processor projects.
 
 const MOST_POINTS = 400_000;
 const HOME = { yaw: 0.2, pitch: 0.2, zoom: 1, x: 0, y: 0 };
@@ -50,11 +50,11 @@ export class Cloud {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  get works() {
+  get available() {
     return Boolean(this.#gl);
   }
 
-  // Take a frame's header and counts, and a picture of any size to colour it with.
+  // Show a frame's header and counts, coloured by a picture of any size.
   show(header, counts, picture) {
     const gl = this.#gl;
     if (!gl) return;
@@ -74,7 +74,7 @@ export class Cloud {
     this.#frame = null;
   }
 
-  // Draw once before the next repaint, however often it is asked for.
+  // Draw once before the next repaint, however often this is called.
   draw() {
     if (this.#due) return;
     this.#due = true;
@@ -138,8 +138,8 @@ export class Cloud {
     gl.drawArrays(gl.POINTS, 0, Math.ceil(width / stride) * Math.ceil(height / stride));
   }
 
-  // World axes are the camera's: x right, y down, z forward. Turned about a point ahead of it,
-  // then seen from where the camera was, moved back or forth by the zoom.
+  // World axes are the camera's: x right, y down, z forward. The scene is rotated about a point
+  // ahead of the camera, and the zoom moves the viewpoint back and forth.
   #matrix(header) {
     const { yaw, pitch, zoom, x, y } = this.#look;
     const target = this.#target;
@@ -156,7 +156,7 @@ export class Cloud {
     shift[1] += y * target;
     shift[2] += distance;
     const aspect = this.canvas.width / this.canvas.height;
-    // Between showing all of the picture's width and all of its height.
+    // A compromise between the full width and the full height of the picture.
     const [across, down] = [header.width / (2 * header.fx), header.height / (2 * header.fy)];
     const wide = Math.sqrt(across * down * aspect);
     const near = target / 500;

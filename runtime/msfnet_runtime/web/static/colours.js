@@ -1,4 +1,4 @@
-// Depth as colour: one table from counts to RGBA, made anew when the range or the map changes.
+// Colours depth with a table from counts to RGBA, rebuilt when the range or the map changes.
 
 import { FARTHEST, INVALID } from "./frame.js";
 
@@ -28,7 +28,7 @@ export class Palette {
     return Object.keys(this.#tables);
   }
 
-  // Where a depth lies on the scale, 0 (near) to 1 (far).
+  // Position of a depth on the scale, 0 (near) to 1 (far).
   place(metres) {
     const { near, far, scale } = this.choice;
     const at = scale === "log"
@@ -81,7 +81,7 @@ export class Palette {
   }
 }
 
-// The depths that leave the outer 2 % of the valid pixels out, metres; null without valid pixels.
+// The range without the outer 2 % of the valid pixels, metres; null without valid pixels.
 export function usualRange(counts, perMetre) {
   const histogram = new Uint32Array(FARTHEST + 1);
   for (let i = 0; i < counts.length; i += 7) histogram[counts[i]]++;

@@ -1,13 +1,13 @@
-// The WebSocket: asks for one frame at a time, and comes back by itself when it is lost.
+// The WebSocket: requests one frame at a time, and reconnects automatically.
 
 const SHORTEST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 5000;
-const ENDED = 1000; // the code a stream that has ended closes with
+const ENDED = 1000; // the close code at the end of the stream
 
 export class Connection {
   #socket = null;
   #wait = SHORTEST_WAIT_MS;
-  #asking = true;
+  #requesting = true;
   #ended = false;
 
   // on: {state(name), text(object), frame(buffer) -> Promise}
@@ -16,57 +16,57 @@ export class Connection {
     this.#open();
   }
 
-  // Ask for frames, or for none.
-  ask(asking) {
-    this.#asking = asking;
-    this.#say(asking ? "next" : "pause");
-    this.#tellState();
+  // Request frames, or none.
+  request(requesting) {
+    this.#requesting = requesting;
+    this.#send(requesting ? "next" : "pause");
+    this.#reportState();
   }
 
   #open() {
-    this.#tellAbsent("connecting");
+    this.#reportAbsence("connecting");
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}/ws`);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       this.#wait = SHORTEST_WAIT_MS;
       this.#ended = false;
-      this.ask(this.#asking);
+      this.request(this.#requesting);
     };
-    socket.onmessage = (event) => this.#take(event.data);
+    socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#lost(event.code);
     this.#socket = socket;
   }
 
-  async #take(data) {
+  async #receive(data) {
     if (typeof data === "string") {
       this.on.text(JSON.parse(data));
       return;
     }
-    // The next frame is asked for when this one is drawn: none ever waits here.
+    // The next frame is requested when this one is drawn, so that none waits here.
     await this.on.frame(data);
-    this.#say(this.#asking ? "next" : "pause");
+    this.#send(this.#requesting ? "next" : "pause");
   }
 
   #lost(code) {
     if (code === ENDED) this.#ended = true;
-    this.#tellAbsent("lost");
+    this.#reportAbsence("lost");
     setTimeout(() => this.#open(), this.#wait);
     this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
   }
 
-  #say(word) {
+  #send(word) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(word);
   }
 
-  // A stream that has ended may come back: it is looked for, without a word.
-  #tellAbsent(state) {
+  // A stream that has ended can come back: the page retries silently.
+  #reportAbsence(state) {
     this.on.state(this.#ended ? "ended" : state);
   }
 
-  #tellState() {
+  #reportState() {
     if (this.#socket?.readyState === WebSocket.OPEN) {
-      this.on.state(this.#asking ? "open" : "paused");
+      this.on.state(this.#requesting ? "open" : "paused");
     }
   }
 }

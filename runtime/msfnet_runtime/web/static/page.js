@@ -1,4 +1,4 @@
-// The page: what arrives is drawn, what is chosen acts on this page alone.
+// The page: it draws the frames it receives; its controls affect this page only.
 
 import { drawChart } from "./chart.js";
 import { Cloud } from "./cloud.js";
@@ -33,21 +33,21 @@ let mark = null; // {x, y} in pixels of the depth sent
 let snapshots = [];
 let paused = false;
 let greeted = false;
-const drawn = []; // moments of the last frames drawn, milliseconds
+const drawn = []; // times of the last frames drawn, milliseconds
 
-// A token in the address would stay in the history; it is in a cookie by now.
+// Remove the token from the address and the history; a cookie has it now.
 history.replaceState(null, "", location.pathname);
 
-const connection = new Connection({ state: showState, text: takeText, frame: takeFrame });
+const connection = new Connection({ state: showState, text: receiveText, frame: receiveFrame });
 
 function showState(name) {
   find("state").dataset.state = name;
   find("state").textContent = STATES[name];
 }
 
-function takeText(message) {
+function receiveText(message) {
   if (message.type === "hello") greet(message);
-  else takeSnapshots(message.snapshots);
+  else receiveSnapshots(message.snapshots);
 }
 
 function greet(hello) {
@@ -63,17 +63,17 @@ function greet(hello) {
   choose();
 }
 
-async function takeFrame(buffer) {
-  const taken = await readFrame(buffer);
+async function receiveFrame(buffer) {
+  const received = await readFrame(buffer);
   if (paused) return;
   frame?.image.close();
-  frame = taken;
+  frame = received;
   drawn.push(performance.now());
   show();
   await new Promise(requestAnimationFrame);
 }
 
-// Draw the frame there is with what is chosen.
+// Draw the current frame with the current settings.
 function show() {
   if (!frame) return;
   const { header, image, counts } = frame;
@@ -103,8 +103,8 @@ function sized(canvas, { width, height }) {
 
 function showCloud() {
   find("cloud-panel").hidden = !find("show-cloud").checked;
-  if (!cloud.works) {
-    find("camera").textContent = "this browser offers no WebGL 2";
+  if (!cloud.available) {
+    find("camera").textContent = "WebGL 2 is not available in this browser";
     return;
   }
   if (!frame || !find("show-cloud").checked) return;
@@ -114,8 +114,8 @@ function showCloud() {
   const edges = [cx + 0.5, width - 0.5 - cx].map((side) => Math.atan(side / fx));
   const degrees = Math.round((edges[0] + edges[1]) * 180 / Math.PI);
   find("camera").textContent = assumed === null
-    ? `camera ${degrees}° wide`
-    : `camera unknown: ${assumed}° wide assumed`;
+    ? `field of view ${degrees}°`
+    : `camera unknown: field of view of ${assumed}° assumed`;
 }
 
 function setRange([near, far]) {
@@ -125,12 +125,12 @@ function setRange([near, far]) {
   readRange();
 }
 
-// Take the range where it is one; otherwise mark it and keep the last.
+// Use the range if it is valid; otherwise mark it and keep the last one.
 function readRange() {
   const [near, far] = [find("near").valueAsNumber, find("far").valueAsNumber];
-  const good = near > 0 && far > near;
-  find("far").setCustomValidity(good ? "" : "Farther than the nearest, please");
-  if (!good) return;
+  const valid = near > 0 && far > near;
+  find("far").setCustomValidity(valid ? "" : "Must be greater than the nearest depth");
+  if (!valid) return;
   Object.assign(palette.choice, { near, far });
   palette.paintBar(find("bar"));
   find("marks").replaceChildren(...palette.marks().map((metres) => {
@@ -147,7 +147,7 @@ function choose() {
   show();
 }
 
-// The depth under the mark, as exactly as it was sent.
+// Show the depth at the mark, exactly as received.
 function showMark() {
   const crosses = document.querySelectorAll(".cross");
   const inside = mark && frame && mark.x < frame.header.width && mark.y < frame.header.height;
@@ -199,17 +199,17 @@ function steerMark(event) {
 
 function pause(wanted) {
   paused = wanted;
-  find("pause").textContent = paused ? "Go on" : "Pause";
+  find("pause").textContent = paused ? "Resume" : "Pause";
   find("pause").setAttribute("aria-pressed", String(paused));
-  askIfSeen();
+  requestIfVisible();
 }
 
-// A page nobody sees asks for nothing.
-function askIfSeen() {
-  connection.ask(!paused && !document.hidden);
+// A hidden page requests no frames.
+function requestIfVisible() {
+  connection.request(!paused && !document.hidden);
 }
 
-function takeSnapshots(news) {
+function receiveSnapshots(news) {
   snapshots = [...snapshots, ...news].slice(-SNAPSHOTS);
   const last = snapshots.at(-1);
   find("engine").textContent = last.engine;
@@ -218,7 +218,7 @@ function takeSnapshots(news) {
   find("frames").textContent = last.total ? `${last.frames} of ${last.total}` : last.frames;
   find("dropped").textContent = last.dropped;
   find("skipped").textContent = last.skipped;
-  find("losses").textContent = last.losses === 1 ? "once" : `${last.losses} times`;
+  find("losses").textContent = last.losses;
   drawCharts();
 }
 
@@ -269,7 +269,7 @@ document.addEventListener("keydown", (event) => {
     pause(!paused);
   }
 });
-document.addEventListener("visibilitychange", askIfSeen);
+document.addEventListener("visibilitychange", requestIfVisible);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
 new ResizeObserver(drawCharts).observe(find("ages"));
 setInterval(showRate, 500);
