@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from msfnet_export.build_options import DEFAULTS, BuildOptions
-from msfnet_export.builder_config import add_profiles, configure, timing_cache
-from msfnet_export.building import make_logger, run_builder
+from msfnet_export.builder import add_profiles, configure, make_logger, run_builder, timing_cache
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import Flavour, refuse_cpu_form
 from msfnet_runtime.cuda.device import open_device
@@ -37,20 +36,20 @@ def build_engine(
 ) -> EngineArtifact:
     """Build an engine and write it with its manifest (``<out>.json``).
 
-    A strongly typed network that mixes types, and every operator TensorRT does not know, is
-    refused while it is parsed, by the name of its node and before the builder starts.
+    A strongly typed network that mixes types, and an operator that TensorRT does not support, are
+    refused by the name of the node while the file is parsed, before the builder starts.
 
     Args:
         model: an ONNX file made by msfnet.
         out: the engine to write, ``.engine``, ``.plan`` or ``.trt``.
         flavour: ``tensorrt-rtx`` or ``tensorrt``.
-        options: what else is asked of the builder.
-        progress: called as TensorRT moves on, with its phase and the phase's time.
+        options: of the builder.
+        progress: called as TensorRT proceeds, with its phase and the phase's time.
 
     Raises:
         MsfnetError: no readable model, another suffix, the library is missing, an option or an
-            architecture the flavour does not have, a profile that does not fit the model, an
-            operator it refuses, or the file cannot be written.
+            architecture that the flavour does not support, a profile that does not fit the model,
+            an operator that it refuses, or the file cannot be written.
     """
     started = time.perf_counter()
     source, target = OnnxArtifact.read(model), _engine_path(out)
@@ -123,7 +122,7 @@ def _engine_path(out: str | os.PathLike[str]) -> Path:
 
 
 def known_architectures() -> tuple[str, ...]:
-    """Return the compute capabilities that TensorRT for RTX builds for.
+    """Return the compute capabilities that TensorRT for RTX builds for, such as ``sm86``.
 
     Raises:
         MsfnetError: it is not installed.
@@ -133,10 +132,10 @@ def known_architectures() -> tuple[str, ...]:
 
 
 def choose_architectures(flavour: Flavour, asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the architectures to build for, once the flavour is known to manage them.
+    """Return the architectures to build for.
 
     Raises:
-        MsfnetError: one is unknown, or TensorRT is asked for another than the GPU at hand.
+        MsfnetError: one is unknown, or is not this machine's GPU and the flavour is ``tensorrt``.
     """
     wanted = tuple(dict.fromkeys(name.strip().lower() for name in asked))
     if flavour == "tensorrt":
@@ -188,7 +187,7 @@ def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
 
 
 def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequence[str]) -> None:
-    """Refuse what TensorRT for RTX 1.7 was seen to fail at.
+    """Refuse refitting where TensorRT for RTX 1.7 fails.
 
     It compiles refittable code with the CUDA driver, and for ``REFIT`` one architecture at a time.
 
@@ -208,21 +207,19 @@ def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequenc
 
 
 def _count_types(trt: Any, network: Any, source: OnnxArtifact) -> dict[str, int]:
-    """Count the values of each type that the parsed layers compute, named as NumPy does.
-
-    They are held against the spec: a file that says FP16 must not build FP32.
+    """Count the values of each type that the parsed layers compute, with NumPy's names of types.
 
     Raises:
-        MsfnetError: the network has no layer of the precision its spec claims.
+        MsfnetError: the network has no layer of the precision that its spec claims.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     types = Counter(layer.get_output(i).dtype for layer in layers for i in range(layer.num_outputs))
-    held = {
+    has = {
         "fp32": True,
         "fp16": types[trt.float16] > 0,
         "int8": any(layer.type == trt.LayerType.QUANTIZE for layer in layers),
     }
-    if not held[source.spec.precision]:
+    if not has[source.spec.precision]:
         raise MsfnetError(
             f"{source.path} says {source.spec.precision} but holds no such layer; "
             "convert or calibrate it again"

@@ -1,4 +1,4 @@
-"""What can be asked of an engine's builder, and what each TensorRT flavour makes of it."""
+"""Options of an engine's builder, and which of them each TensorRT flavour supports."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from msfnet_runtime.artifacts import Flavour, ShapeRange
 from msfnet_runtime.typed import to_plain
 
 MAX_BATCH = 8
-"""Images at once that an engine of dynamic batch takes, unless a profile says otherwise."""
+"""Largest batch of an engine of dynamic batch, unless a profile says otherwise."""
 
 MIN_SIDE = 32
-"""Pixels: the smallest side that an engine of dynamic size takes, likewise; every side that a
-graph of open size takes is a multiple of it."""
+"""Smallest side of an engine of dynamic size, pixels, unless a profile says otherwise; every side
+that a graph of open size accepts is a multiple of it."""
 
 MAX_LEVEL = 5
 """TensorRT's highest optimisation level."""
@@ -29,50 +29,50 @@ Images = tuple[int, int, int]
 
 
 class Profile(NamedTuple):
-    """The images a dynamic engine takes."""
+    """The images that a dynamic engine accepts."""
 
     smallest: Images
     tuned: Images
-    """What the engine is tuned for."""
+    """Images that the engine is tuned for."""
     largest: Images
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is asked of the builder; what a flavour cannot do is an error, never left out."""
+    """Options of the builder; one that a flavour does not support is an error, never ignored."""
 
     architectures: tuple[str, ...] = ()
-    """Compute capabilities such as ``("sm86", "sm89")``. Empty: that of the GPU at hand, or, for
-    ``tensorrt-rtx`` without a GPU, all it knows."""
+    """Compute capabilities such as ``("sm86", "sm89")``. Empty: that of this machine's GPU, or, for
+    ``tensorrt-rtx`` without a GPU, all that it supports."""
     workspace_mib: int | None = None
     """Largest scratch memory a layer may use, MiB; no limit if None."""
     optimization_level: int | None = None
     """0 (fast to build) to 5 (fast to run); ``tensorrt`` only."""
     timing_cache: str | os.PathLike[str] | None = None
-    """File in which ``tensorrt`` keeps what it has timed; made if missing, extended if there."""
+    """File of ``tensorrt``'s timings; created if it is missing, else extended."""
     version_compatible: bool = False
     """Load under later versions, too; ``tensorrt`` only."""
     hardware_compatibility: Compatibility | None = None
-    """Run on other GPUs than the one at hand; ``tensorrt`` only."""
+    """Run on other GPUs than this machine's, too; ``tensorrt`` only."""
     profiles: tuple[Profile, ...] = ()
-    """What a dynamic engine takes. Empty: one profile of 1 to 8 images with sides from 32 pixels
-    to twice the spec's."""
+    """Shapes that a dynamic engine accepts. Empty: one profile of 1 to 8 images with sides from 32
+    pixels to twice the spec's."""
     refit: bool = False
-    """Let the weights be replaced later."""
+    """Allow the weights to be replaced later."""
     strip_weights: bool = False
     """Leave out the weights; the engine runs only after they are put back from the ONNX file."""
     verbose: bool = False
     """Print TensorRT's own messages on standard error."""
 
     def check(self, flavour: Flavour) -> None:
-        """Find out what this flavour cannot do.
+        """Refuse options that a flavour does not support.
 
         TensorRT for RTX 1.7 builds the same bytes at every optimisation level, documents its
         timing cache as without effect, brings no lean runtime and warns that it ignores hardware
-        compatibility; all four were tried.
+        compatibility; all four were measured.
 
         Raises:
-            MsfnetError: something it cannot do, or a number out of range.
+            MsfnetError: an unsupported option, or a number out of range.
         """
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise MsfnetError(
@@ -88,7 +88,8 @@ class BuildOptions:
         if self.hardware_compatibility not in (None, *COMPATIBILITIES):
             raise MsfnetError(
                 f"unknown hardware compatibility {self.hardware_compatibility!r}; choose one of "
-                f"{', '.join(COMPATIBILITIES)}"
+                f"{', '.join(COMPATIBILITIES)}",
+                parameter="hardware_compatibility",
             )
         if flavour == "tensorrt-rtx":
             self._check_rtx()
@@ -103,7 +104,7 @@ class BuildOptions:
         for name, words in absent.items():
             if getattr(self, name) not in (None, False):
                 raise MsfnetError(
-                    f"tensorrt-rtx has no {words}; leave it out, or use flavour tensorrt",
+                    f"tensorrt-rtx has no {words}; leave it out, or choose flavour tensorrt",
                     parameter=name,
                 )
 
@@ -117,7 +118,7 @@ class BuildOptions:
         if self.profiles and not dynamic:
             shape = "x".join(map(str, spec.inputs[0].shape))
             raise MsfnetError(
-                f"a profile is for dynamic graphs, this one takes {shape} only; leave it out, or "
+                f"a profile is for dynamic graphs, this one accepts {shape} only; leave it out, or "
                 "export a dynamic graph",
                 parameter="profiles",
             )
@@ -126,7 +127,7 @@ class BuildOptions:
         return tuple(_shapes(profile, spec) for profile in self.profiles or (_default(spec),))
 
     def recorded(self) -> dict[str, Any]:
-        """Return what an engine's manifest keeps: all but architectures and verbosity."""
+        """Return the options for an engine's manifest: all but architectures and verbosity."""
         fields: dict[str, Any] = to_plain(self)
         del fields["architectures"], fields["verbose"]
         return fields
@@ -139,21 +140,22 @@ def parse_profile(text: str) -> Profile:
     """Read ``MIN:OPT:MAX``, each as batch x height x width: ``1x64x96:1x224x320:8x480x640``.
 
     Raises:
-        MsfnetError: something else.
+        MsfnetError: the text has another form.
     """
     shapes = [tuple(part.split("x")) for part in text.lower().split(":")]
     if [len(shape) for shape in shapes] != [3, 3, 3] or not all(
         side.isdecimal() for shape in shapes for side in shape
     ):
         raise MsfnetError(
-            f"profile {text!r} is not MIN:OPT:MAX of batch x height x width; write for instance "
-            "1x64x96:1x224x320:8x480x640"
+            f"profile {text!r} is not MIN:OPT:MAX of batch x height x width; write for example "
+            "1x64x96:1x224x320:8x480x640",
+            parameter="profiles",
         )
     return Profile(*(cast(Images, tuple(int(side) for side in shape)) for shape in shapes))
 
 
 def _default(spec: ModelSpec) -> Profile:
-    """Return what a dynamic engine takes when nothing is asked; it is tuned for the spec's size."""
+    """Return the profile of a dynamic engine if none is asked for, tuned for the spec's size."""
     height, width = spec.size
     ranges = ((1, 1, MAX_BATCH), (MIN_SIDE, height, 2 * height), (MIN_SIDE, width, 2 * width))
     columns = [
@@ -164,29 +166,35 @@ def _default(spec: ModelSpec) -> Profile:
 
 
 def _images(spec: ModelSpec) -> tuple[int | str, int | str, int | str]:
-    """Return what the model's input has for batch, height and width."""
+    """Return batch, height and width of the model's input."""
     shape = spec.inputs[0].shape
     return (shape[0], *(shape[1:3] if spec.graph == "deploy" else shape[2:4]))  # type: ignore[return-value]
 
 
 def _shapes(profile: Profile, spec: ModelSpec) -> ShapeRange:
-    """Bring a profile into the input's order of dimensions, once it is known to fit."""
-    said = ":".join("x".join(map(str, images)) for images in profile)
+    """Return a profile in the input's order of dimensions.
+
+    Raises:
+        MsfnetError: it does not fit the model.
+    """
+    text = ":".join("x".join(map(str, images)) for images in profile)
     for name, side, sizes in zip(
         ("batch", "height", "width"), _images(spec), zip(*profile, strict=True), strict=True
     ):
         if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
             raise MsfnetError(
-                f"profile {said}: {name} {':'.join(map(str, sizes))} does not grow from MIN over "
+                f"profile {text}: {name} {':'.join(map(str, sizes))} does not grow from MIN over "
                 "OPT to MAX; put them in order"
             )
         if isinstance(side, int) and set(sizes) != {side}:
-            raise MsfnetError(f"profile {said}: the model's {name} is fixed; give {side} all along")
+            raise MsfnetError(
+                f"profile {text}: the model's {name} is fixed; give {side} everywhere"
+            )
         odd = [size for size in sizes if size % MIN_SIDE]
         if isinstance(side, str) and name != "batch" and odd:
             raise MsfnetError(
-                f"profile {said}: {name} {odd[0]} is no multiple of {MIN_SIDE}, which graphs of "
-                "open size take; give another"
+                f"profile {text}: {name} {odd[0]} is not a multiple of {MIN_SIDE}, as "
+                "graphs of open size require; choose another"
             )
     if spec.graph == "deploy":
         return cast(ShapeRange, tuple((*images, 3) for images in profile))

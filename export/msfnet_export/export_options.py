@@ -1,4 +1,4 @@
-"""What can be asked of an export; declared here so that a command line needs no torch."""
+"""Options of an export; declared here so that a command line needs no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Pass = Literal[
 ]
 
 PASSES: tuple[Pass, ...] = get_args(Pass)
-"""What an export can be asked to leave out, so that its benefit shows; the last two are made for
-processors only."""
+"""Passes that an export can leave out, so that their benefit can be measured; the last two are for
+CPUs only."""
 
 RunsOn = Literal["any", "cpu"]
 
 RUNS_ON: tuple[RunsOn, ...] = get_args(RunsOn)
-"""Where an export is to run: anywhere, or on processors, see :mod:`msfnet_export.cheap_decoder`."""
+"""Where an export is to run: anywhere, or on CPUs, see :mod:`msfnet_export.cpu_decoder`."""
 
 Verify = Literal["output", "deep"]
 Weights = Literal["inside", "beside"]
@@ -31,7 +31,7 @@ Weights = Literal["inside", "beside"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is asked of a checkpoint's export, as :func:`msfnet_export.export_network` takes it."""
+    """Options of a checkpoint's export, as :func:`msfnet_export.export_network` takes it."""
 
     size: tuple[int, int] | None = None
     """(height, width) of the network's input, pixels; the recipe's inference size if None."""

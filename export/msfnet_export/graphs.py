@@ -1,4 +1,4 @@
-"""The two graphs of a model: the network alone, and all between a frame and metric depth."""
+"""The two graphs of a model: the network alone, and everything from frame to metric depth."""
 
 from __future__ import annotations
 
@@ -116,20 +116,20 @@ def with_dynamic(spec: ModelSpec, dynamic: Collection[Dynamic]) -> ModelSpec:
             parameter="size",
         )
     (source,), (result,) = spec.inputs, spec.outputs
-    taken, given = list(source.shape), list(result.shape)
+    before, after = list(source.shape), list(result.shape)
     if "batch" in dynamic:
-        taken[0] = given[0] = "batch"
+        before[0] = after[0] = "batch"
     if "size" in dynamic:
-        taken[2:], given[2:] = ["height", "width"], ["height/2", "width/2"]
+        before[2:], after[2:] = ["height", "width"], ["height/2", "width/2"]
     return replace(
         spec,
-        inputs=(replace(source, shape=tuple(taken)),),
-        outputs=(replace(result, shape=tuple(given)),),
+        inputs=(replace(source, shape=tuple(before)),),
+        outputs=(replace(result, shape=tuple(after)),),
     )
 
 
 def default_spec(network: nn.Module) -> ModelSpec:
-    """Return the spec of a network about which nothing else is known: metric, 0.1 to 100 m."""
+    """Return the spec of a network without one: metric depth, 0.1 to 100 m."""
     config = getattr(network, "config", None)
     return ModelSpec(
         graph="network",

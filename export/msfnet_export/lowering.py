@@ -1,24 +1,24 @@
-"""Passes that rewrite parts of a network which exporters and engines handle badly, exactly.
+"""Passes over a network that replace what exporters and engines handle badly, exactly.
 
 Every pass states what it requires and what it ensures, rewrites only where its requirement holds,
-and computes new weights in float64. What needs no pass: pixel shuffle exports as DepthToSpace in
-CRD mode, the channel's mean, minimum and maximum as one reduction each. Batch norm is folded in
-the exported graph, see :mod:`msfnet_export.graph_passes`.
+computes new weights in float64, and returns the names of the modules that it replaced. What needs
+no pass: pixel shuffle exports as DepthToSpace in CRD mode, the channel's mean, minimum and maximum
+as one reduction each. Batch norm is folded in the exported graph, see
+:mod:`msfnet_export.graph_passes`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msfnet_export.cheap_decoder import cheapen_decoder
+from msfnet_export.cpu_decoder import cheapen_decoder
 from msfnet_export.export_options import PASSES, RUNS_ON, Pass, RunsOn
-from msfnet_export.pooling import FixedAveragePool, Grid
+from msfnet_export.modules import FixedAveragePool, Grid, conv_like, hooked, replace_modules
 from msfnet_runtime import MsfnetError
 from msfnet_train.blocks import AdaptiveAveragePool, DecoderBlock, SubPixelUpsample
 
@@ -41,17 +41,17 @@ def lower(
         example: (N, 3, H, W), of the network's type, run once to learn the grids.
         without: passes to leave out.
         any_size: for every input whose sides are multiples of 32, not the example's alone.
-        runs_on: ``cpu``: with the passes for processors; for the example's size alone.
+        runs_on: ``cpu``: with the passes for CPUs; for the example's size alone.
 
     Raises:
-        MsfnetError: an unknown pass or place to run, or ``any_size`` and a pooling whose ratio is
-            no whole number.
+        MsfnetError: an unknown pass or target, or ``any_size`` and a pooling whose ratio is not a
+            whole number.
     """
     if runs_on not in RUNS_ON:
-        raise MsfnetError(f"there is no target {runs_on!r}; choose {', '.join(RUNS_ON)}")
+        raise MsfnetError(f"unknown target {runs_on!r}; choose {', '.join(RUNS_ON)}")
     for name in without:
         if name not in PASSES:
-            raise MsfnetError(f"there is no pass {name!r} to leave out; choose {', '.join(PASSES)}")
+            raise MsfnetError(f"unknown pass {name!r}; choose {', '.join(PASSES)}")
     lowered = copy.deepcopy(network).eval()
     grids = observe_grids(lowered, example)
     if any_size:
@@ -70,41 +70,29 @@ def lower(
 def observe_grids(network: nn.Module, example: Tensor) -> Grids:
     """Return the grids that a network's poolings, Up-blocks and decoder blocks see."""
     grids: Grids = {}
-    handles = [
-        module.register_forward_hook(_recorder(grids, name))
-        for name, module in network.named_modules()
-        if isinstance(module, (AdaptiveAveragePool, SubPixelUpsample, DecoderBlock))
-    ]
-    try:
-        with torch.inference_mode():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def record(name: str, features: Tensor, output: Tensor) -> None:
+        (height, width), (rows, columns) = features.shape[-2:], output.shape[-2:]
+        grids[name] = (int(height), int(width)), (int(rows), int(columns))
+
+    kinds = AdaptiveAveragePool, SubPixelUpsample, DecoderBlock
+    names = [name for name, module in network.named_modules() if isinstance(module, kinds)]
+    with hooked(network, names, record), torch.inference_mode():
+        network(example)
     return grids
 
 
-def _recorder(grids: Grids, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def record(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        before, after = arguments[0].shape[-2:], output.shape[-2:]
-        grids[name] = (int(before[0]), int(before[1])), (int(after[0]), int(after[1]))
-
-    return record
-
-
-def double_in_decoder(network: nn.Module) -> None:
+def double_in_decoder(network: nn.Module) -> tuple[str, ...]:
     """Let the decoder double grids instead of resizing to the skip's.
 
     Requires: every side of the input is a multiple of 32, so that a skip's grid is twice the one
     below. Ensures: equal answers, and a graph that names no size.
     """
-    for name, block in list(network.named_modules()):
-        if isinstance(block, DecoderBlock):
-            _replace(network, name, DoublingBlock(block))
+    return replace_modules(network, DecoderBlock, lambda name, block: DoublingBlock(block))
 
 
 class DoublingBlock(nn.Module):
-    """A decoder block whose skips are exactly twice as large as what comes from below."""
+    """A decoder block whose skips are exactly twice as large as its input from below."""
 
     def __init__(self, block: DecoderBlock) -> None:
         super().__init__()
@@ -119,18 +107,23 @@ class DoublingBlock(nn.Module):
         return output
 
 
-def fold_up_blocks(network: nn.Module, grids: Grids) -> None:
+def fold_up_blocks(network: nn.Module, grids: Grids) -> tuple[str, ...]:
     """Fold the pooling behind an Up-block into its convolution.
 
     Requires: the pooling reduces both sides by one factor, a multiple of the Up-block's scale.
-    Ensures: equal answers; of convolution, shuffle and pooling one strided convolution is left.
+    Ensures: equal answers; of convolution, shuffle and pooling one strided convolution is left,
+    and the pooling's grids are equal.
     """
-    for name, up in list(network.named_modules()):
+
+    def make(name: str, up: SubPixelUpsample) -> nn.Module | None:
         parent, _, own = name.rpartition(".")
         before, after = grids.get(f"{parent}.pool", ((0, 0), (1, 1)))
-        if own == "up" and isinstance(up, SubPixelUpsample) and _folds(up.scale, before, after):
-            _replace(network, name, fold_up_block(up, before[0] // after[0]))
-            grids[f"{parent}.pool"] = after, after
+        if own != "up" or not _folds(up.scale, before, after):
+            return None
+        grids[f"{parent}.pool"] = after, after
+        return fold_up_block(up, before[0] // after[0])
+
+    return replace_modules(network, SubPixelUpsample, make)
 
 
 def _folds(scale: int, before: Grid, after: Grid) -> bool:
@@ -176,10 +169,10 @@ def fold_up_block(up: SubPixelUpsample, factor: int) -> FoldedUpBlock:
     for row in range(stride):
         for column in range(stride):
             kernel[:, :, row : row + height, column : column + width] += weight / stride**2
-    return FoldedUpBlock(up.squeeze, _convolution(up.expand, kernel, bias, stride))
+    return FoldedUpBlock(up.squeeze, conv_like(up.expand, kernel, bias, stride))
 
 
-def merge_convolutions(network: nn.Module, grids: Grids, any_size: bool = False) -> None:
+def merge_convolutions(network: nn.Module, grids: Grids, any_size: bool = False) -> tuple[str, ...]:
     """Merge an Up-block's 1x1 convolution with the convolution behind it.
 
     Requires: the merged convolution is the cheaper one, which it is where the stage has fewer
@@ -187,17 +180,21 @@ def merge_convolutions(network: nn.Module, grids: Grids, any_size: bool = False)
     Ensures: equal answers, borders included. Behind zero padding the first convolution's bias is
     no bias but a map that falls off along the border; it is added as a constant.
     """
-    for name, up in list(network.named_modules()):
-        if not isinstance(up, (SubPixelUpsample, FoldedUpBlock)):
-            continue
+
+    def make(name: str, up: SubPixelUpsample | FoldedUpBlock) -> nn.Module | None:
         unbiased = up.squeeze.bias is None or not bool(up.squeeze.bias.any())
         if _merging_pays(up.squeeze, up.expand) and (unbiased or not any_size):
             up.expand = merge_pair(up.squeeze, up.expand, grids[name][0])  # type: ignore[assignment]
             up.squeeze = nn.Identity()  # type: ignore[assignment]
+            return up
+        return None
+
+    whole = replace_modules(network, SubPixelUpsample, make)
+    return whole + replace_modules(network, FoldedUpBlock, make)
 
 
 def _merging_pays(first: nn.Conv2d, second: nn.Conv2d) -> bool:
-    """Compare multiplications at one pixel of the input."""
+    """Compare the multiplications at one pixel of the input, merged and apart."""
     taps = second.out_channels * second.kernel_size[0] * second.kernel_size[1]
     per_channel = taps / (second.stride[0] * second.stride[1])
     apart = first.out_channels * (first.in_channels + per_channel)
@@ -218,11 +215,11 @@ def merge_pair(first: nn.Conv2d, second: nn.Conv2d, grid: Grid) -> nn.Module:
         first.weight.detach().double()[:, :, 0, 0],
     )
     if first.bias is None or not first.bias.any():
-        return _convolution(second, weight, second.bias, second.stride[0])
+        return conv_like(second, weight, second.bias, second.stride[0])
     with torch.no_grad():
         nothing = first.weight.new_zeros(1, first.in_channels, *grid)
         answer = copy.deepcopy(second).double()(copy.deepcopy(first).double()(nothing.double()))
-    conv = _convolution(second, weight, None, second.stride[0])
+    conv = conv_like(second, weight, None, second.stride[0])
     return OffsetConv(conv, answer.to(second.weight.dtype))
 
 
@@ -242,47 +239,26 @@ class OffsetConv(nn.Module):
         return output
 
 
-def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, stride: int) -> nn.Conv2d:
-    """Return a convolution with new weights, and padding and type of another one."""
-    out_channels, in_channels, height, width = weight.shape
-    conv = nn.Conv2d(
-        in_channels,
-        out_channels,
-        (height, width),
-        stride=stride,
-        padding=like.padding,  # type: ignore[arg-type]  # it is a pair of numbers
-        bias=bias is not None,
-        dtype=like.weight.dtype,
-    )
-    with torch.no_grad():
-        conv.weight.copy_(weight)
-        if bias is not None and conv.bias is not None:
-            conv.bias.copy_(bias)
-    return conv.requires_grad_(False)
-
-
-def fix_pools(network: nn.Module, grids: Grids, any_size: bool = False) -> None:
+def fix_pools(network: nn.Module, grids: Grids, any_size: bool = False) -> tuple[str, ...]:
     """Replace adaptive poolings by what every engine has.
 
     Requires: inputs of the size the grids were observed at; with ``any_size``, whole ratios.
     Ensures: equal answers; nothing, one AveragePool, or two products with constant matrices.
 
     Raises:
-        MsfnetError: ``any_size``, and a ratio that is no whole number.
+        MsfnetError: ``any_size``, and a ratio that is not a whole number.
     """
-    for name, pool in list(network.named_modules()):
-        if isinstance(pool, AdaptiveAveragePool):
-            before, after = grids[name]
-            fixed = FixedAveragePool(before, after, next(network.parameters()).dtype)
-            if any_size and not fixed.whole:
-                raise MsfnetError(
-                    f"{name} pools {before} to {after}, no whole ratio, so the graph cannot serve "
-                    "several sizes; keep the size fixed",
-                    parameter="dynamic",
-                )
-            _replace(network, name, fixed)
+    dtype = next(network.parameters()).dtype
 
+    def make(name: str, pool: AdaptiveAveragePool) -> nn.Module:
+        before, after = grids[name]
+        fixed = FixedAveragePool(before, after, dtype)
+        if any_size and not fixed.whole:
+            raise MsfnetError(
+                f"{name} pools {before} to {after}, which is not a whole ratio, so the graph "
+                "cannot serve several sizes; keep the size fixed",
+                parameter="dynamic",
+            )
+        return fixed
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
+    return replace_modules(network, AdaptiveAveragePool, make)

@@ -1,4 +1,4 @@
-"""Holds an exported graph against PyTorch: on random and real frames, sizes, and block by block."""
+"""Compares an exported graph with PyTorch: on random and real frames, at sizes, by block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 RANDOM_IMAGES = 3
 
 _BATCHES = (2, 3)
-"""Batch sizes, besides one, at which a dynamic batch is proven."""
+"""Batch sizes, besides one, at which a dynamic batch is compared."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def compare_with_pytorch(
 ) -> Parity:
     """Compare an ONNX file with PyTorch on random images and on frames.
 
-    A deploy graph is held against the runtime's own preparation and finishing around PyTorch. A
+    A deploy graph is compared with the runtime's own preparation and finishing around PyTorch. A
     dynamic graph is run at several sizes and batches.
 
     Args:
@@ -132,7 +132,7 @@ def _cases(
 
 
 def other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return sizes at which a graph of dynamic size is proven: larger, smaller, upright."""
+    """Return sizes at which a graph of dynamic size is compared: larger, smaller, upright."""
     height, width = size
     return [(height + STEP, width + 2 * STEP), (2 * STEP, 3 * STEP), (5 * STEP, 3 * STEP)]
 
@@ -142,7 +142,7 @@ def relative_difference(
 ) -> float:
     """Return the largest |difference| over |reference|, at least ``smallest`` in the range.
 
-    NaN on either side, and another shape, count as infinitely far.
+    NaN on either side, and another shape, are an infinite difference.
     """
     if answer.shape != reference.shape:
         return float("inf")
@@ -183,7 +183,7 @@ def _block_difference(answer: NDArray[np.float32], reference: NDArray[np.float32
 
 
 def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8: noise of many scales, as rough and as smooth as photographs are."""
+    """Return (H, W, 3) uint8: noise of many scales, with the spectrum of photographs."""
     import cv2
 
     rng = np.random.default_rng(seed)

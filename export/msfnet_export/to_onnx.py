@@ -1,4 +1,4 @@
-"""Exports networks to ONNX, and refuses to write a graph that differs from PyTorch."""
+"""Exports networks to ONNX; a graph that differs from PyTorch is not written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ExportReport:
     """Of the FP32 graph's blocks, in running order; empty unless asked for."""
     parameters: int
     macs: int
-    """Multiplications for one image at the spec's size."""
+    """Multiply-accumulates for one image at the spec's size."""
     operators: Mapping[str, int]
     seconds: float
     """Of the whole export, comparison included."""
@@ -75,7 +75,7 @@ class ExportReport:
             [
                 f"{self.artifact.path}: {spec.graph} graph, {spec.precision}, input {inputs} "
                 f"{spec.inputs[0].dtype}, {self.parameters / 1e6:.2f} M parameters, "
-                f"{self.macs / 1e9:.3f} G multiplications, "
+                f"{self.macs / 1e9:.3f} GMAC, "
                 f"{self.artifact.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
                 f"PyTorch parity (fp32): {self.parity.text()}",
                 *blocks,
@@ -121,7 +121,7 @@ def export_network(
         weights: ``beside``: in a file of their own, which ONNX Runtime maps into memory instead of
             copying it; over 1.9 GB they always are.
         frames: real frames to compare on, besides random images, and to probe FP16 on.
-        verify: ``deep`` compares every block, and names the first that departs.
+        verify: ``deep`` compares every block, and names the first that differs.
         progress: called after every step.
 
     Raises:
@@ -132,7 +132,9 @@ def export_network(
     started = time.perf_counter()
     target = onnx_path(path)
     if min(size) < MIN_SIDE or min(frame_size or size) < MIN_SIDE:
-        raise MsfnetError(f"size {size} is too small; both sides need {MIN_SIDE} pixels or more")
+        raise MsfnetError(
+            f"size {size} is too small; both sides need {MIN_SIDE} pixels or more", parameter="size"
+        )
     if precision not in ("fp32", "fp16"):
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")
     if runs_on == "cpu" and (dynamic or precision != "fp32"):
@@ -140,7 +142,9 @@ def export_network(
             "a graph for CPUs has one size and is fp32; leave out dynamic and fp16, or the target"
         )
     if weights not in ("inside", "beside"):
-        raise MsfnetError(f"weights lie inside the file or beside it, not {weights!r}")
+        raise MsfnetError(
+            f"weights lie inside the file or beside it, not {weights!r}", parameter="weights"
+        )
     reference = copy.deepcopy(network).cpu().eval()
     network_spec = at_size(spec or default_spec(network), size)
     network_spec.check_supported()
@@ -183,7 +187,7 @@ def _verify(
     """Compare with PyTorch.
 
     Raises:
-        MsfnetError: the graph departs; with ``deep``, naming the first block that does.
+        MsfnetError: the graph differs; with ``deep``, the first block that does is named.
     """
     parity = compare_with_pytorch(network, path, spec, frames)
     blocks = tuple(compare_blocks(network, path, spec, names)) if verify == "deep" else ()
@@ -192,9 +196,9 @@ def _verify(
         return parity, blocks
     where = "" if verify == "deep" else "; verify deep to find the block"
     if first is not None:
-        where = f"; {first.name} is the first block that departs, by {first.difference:.1e}"
+        where = f"; {first.name} is the first block that differs, by {first.difference:.1e}"
     elif blocks:
-        where = f"; no block departs, so it is what follows {blocks[-1].name}"
+        where = f"; no block differs, so the cause is behind {blocks[-1].name}"
     raise MsfnetError(
         f"the exported graph differs from PyTorch by {parity.difference:.1e} (relative; "
         f"{TOLERANCE:.0e} is allowed){where}; it was not written"
@@ -214,7 +218,7 @@ def export_checkpoint(
     Args:
         checkpoint: as training writes it.
         path: the ``.onnx`` file to write.
-        options: what is asked of the graph.
+        options: of the export.
         frames: real frames to compare on, besides random images.
         progress: called after every step.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -24,6 +24,7 @@ from msfnet_export.graph_passes import (
 )
 from msfnet_export.graphs import DeployGraph
 from msfnet_export.lowering import lower
+from msfnet_export.modules import hooked
 from msfnet_runtime import ModelSpec, MsfnetError
 
 OPSET = 18
@@ -99,15 +100,15 @@ def recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     The names are the modules', and ``encoder.stage1`` to ``encoder.stage5``.
     """
     values: dict[str, Tensor] = {}
-    handles = [
-        network.get_submodule(name).register_forward_hook(_recorder(values, name))
-        for name in block_modules(network)
-    ]
-    try:
+
+    def record(name: str, features: Tensor, output: Any) -> None:
+        if isinstance(output, Tensor):
+            values[name] = output
+        else:
+            values.update({f"{name}.stage{i}": stage for i, stage in enumerate(output, 1)})
+
+    with hooked(network, block_modules(network), record):
         yield values
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def block_modules(network: nn.Module) -> list[str]:
@@ -121,16 +122,6 @@ def block_modules(network: nn.Module) -> list[str]:
         if name not in ("pool", "head")  # the identity, and the prediction itself
     ]
     return whole + parts
-
-
-def _recorder(values: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def record(module: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            values[name] = output
-        else:
-            values.update({f"{name}.stage{i}": stage for i, stage in enumerate(output, 1)})
-
-    return record
 
 
 def _export(

@@ -97,7 +97,7 @@ def test_what_turing_lacks_is_told_with_the_way_out(exports: Exports, tmp_path: 
         build_engine(source, tmp_path / "model.engine", options=options)
     assert not list(tmp_path.iterdir())
 
-    others = tuple(str(caught.value).split("--arch ")[1].split(", ")[0].split(","))
+    others = tuple(str(caught.value).split("architectures ")[1].split(", ")[0].split(","))
     left = BuildOptions(architectures=others)
     half = convert_fp16(source, tmp_path / "half.onnx").path
     assert build_engine(source, tmp_path / "a.engine", options=left).architectures == others

@@ -13,8 +13,7 @@ import pytest
 
 from msfnet_export import build_engine
 from msfnet_export.build_options import BuildOptions, parse_profile
-from msfnet_export.builder_config import configure, timing_cache
-from msfnet_export.building import Phases
+from msfnet_export.builder import Phases, configure, timing_cache
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.artifacts import Flavour
 from tests.networks import Exports
@@ -55,7 +54,7 @@ REFUSED: dict[str, tuple[BuildOptions, Flavour, str]] = {
     "static": (
         BuildOptions(profiles=(parse_profile("1x32x64:1x32x64:2x32x64"),)),
         "tensorrt-rtx",
-        "this one takes 1x3x32x64 only",
+        "this one accepts 1x3x32x64 only",
     ),
 }
 
@@ -171,7 +170,7 @@ def test_a_timing_cache_is_made_extended_and_never_replaced_by_half(tmp_path: Pa
         raise KeyboardInterrupt
     assert path.read_bytes() == b"+timed+timed"
     path.write_bytes(b"other")
-    with pytest.raises(MsfnetError, match="no timing cache for this machine"):
+    with pytest.raises(MsfnetError, match="not a timing cache of this machine"):
         timing_cache(Config(), options).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["cache.bin"]
 
@@ -216,7 +215,7 @@ def test_verbose_prints_tensorrts_own_messages(
 def test_progress_tells_phase_steps_time_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The innermost phase of several steps that is not through; time left is that of its steps."""
     now = [100.0]
-    monkeypatch.setattr("msfnet_export.building.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("msfnet_export.builder.time.monotonic", lambda: now[0])
     told: list[tuple[int, int, str]] = []
     phases = Phases()
 

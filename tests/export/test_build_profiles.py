@@ -74,8 +74,8 @@ def test_without_a_profile_a_dynamic_engine_takes_what_is_documented(
     [
         ("1x64x96:1x64x128:8x32x128", "height 64:64:32 does not grow"),
         ("0x64x96:1x64x128:8x64x128", "batch 0:1:8 does not grow"),
-        ("1x64x96:1x228x128:8x256x128", "height 228 is no multiple of 32"),
-        ("1x64x96:1x64x100:8x256x128", "width 100 is no multiple of 32"),
+        ("1x64x96:1x228x128:8x256x128", "height 228 is not a multiple of 32"),
+        ("1x64x96:1x64x100:8x256x128", "width 100 is not a multiple of 32"),
     ],
 )
 def test_a_profile_that_does_not_fit_is_one_line(profile: str, words: str) -> None:
@@ -90,7 +90,7 @@ def test_a_profile_keeps_to_fixed_dimensions() -> None:
     """A graph of open batch has one size."""
     options = BuildOptions(profiles=(parse_profile("1x76x100:2x76x100:4x76x104"),))
 
-    with pytest.raises(MsfnetError, match="width is fixed; give 100 all along"):
+    with pytest.raises(MsfnetError, match="width is fixed; give 100 everywhere"):
         options.shapes(open_spec("batch", 3, 76, 100))
 
 

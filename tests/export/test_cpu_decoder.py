@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from msfnet_calibration import convert_fp16, quantize_int8
 from msfnet_export import build_engine, export_network
-from msfnet_export.cheap_decoder import CheapDecoderBlock, ResizedConv
+from msfnet_export.cpu_decoder import CheapDecoderBlock, ResizedConv, WinogradConv
 from msfnet_export.lowering import lower
-from msfnet_export.winograd import WinogradConv
 from msfnet_runtime import MsfnetError, open_engine
 from msfnet_train.blocks import DecoderBlock
 from msfnet_train.network import MSFNet

@@ -1,4 +1,9 @@
-"""Passes for processors, which repay fewer multiplications where GPUs repay fewer bytes moved."""
+"""Decoder blocks for CPUs, where fewer multiplications pay; on GPUs fewer bytes moved do.
+
+Winograd's scheme F(4x4, 3x3) needs a quarter of the multiplications of a 3x3 convolution: every
+tile of 4x4 outputs is interpolated from products at 6x6 points (Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", 2016).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +13,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msfnet_export.pooling import Grid
-from msfnet_export.winograd import WinogradConv
+from msfnet_export.modules import Grid, conv_like, replace_modules
 from msfnet_train.blocks import DecoderBlock
 
 _CHANNELS = 128
-"""Fewer in or out do not repay Winograd's transforms."""
+"""With fewer channels in or out Winograd's transforms cost more than they save."""
 
 _SHARE = 0.5
-"""Of the multiplications of a resized map's convolution: more do not repay the matrices."""
+"""Largest share of the multiplications of a resized map's convolution at which
+:class:`ResizedConv` is faster: its matrix products are slower than a convolution."""
+
+TILE = 4
+"""Outputs of one tile along each axis."""
+
+_POINTS = TILE + 2
+_INPUT = torch.tensor(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    dtype=torch.float64,
+)
+_KERNEL = (
+    torch.tensor(
+        [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]],
+        dtype=torch.float64,
+    )
+    / 24
+)
+_OUTPUT = torch.tensor(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    dtype=torch.float64,
+)
 
 
 class CheapDecoderBlock(nn.Module):
-    """A decoder block that answers alike with fewer multiplications, between two known grids.
+    """A decoder block with equal answers and fewer multiplications, between two known grids.
 
     Args:
-        block: what to answer like.
+        block: the block to replace.
         below: grid of what comes from below.
         grid: of the skips and the output.
         resizing: multiply what comes from below before resizing it, where that is cheaper.
@@ -43,7 +75,7 @@ class CheapDecoderBlock(nn.Module):
             else None
         )
         if self.resized is not None:
-            conv = _sliced(conv, own)
+            conv = conv_like(conv, conv.weight[:, own:], conv.bias)
         self.first = _cheap(conv, grid, winograd)
         self.second = _cheap(block.second.conv, grid, winograd)
         self.activation = block.first.activation
@@ -100,22 +132,25 @@ class ResizedConv(nn.Module):
 
 def cheapen_decoder(
     network: nn.Module, grids: Mapping[str, tuple[Grid, Grid]], without: Collection[str]
-) -> None:
-    """Replace decoder blocks by ones of fewer multiplications.
+) -> tuple[str, ...]:
+    """Replace decoder blocks by ones of fewer multiplications; return the names of all replaced.
 
     Requires: inputs of the size the grids were observed at. Ensures: equal answers, borders
     included.
     """
     resizing, winograd = (name not in without for name in ("resizing", "winograd"))
-    for name, block in list(network.named_modules()):
-        if isinstance(block, DecoderBlock) and (resizing or winograd):
-            parent, _, own = name.rpartition(".")
-            cheap = CheapDecoderBlock(block, *grids[name], resizing=resizing, winograd=winograd)
-            setattr(network.get_submodule(parent), own, cheap.requires_grad_(False))
+
+    def make(name: str, block: DecoderBlock) -> nn.Module | None:
+        if not (resizing or winograd):
+            return None
+        cheap = CheapDecoderBlock(block, *grids[name], resizing=resizing, winograd=winograd)
+        return cheap.requires_grad_(False)
+
+    return replace_modules(network, DecoderBlock, make)
 
 
 def _resizing_pays(outputs: int, channels: int, before: Grid, after: Grid) -> bool:
-    """Compare multiplications of a convolution of a resized map with the other way's."""
+    """Compare the multiplications of convolving a resized map with those of resizing last."""
     (height, width), (rows, columns) = before, after
     apart = 9 * channels * height * width + 9 * height * columns * (width + rows)
     return outputs * apart < _SHARE * 9 * channels * rows * columns * outputs
@@ -129,19 +164,56 @@ def _shifted(before: int, after: int) -> Tensor:
     return torch.stack([padded[tap : tap + after] for tap in range(3)])
 
 
-def _sliced(conv: nn.Conv2d, start: int) -> nn.Conv2d:
-    """Return the convolution of the input's channels from ``start`` on."""
-    sliced = nn.Conv2d(
-        conv.in_channels - start, conv.out_channels, 3, padding=1, dtype=conv.weight.dtype
-    )
-    with torch.no_grad():
-        sliced.weight.copy_(conv.weight[:, start:])
-        if conv.bias is not None and sliced.bias is not None:
-            sliced.bias.copy_(conv.bias)
-    return sliced
-
-
 def _cheap(conv: nn.Conv2d, grid: Grid, winograd: bool) -> nn.Module:
     if winograd and min(conv.in_channels, conv.out_channels) >= _CHANNELS:
         return WinogradConv(conv.weight, conv.bias, grid)
     return conv
+
+
+class WinogradConv(nn.Module):
+    """A 3x3 convolution of stride 1 with a zero padding of 1, on one grid.
+
+    Args:
+        weight: (O, C, 3, 3).
+        bias: (O,), or None.
+        grid: (height, width) of input and output.
+    """
+
+    transform: Tensor
+    kernels: Tensor
+    gather: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, grid: Grid) -> None:
+        super().__init__()
+        dtype, points = weight.dtype, _POINTS**2
+        kernels = torch.einsum("ai,ocij,bj->aboc", _KERNEL, weight.detach().double(), _KERNEL)
+        self._grid = grid
+        self._tiles = tuple(-(-side // TILE) for side in grid)
+        self.register_buffer("kernels", kernels.reshape(-1, weight.shape[1], 1, 1).to(dtype))
+        self.register_buffer("transform", _both(_INPUT).reshape(points, 1, 6, 6).to(dtype))
+        self.register_buffer("gather", _both(_OUTPUT).reshape(TILE**2, points).to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach().reshape(-1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, C, *grid) to (N, O, *grid)."""
+        images, channels = features.shape[:2]
+        (height, width), (rows, columns) = self._grid, self._tiles
+        beyond = rows * TILE - height, columns * TILE - width
+        planes = features.reshape(images * channels, 1, height, width)
+        if any(beyond):
+            planes = functional.pad(planes, (0, beyond[1], 0, beyond[0]))
+        points = functional.conv2d(planes, self.transform, stride=TILE, padding=1)
+        points = points.reshape(images, channels, _POINTS**2, rows * columns).transpose(1, 2)
+        points = points.reshape(images, -1, rows, columns)
+        products = functional.conv2d(points, self.kernels, groups=_POINTS**2)
+        values = torch.matmul(self.gather, products.reshape(images, _POINTS**2, -1))
+        values = values.reshape(images, TILE**2, -1, rows * columns).transpose(1, 2)
+        whole = functional.pixel_shuffle(values.reshape(images, -1, rows, columns), TILE)
+        whole = whole[..., :height, :width]
+        return whole if self.bias is None else whole + self.bias
+
+
+def _both(matrix: Tensor) -> Tensor:
+    """Return the transform along both axes: (a, b, i, j)."""
+    return torch.einsum("ai,bj->abij", matrix, matrix)
