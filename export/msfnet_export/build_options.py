@@ -99,7 +99,7 @@ class BuildOptions:
             "optimization_level": "optimisation levels",
             "timing_cache": "timing cache",
             "version_compatible": "version-compatible engines",
-            "hardware_compatibility": "hardware compatibility (name the architectures instead)",
+            "hardware_compatibility": "hardware compatibility; name the architectures instead",
         }
         for name, words in absent.items():
             if getattr(self, name) not in (None, False):
