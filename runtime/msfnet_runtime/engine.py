@@ -79,9 +79,7 @@ class EngineBase(Closing):
 
     def infer(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Check the batch, run it and return the first output."""
-        if not self._open:
-            raise MsfnetError("the engine is closed; open it again")
-        check_batch(batch, self._spec)
+        self._check(batch)
         return self._run(np.ascontiguousarray(batch))
 
     def close(self) -> None:
@@ -89,6 +87,15 @@ class EngineBase(Closing):
         if self._open:
             self._open = False
             self._release()
+
+    def _check(self, batch: NDArray[Any]) -> None:
+        """Require an open engine and a batch that fits its input."""
+        self._must_be_open()
+        check_batch(batch, self._spec)
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise MsfnetError("the engine is closed; open it again")
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         raise AssertionError(f"{type(self).__name__} does not run batches")

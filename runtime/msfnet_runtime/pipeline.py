@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,7 +15,7 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.source import Source
-from msfnet_runtime.stream_stats import FrameTimes, Measured, Meter, QueueDepths, StreamStats
+from msfnet_runtime.stream_stats import FrameTimes, Meter, QueueDepths, StreamStats
 from msfnet_runtime.types import DepthMap, Frame
 
 S = TypeVar("S")
@@ -167,25 +165,20 @@ class _Run:
             )
         return whole
 
-    def _stats(self, measured: Measured) -> StreamStats:
+    def _stats(self, measured: StreamStats) -> StreamStats:
+        """Complete measurements with the state of source, queues and engine."""
         health = self._source.health
         channels = (self._captured, self._prepared, self._inferred, self._finished)
         dropped = self._captured.dropped + self._prepared.dropped
-        return StreamStats(
-            frames=measured.frames,
+        return replace(
+            measured,
             total=self._total,
             dropped=dropped + self._outdated + health.dropped,
             skipped=health.skipped,
             losses=health.losses,
-            seconds=measured.seconds,
-            fps=measured.fps,
-            age=measured.age,
-            written_age=measured.written_age,
-            stages=measured.stages,
             queues=QueueDepths(*(channel.waiting for channel in channels)),
             engine=self._estimator.engine.describe(),
             live=self._source.live,
-            recent=measured.recent,
         )
 
     def _run(self, watchers: Sequence[Callable[[], None]]) -> None:
@@ -231,22 +224,12 @@ class _Run:
             self._poll()
 
     def _guard(self, stage: Callable[[], None]) -> None:
-        """Run a stage; its error stops the others and is kept for the caller."""
-        with ExitStack() as stack:
-            stack.push(self._keep_error)
+        """Run a stage; its error stops the others and is kept for :meth:`report` to raise."""
+        try:
             stage()
-
-    def _keep_error(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        """Keep the error of a stage for :meth:`report` to raise."""
-        if error is not None:
+        except BaseException as error:  # noqa: BLE001 - also Ctrl-C; report raises it
             self._errors.append(error)
             self._cancel()
-        return True
 
     def _cancel(self) -> None:
         self._source.stop()

@@ -35,6 +35,7 @@ class FrameTimes(NamedTuple):
     written_age_ms: float
     """From capture to depth written."""
     capture_ms: float
+    """The first of the times in :class:`StageTimes`, which have the same order."""
     prepare_ms: float
     infer_ms: float
     finish_ms: float
@@ -72,7 +73,7 @@ class QueueDepths:
     finished: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamStats:
     """A snapshot of a stream. Counts are totals; fps, ages and stages are those of the interval.
 
@@ -82,13 +83,13 @@ class StreamStats:
 
     frames: int
     """Frames written."""
-    total: int
+    total: int = 0
     """Frames in the stream, 0 if unknown."""
-    dropped: int
+    dropped: int = 0
     """Frames of a live source that were replaced by a newer one before inference."""
-    skipped: int
+    skipped: int = 0
     """Frames that could not be decoded."""
-    losses: int
+    losses: int = 0
     """How often the source was lost and came back."""
     seconds: float
     """Since the first read."""
@@ -99,10 +100,10 @@ class StreamStats:
     written_age: Ages
     """From capture to depth written."""
     stages: StageTimes
-    queues: QueueDepths
-    engine: str
+    queues: QueueDepths = QueueDepths()
+    engine: str = ""
     """Description of the engine."""
-    live: bool
+    live: bool = False
     """Whether the source is live."""
     recent: tuple[FrameTimes, ...] = ()
     """The frames since the previous snapshot, oldest first; empty in the result of a pipeline."""
@@ -159,19 +160,6 @@ class AgeCounts:
         return Ages(*(_SMALLEST_MS * math.exp((int(p) + 0.5) * _LOG_WIDTH) for p in places))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The measurements of an interval or of the whole run; see :class:`StreamStats`."""
-
-    frames: int
-    seconds: float
-    fps: float
-    age: Ages
-    written_age: Ages
-    stages: StageTimes
-    recent: tuple[FrameTimes, ...] = ()
-
-
 class Meter:
     """Collects the times of written frames from one thread, and reports them to another."""
 
@@ -188,12 +176,12 @@ class Meter:
         """Count one written frame."""
         with self._lock:
             self._frames += 1
-            self._sums += _stages(times)
+            self._sums += times[3:]
             self._age.add(times.age_ms)
             self._written_age.add(times.written_age_ms)
             self._recent.append(times)
 
-    def interval(self) -> Measured:
+    def interval(self) -> StreamStats:
         """Return the measurements since the last call, and begin another interval."""
         with self._lock:
             now, recent = self._clock.now(), tuple(self._recent)
@@ -201,32 +189,28 @@ class Meter:
             seconds = max(now - self._last, 1e-9)
             self._recent.clear()
             self._last, self._frames_before = now, self._frames
-            return Measured(
-                self._frames,
-                now - self._start,
-                frames / seconds,
-                _ages([times.age_ms for times in recent]),
-                _ages([times.written_age_ms for times in recent]),
-                _means(np.sum([_stages(times) for times in recent], axis=0), len(recent)),
-                recent,
+            return StreamStats(
+                frames=self._frames,
+                seconds=now - self._start,
+                fps=frames / seconds,
+                age=_ages([times.age_ms for times in recent]),
+                written_age=_ages([times.written_age_ms for times in recent]),
+                stages=_means(np.sum([times[3:] for times in recent], axis=0), len(recent)),
+                recent=recent,
             )
 
-    def whole(self) -> Measured:
+    def whole(self) -> StreamStats:
         """Return the measurements since the start."""
         with self._lock:
             seconds = max(self._clock.now() - self._start, 1e-9)
-            return Measured(
-                self._frames,
-                seconds,
-                self._frames / seconds,
-                self._age.ages(),
-                self._written_age.ages(),
-                _means(self._sums, self._frames),
+            return StreamStats(
+                frames=self._frames,
+                seconds=seconds,
+                fps=self._frames / seconds,
+                age=self._age.ages(),
+                written_age=self._written_age.ages(),
+                stages=_means(self._sums, self._frames),
             )
-
-
-def _stages(times: FrameTimes) -> tuple[float, ...]:
-    return times.capture_ms, times.prepare_ms, times.infer_ms, times.finish_ms, times.write_ms
 
 
 def _ages(ages_ms: Sequence[float]) -> Ages:

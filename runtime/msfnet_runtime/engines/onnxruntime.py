@@ -59,7 +59,11 @@ class OnnxRuntimeEngine(EngineBase):
         super().__init__(spec or read_single_spec(path))
         chosen = Provider.parse(provider)
         name = PROVIDERS[chosen.name].label
-        _require(name, ort.get_available_providers())
+        if name not in ort.get_available_providers():
+            raise MsfnetError(
+                f"this ONNX Runtime has no {name}; run `pip install onnxruntime-gpu`, or choose "
+                "the provider cpu"
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _SILENT
@@ -103,14 +107,6 @@ class OnnxRuntimeEngine(EngineBase):
         if self._profiled:
             self._session.end_profiling()
         del self._session
-
-
-def _require(name: str, available: list[str]) -> None:
-    if name not in available:
-        raise MsfnetError(
-            f"this ONNX Runtime has no {name}; run `pip install onnxruntime-gpu`, or choose the "
-            "provider cpu"
-        )
 
 
 def _chain(chosen: Provider, spec: ModelSpec) -> list[Any]:

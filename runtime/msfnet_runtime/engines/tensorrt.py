@@ -78,7 +78,7 @@ class TensorRTEngine(EngineBase):
         self._runtime: Any = None
         self._engine: Any = None
         self._slots: list[ExecutionSlot] = []
-        self._queue_open = False
+        self._queue: InFlightQueue | None = None
         self._device_context: tuple[Context, int] | None = None
         self._lent = 0
         self._graphs, self._obstacle = cuda_graphs, "not requested"
@@ -111,13 +111,13 @@ class TensorRTEngine(EngineBase):
             MsfnetError: another queue is open, or memory is short.
         """
         self._must_be_open()
-        if self._queue_open:
+        if self._queue is not None and self._queue.open:
             raise MsfnetError("the engine's queue is in use; close it first")
         if in_flight < 1:
             raise MsfnetError(f"in_flight must be at least 1, not {in_flight}")
         slots = [self._slot(1 + number) for number in range(in_flight)]
-        self._queue_open = True
-        return InFlightQueue(slots, self._start, self._queue_closed)
+        self._queue = InFlightQueue(slots, self._start)
+        return self._queue
 
     def infer_stream(
         self, batches: Iterable[NDArray[Any]], *, in_flight: int = 2
@@ -174,8 +174,7 @@ class TensorRTEngine(EngineBase):
         Raises:
             MsfnetError: wrong shape or type, no memory left, or TensorRT reports no times.
         """
-        self._must_be_open()
-        check_batch(batch, self._spec)
+        self._check(batch)
         context = Context(self._device, self._engine, self._spec)
         slot = ExecutionSlot(self._device, context, self._streams)
         try:
@@ -200,8 +199,7 @@ class TensorRTEngine(EngineBase):
         Raises:
             MsfnetError: ``cuda_graph`` is True and no graph can be captured.
         """
-        self._must_be_open()
-        check_batch(batch, self._spec)
+        self._check(batch)
         slot, graph = self._slots[0], self._graphs if cuda_graph is None else cuda_graph
         slot.prepare(batch.shape)
         if not graph:
@@ -219,8 +217,7 @@ class TensorRTEngine(EngineBase):
 
     def _start(self, slot: ExecutionSlot, batch: NDArray[Any]) -> None:
         """Submit a batch, with a CUDA graph if possible."""
-        self._must_be_open()
-        check_batch(batch, self._spec)
+        self._check(batch)
         slot.prepare(batch.shape)
         if self._graphs:
             obstacle = slot.use_graph(batch)
@@ -274,13 +271,6 @@ class TensorRTEngine(EngineBase):
 
         place = self._device.dlpack
         return DeviceArray(address, shape, dtype, device=place, release=release, stream=stream)
-
-    def _queue_closed(self) -> None:
-        self._queue_open = False
-
-    def _must_be_open(self) -> None:
-        if not self._open:
-            raise MsfnetError("the engine is closed; open it again")
 
     def _release(self) -> None:
         """Free everything; the device stays open until the last output array is freed."""

@@ -20,18 +20,16 @@ class InFlightQueue(Closing):
     Args:
         slots: one for each batch in flight.
         start: checks a batch and submits it to a slot.
-        on_close: called once, when the queue is closed.
     """
 
     def __init__(
         self,
         slots: Sequence[ExecutionSlot],
         start: Callable[[ExecutionSlot, NDArray[Any]], None],
-        on_close: Callable[[], None],
     ) -> None:
         self._free, self._busy = deque(slots), deque[ExecutionSlot]()
-        self._start, self._on_close = start, on_close
-        self._open = True
+        self._start = start
+        self.open = True
 
     @property
     def waiting(self) -> int:
@@ -49,7 +47,7 @@ class InFlightQueue(Closing):
         Raises:
             MsfnetError: the queue is full or closed, or the batch does not fit the model.
         """
-        if not self._open:
+        if not self.open:
             raise MsfnetError("the queue is closed; open another one")
         if self.full:
             raise MsfnetError("the queue is full; call result() first")
@@ -70,11 +68,6 @@ class InFlightQueue(Closing):
 
     def close(self) -> None:
         """Wait for the batches in flight and discard them; closing twice is allowed."""
-        if not self._open:
-            return
-        self._open = False
-        try:
-            while self._busy:
-                self.result()
-        finally:
-            self._on_close()
+        self.open = False
+        while self._busy:
+            self.result()

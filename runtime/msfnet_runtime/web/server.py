@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +26,41 @@ _GRACE_S = 2
 """Time that viewers have to close when the server stops, seconds."""
 
 
-class Server:
-    """Serves an application on an open socket until it is stopped.
+@contextmanager
+def serving(app: Any, listening: socket.socket) -> Iterator[None]:
+    """Serve an application in a thread, and close all viewers and the socket at the end.
 
     Args:
         app: the ASGI application.
-        listening: a bound socket; the server closes it.
+        listening: a bound socket, in which earlier connections wait; the server closes it.
     """
+    import uvicorn
 
-    def __init__(self, app: Any, listening: socket.socket) -> None:
-        import uvicorn
-
-        config = uvicorn.Config(
-            app,
-            loop="asyncio",
-            lifespan="on",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws_max_size=_MAX_WORD,
-            ws_ping_interval=_PING_S,
-            ws_ping_timeout=_PING_S,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([listening],), name="msfnet-web", daemon=True
-        )
-
-    def start(self) -> None:
-        """Start serving; earlier connections wait in the socket."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close all viewers and the socket."""
-        self._server.should_exit = True
-        self._thread.join()
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=_MAX_WORD,
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=server.run, args=([listening],), name="msfnet-web", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def make_app(

@@ -14,7 +14,7 @@ from msfnet_runtime.types import DepthMap, Frame
 from msfnet_runtime.web.feed import Feed
 from msfnet_runtime.web.guard import check_token
 from msfnet_runtime.web.message import hello_text
-from msfnet_runtime.web.server import Server, check_libraries, listen, make_app
+from msfnet_runtime.web.server import check_libraries, listen, make_app, serving
 
 _FAREWELL_S, _LOOK_S = 1.0, 0.01
 """Time for the viewers to receive the end of the stream, and between two checks, seconds."""
@@ -86,13 +86,11 @@ class WebSink(SinkBase):
         self._port = listening.getsockname()[1]
         hello = hello_text(self._spec)
         app = make_app(self._feed, hello, self._host, self._port, self._token, self._patience_s)
-        server = Server(app, listening)
-        server.start()
-        try:
-            yield
-        finally:
-            self._say_goodbye()
-            server.stop()
+        with serving(app, listening):
+            try:
+                yield
+            finally:
+                self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         """Send the viewers the last frame and the end of the stream, for a limited time."""
