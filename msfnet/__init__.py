@@ -15,8 +15,8 @@ _HOMES = {
     "ModelSpec": "msfnet_runtime",
     "MsfnetError": "msfnet_runtime",
     "open_engine": "msfnet_runtime",
-    "depth_metrics": "msfnet_benchmarks.scoring.metrics",
-    "PROTOCOLS": "msfnet_benchmarks.scoring.protocols",
+    "depth_metrics": "msfnet_benchmarks.scoring",
+    "PROTOCOLS": "msfnet_benchmarks.scoring",
     "quantize_int8": "msfnet_calibration",
     "MSFNet": "msfnet_train",
     "NetworkConfig": "msfnet_train",
@@ -27,8 +27,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from msfnet_benchmarks.scoring.metrics import depth_metrics
-    from msfnet_benchmarks.scoring.protocols import PROTOCOLS
+    from msfnet_benchmarks.scoring import PROTOCOLS, depth_metrics
     from msfnet_calibration import convert_fp16, quantize_int8
     from msfnet_export import build_engine, export_network
     from msfnet_runtime import (

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from msfnet.cli.options import parse_size
-from msfnet.console import progress, say
+from msfnet.cli.options import JsonOption, parse_size
+from msfnet.console import STANDARD_OUTPUT, progress, say, show
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.words import counted
@@ -82,7 +82,7 @@ def check(
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="PNG to draw: frames, their depth, histograms.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write what was found.")] = None,
+    json_path: JsonOption = None,
 ) -> None:
     """Report what a data set holds: counts, missing and bad files, sizes, units, depth.
 
@@ -90,10 +90,11 @@ def check(
     """
     from msfnet_datasets.check import check_data
     from msfnet_datasets.data_sheet import draw_sheet
-    from msfnet_runtime.files import atomic_path, check_writable
+    from msfnet_runtime.files import check_writable
 
-    for file in filter(None, (sheet, out)):
-        check_writable(file)
+    for file in filter(None, (sheet, json_path)):
+        if file != STANDARD_OUTPUT:
+            check_writable(file)
     with progress("check") as report:
         result = check_data(
             path,
@@ -105,9 +106,6 @@ def check(
         )
         if sheet:
             draw_sheet(result, sheet, progress=report)
-    if out:
-        with atomic_path(out) as partial:
-            partial.write_text(result.to_json() + "\n", encoding="utf-8")
-    say(result.text())
+    show(result, json_path)
     if result.bad or (every and result.missing):
         raise typer.Exit(1)

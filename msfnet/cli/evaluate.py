@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
+    JsonOption,
     ListOption,
     ProtocolOption,
     ProviderOption,
 )
-from msfnet.console import progress, say
+from msfnet.console import STANDARD_OUTPUT, progress, show
+from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_runtime.depth_storage import PngStorage
+
+if TYPE_CHECKING:
+    from msfnet_benchmarks.scoring.evaluation import EvaluationOptions
 
 
 def evaluate(
@@ -25,10 +30,8 @@ def evaluate(
     samples: ListOption = None,
     frames: Annotated[int, typer.Option(min=0, help=FRAMES_HELP)] = 0,
     align: Annotated[
-        str | None,
-        typer.Option(
-            help="Also score aligned depth, apart: median, least_squares or least_squares_inverse."
-        ),
+        Alignment | None,
+        typer.Option(help="Also score predictions aligned to their ground truth, reported apart."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="Compare with this model, frame by frame.")
@@ -45,9 +48,7 @@ def evaluate(
         str | None,
         typer.Option("--static", help="Measure flicker: a source whose camera does not move."),
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured.")
-    ] = None,
+    json_path: JsonOption = None,
     csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one row an image.")] = None,
     sheet: Annotated[
         Path | None,
@@ -60,46 +61,33 @@ def evaluate(
     Example: msfnet evaluate model.onnx --data data/nyu_mini --protocol nyu_hu --sheet sheet.png
     """
     from msfnet.models import open_model
-    from msfnet_benchmarks.scoring.evaluation import EvaluationRequest, Outputs, evaluate_model
+    from msfnet_benchmarks.scoring.evaluation import EvaluationOptions, evaluate_model
+    from msfnet_runtime.files import check_writable
 
-    _check_combination(
-        model=model,
-        predictions=predictions,
-        unit=prediction_unit,
-        data=data,
-        protocol=protocol,
-        static=static,
-        of_scores=(against, align, samples, csv_path, sheet),
-    )
-    request = EvaluationRequest(
+    options = EvaluationOptions(
         model=model,
         predictions=predictions,
         prediction_unit=prediction_unit,
         data=data,
         protocol=protocol,
         samples=samples,
-        max_frames=frames or None,
+        frames=frames,
         alignment=align,
         against=against,
         static=static,
         provider=provider,
+        csv=csv_path,
+        sheet=sheet,
     )
+    _check_combination(options)
+    if json_path and json_path != STANDARD_OUTPUT:
+        check_writable(json_path)
     with progress("evaluate") as report:
-        outputs = Outputs(json_path, csv_path, sheet)
-        result = evaluate_model(request, outputs, open_model=open_model, progress=report)
-    say(result.text())
+        result = evaluate_model(options, open_model=open_model, progress=report)
+    show(result, json_path)
 
 
-def _check_combination(
-    *,
-    model: Path | None,
-    predictions: Path | None,
-    unit: PngStorage | None,
-    data: Path | None,
-    protocol: str | None,
-    static: str | None,
-    of_scores: tuple[Path | str | None, ...],
-) -> None:
+def _check_combination(options: EvaluationOptions) -> None:
     """Refuse options that do not go together.
 
     Raises:
@@ -107,17 +95,18 @@ def _check_combination(
     """
     from msfnet_runtime import MsfnetError
 
-    if (model is None) == (predictions is None):
+    if (options.model is None) == (options.predictions is None):
         raise MsfnetError("name a MODEL or --predictions FOLDER, one of the two")
-    if unit and not predictions:
+    if options.prediction_unit and not options.predictions:
         raise MsfnetError("--prediction-unit goes with --predictions FOLDER")
-    if (data is None) != (protocol is None):
+    if (options.data is None) != (options.protocol is None):
         raise MsfnetError("--data and --protocol go together; give both")
-    if static and not model:
+    if options.static and not options.model:
         raise MsfnetError("--static needs a MODEL to show its frames to")
-    if data is None and not static:
+    if options.data is None and not options.static:
         raise MsfnetError("name --data FOLDER with --protocol NAME, or --static SOURCE")
-    if data is None and any(of_scores):
+    scored = (options.against, options.alignment, options.samples, options.csv, options.sheet)
+    if options.data is None and any(scored):
         raise MsfnetError(
             "--against, --align, --list, --csv and --sheet need --data FOLDER with --protocol NAME"
         )

@@ -157,7 +157,6 @@ BAD = {
     # unknown words
     "evaluate good.onnx --data images --protocol kitti": "unknown protocol",
     "evaluate good.onnx --data images --protocol nyu_hu": "images",
-    "evaluate good.onnx --data rooms --protocol nyu_hu --align mean": "least_squares",
     "bench good.onnx --protocol nyu_hu": "--data",
     "bench good.onnx --against pytorch": "--against",
     "build good.onnx out.engine --arch sm90": "sm90",
@@ -206,6 +205,7 @@ BAD = {
 }
 
 BAD_USAGE = {
+    "evaluate good.onnx --data rooms --protocol nyu_hu --align mean": "least_squares",
     "evaluate --predictions maps --data rooms --protocol nyu_hu --prediction-unit cm": "cm",
     "data check rooms --layout spheres": "spheres",
     "build good.onnx": "Missing argument",

@@ -1,11 +1,11 @@
-"""Alignment of a prediction to the ground truth of its own image: a help that must be labelled.
+"""Alignment of a prediction to the ground truth of its own image; results are labelled with it.
 
 Models of relative depth need it to be scored at all, and many papers apply it to metric ones.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,6 @@ from msfnet_runtime import MsfnetError
 Alignment = Literal["median", "least_squares", "least_squares_inverse"]
 """``median``: times the ratio of the medians (Zhou et al. 2017). ``least_squares``: scale and
 shift of depth. ``least_squares_inverse``: scale and shift of 1 / depth (Ranftl et al. 2022)."""
-
-
-ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
-"""All of them."""
-
-
-def find_alignment(name: str) -> Alignment:
-    """Return an alignment by name.
-
-    Raises:
-        MsfnetError: unknown; the line lists the names.
-    """
-    for alignment in ALIGNMENTS:
-        if name == alignment:
-            return alignment
-    raise MsfnetError(f"unknown alignment {name!r}; choose one of {', '.join(ALIGNMENTS)}")
 
 
 def align(
