@@ -101,7 +101,9 @@ def run_ablation(
             is off, or as for :func:`msfnet_train.run.train`.
     """
     if not seeds or len(set(seeds)) < len(seeds):
-        raise MsfnetError(f"seeds {list(seeds)}: give at least one, and each only once")
+        raise MsfnetError(
+            f"seeds {list(seeds)}: give at least one, and each only once", parameter="seeds"
+        )
     recipes = {row: recipe.ablated(row) for row in rows}
     runs = [(seed, row) for seed in seeds for row in recipes]
     done: dict[str, list[DepthSummary]] = {row: [] for row in rows}

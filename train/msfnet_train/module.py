@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from msfnet_benchmarks.scoring.metrics import DepthSummary, MetricsAccumulator
 from msfnet_benchmarks.scoring.protocols import find_protocol
@@ -30,8 +30,10 @@ from msfnet_train.data import (
 )
 from msfnet_train.losses import MSFNetLoss
 from msfnet_train.network import MSFNet, TrainingOutput
-from msfnet_train.recipe import Recipe
+from msfnet_train.recipe import Recipe, TrainerConfig
 from msfnet_train.split import Split
+
+Batch = TypeVar("Batch")
 
 LOGGED_METRICS = ("rel", "rmse", "rmse_pooled", "log10", "delta1", "delta2", "delta3")
 
@@ -108,12 +110,7 @@ class DepthModule(lightning.LightningModule):
         Raises:
             MsfnetError: the loss is not finite; the message names the samples.
         """
-        image = batch.image
-        if self.recipe.trainer.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        output = self.network(image)
-        assert isinstance(output, TrainingOutput)
-        terms = self.loss(output.prediction, output.auxiliary, batch.target, batch.valid)
+        terms = self.terms(batch)
         if not torch.isfinite(terms["loss"]):
             raise MsfnetError(
                 f"the loss is {terms['loss'].item()} at step {self.global_step}, on samples "
@@ -125,6 +122,15 @@ class DepthModule(lightning.LightningModule):
             batch_size=len(batch.names),
         )
         return terms["loss"]
+
+    def terms(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Return the weighted terms of Eq. 3 for one batch, and their sum as ``loss``."""
+        image = batch.image
+        if self.recipe.trainer.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        output = self.network(image)
+        assert isinstance(output, TrainingOutput)
+        return self.loss(output.prediction, output.auxiliary, batch.target, batch.valid)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics and start counting zero minima."""
@@ -209,27 +215,33 @@ class DepthData(lightning.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
         )
-        return DataLoader(
-            TrainingPairs(self.split.train, self.recipe),
-            config.batch_size,
-            sampler=sampler,
-            collate_fn=join_training,
-            drop_last=len(sampler) >= config.batch_size,
-            **self._worker_options(),
-        )
+        pairs = TrainingPairs(self.split.train, self.recipe)
+        return make_loader(pairs, config.batch_size, config, join_training, sampler)
 
     def val_dataloader(self) -> DataLoader[ValidationBatch]:
         """Return frames as a deployed model sees them, with their ground truth."""
-        return DataLoader(
-            ValidationFrames(self.split.validation, self.recipe),
-            min(self.recipe.trainer.batch_size, 8),
-            collate_fn=join_validation,
-            **self._worker_options(),
-        )
+        config, frames = self.recipe.trainer, ValidationFrames(self.split.validation, self.recipe)
+        return make_loader(frames, min(config.batch_size, 8), config, join_validation)
 
-    def _worker_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.recipe.trainer.workers,
-            "worker_init_fn": start_worker,
-            "pin_memory": torch.cuda.is_available(),
-        }
+
+def make_loader(
+    dataset: Dataset[Batch],
+    batch_size: int,
+    config: TrainerConfig,
+    join: Callable[[Sequence[Batch]], Batch],
+    sampler: EpochSampler | None = None,
+) -> DataLoader[Batch]:
+    """Return batches of a data set, read by the recipe's processes.
+
+    With a sampler, an incomplete last batch is dropped unless it is the only one.
+    """
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        collate_fn=join,
+        drop_last=sampler is not None and len(sampler) >= batch_size,
+        num_workers=config.workers,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )

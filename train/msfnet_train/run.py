@@ -179,7 +179,9 @@ def _start_folder(last: Path, recipe: Recipe) -> None:
     """Make the folder of a new run and write the recipe into it."""
     folder = last.parent
     if last.exists():
-        raise MsfnetError(f"{folder} already holds a run; resume it or choose another folder")
+        raise MsfnetError(
+            f"{folder} already holds a run; resume it or choose another folder", parameter="resume"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "recipe.json", recipe.to_dict())

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from msfnet_benchmarks.tables import format_table
 from msfnet_benchmarks.timing.core import (
@@ -25,15 +24,8 @@ from msfnet_benchmarks.timing.core import (
     time_stages,
 )
 from msfnet_runtime import MsfnetError
-from msfnet_train.data import (
-    EpochSampler,
-    TrainingBatch,
-    TrainingPairs,
-    join_training,
-    start_worker,
-)
-from msfnet_train.module import DepthModule
-from msfnet_train.network import TrainingOutput
+from msfnet_train.data import EpochSampler, TrainingBatch, TrainingPairs, join_training
+from msfnet_train.module import DepthModule, make_loader
 from msfnet_train.recipe import Recipe, load_recipe
 from msfnet_train.split import open_split
 
@@ -41,7 +33,7 @@ MODES = ("fp32", "tf32", "bf16", "channels_last", "compiled")
 """Ways to compute a step; ``channels_last`` and ``compiled`` are in FP32."""
 
 PREFETCHED = 2
-"""Batches that each reading process keeps ready."""
+"""Batches that each reading process keeps ready, PyTorch's default."""
 
 Step = Callable[[TrainingBatch], None]
 
@@ -165,19 +157,10 @@ def measure(
 
 
 def _batches(recipe: Recipe, data: Path) -> Generator[TrainingBatch]:
-    """Yield batches for ever, as training reads them; close it to end the reading processes."""
+    """Yield batches endlessly, as training reads them; closing it ends the reading processes."""
     pairs = TrainingPairs(open_split(recipe.data, data).train, recipe)
-    loader = DataLoader(
-        pairs,
-        recipe.trainer.batch_size,
-        sampler=_Endless(len(pairs), recipe.trainer.seed),
-        collate_fn=join_training,
-        num_workers=recipe.trainer.workers,
-        worker_init_fn=start_worker,
-        prefetch_factor=PREFETCHED if recipe.trainer.workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-    yield from loader
+    config, sampler = recipe.trainer, _Endless(len(pairs), recipe.trainer.seed)
+    yield from make_loader(pairs, config.batch_size, config, join_training, sampler)
 
 
 class _Endless(EpochSampler):
@@ -206,12 +189,8 @@ def _make_step(recipe: Recipe, mode: str) -> Step:
     def step(batch: TrainingBatch) -> None:
         torch.set_float32_matmul_precision("high" if mode == "tf32" else "highest")
         image, target, valid = (t.to(device, non_blocking=True) for t in batch[:3])
-        if trainer.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mode == "bf16"):
-            output = module.network(image)
-        assert isinstance(output, TrainingOutput)
-        loss = module.loss(output.prediction, output.auxiliary, target, valid)["loss"]
+            loss = module.terms(TrainingBatch(image, target, valid, batch.names))["loss"]
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
