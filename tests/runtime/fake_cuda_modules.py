@@ -25,7 +25,7 @@ class Status(IntEnum):
 class FakeRuntime(ModuleType):
     """``cuda.bindings.runtime``: functions return (status, values...), enumerations are named.
 
-    ``fails`` names a function that answers with an error; ``calls`` lists what was called.
+    ``fails`` names a function that returns an error; ``calls`` lists what was called.
     """
 
     def __init__(self, device: FakeDevice) -> None:
@@ -47,7 +47,7 @@ class FakeRuntime(ModuleType):
         return Status.SUCCESS, b"invalid argument"
 
     def _answering(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(*arguments: Any) -> tuple[Any, ...]:
+        def reply(*arguments: Any) -> tuple[Any, ...]:
             self.calls.append(name)
             if name in self.fails:
                 self.fails[name] -= 1
@@ -58,7 +58,7 @@ class FakeRuntime(ModuleType):
                 values = () if values is None else (values,)
             return (Status.SUCCESS, *values)
 
-        return answer
+        return reply
 
     def _functions(self) -> dict[str, Callable[..., Any]]:
         device = self.device

@@ -38,15 +38,15 @@ def test_cancelling_a_channel_releases_a_blocked_producer() -> None:
     """put then returns False."""
     clock = VirtualClock()
     channel: Channel[int] = Channel(1, clock=clock)
-    answers = [channel.put(1)]
-    producer = threading.Thread(target=lambda: answers.append(channel.put(2)))
+    results = [channel.put(1)]
+    producer = threading.Thread(target=lambda: results.append(channel.put(2)))
     producer.start()
     clock.sleep(0.05)
-    assert answers == [True], "the producer is blocked"
+    assert results == [True], "the producer is blocked"
     channel.cancel()
     producer.join(2)
 
-    assert answers == [True, False]
+    assert results == [True, False]
     assert channel.over
 
 

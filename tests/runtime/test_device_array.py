@@ -16,7 +16,7 @@ from tests.runtime.fake_tensorrt import Open, batches, depth_like
 
 
 class Foreign:
-    """An array of another library: on the fake device, filled on a stream of its own."""
+    """An array of another library: on the simulated GPU, filled on a separate stream."""
 
     def __init__(self, device: FakeDevice, values: NDArray[Any]) -> None:
         self.host = device.pinned(values.shape, values.dtype.name)
@@ -39,10 +39,10 @@ def test_device_arrays_are_read_and_returned_without_a_copy(
     """The engine waits for the producer's stream; NumPy and PyTorch read the output in place."""
     engine, library = opened()
     batch, other = batches(rng, 2)
-    with engine.infer_device(Foreign(library.device, batch)) as answer:
-        viewed, tensor = np.from_dlpack(answer), torch.utils.dlpack.from_dlpack(answer)
-        assert viewed.ctypes.data == tensor.data_ptr() == answer.address
-        described = answer.__cuda_array_interface__
+    with engine.infer_device(Foreign(library.device, batch)) as output:
+        viewed, tensor = np.from_dlpack(output), torch.utils.dlpack.from_dlpack(output)
+        assert viewed.ctypes.data == tensor.data_ptr() == output.address
+        described = output.__cuda_array_interface__
     engine.infer_device(Foreign(library.device, other)).close()
 
     np.testing.assert_array_equal(viewed, depth_like(batch))
@@ -50,7 +50,7 @@ def test_device_arrays_are_read_and_returned_without_a_copy(
     assert described["version"] == 3
     assert (described["shape"], described["typestr"]) == ((1, 1, 16, 32), "<f4")
     with pytest.raises(MsfnetError, match="closed"):
-        _ = answer.address
+        _ = output.address
 
 
 class Older(Foreign):
@@ -75,8 +75,8 @@ def test_an_array_without_a_stream_is_waited_for_with_dlpack(
     engine, library = opened()
     (batch,) = batches(rng, 1)
 
-    with engine.infer_device(Older(library.device, batch)) as answer:
-        np.testing.assert_array_equal(np.from_dlpack(answer), depth_like(batch))
+    with engine.infer_device(Older(library.device, batch)) as output:
+        np.testing.assert_array_equal(np.from_dlpack(output), depth_like(batch))
 
     mute = Foreign(library.device, batch)
     library.device.synchronize(mute.stream)
@@ -94,18 +94,18 @@ def test_an_output_on_the_callers_stream_is_ready_when_that_is_done(
     (batch,) = batches(rng, 1)
     device = library.device
     stream, runs = device.stream(), library.runs
-    answer = engine.infer_device(Foreign(device, batch), stream)
+    output = engine.infer_device(Foreign(device, batch), stream)
     assert library.runs == runs
-    assert answer.__cuda_array_interface__["stream"] == stream
+    assert output.__cuda_array_interface__["stream"] == stream
     with pytest.raises(MsfnetError, match="still being filled"):
-        np.from_dlpack(answer)
+        np.from_dlpack(output)
 
     host = device.pinned((1, 1, 16, 32), "float32")
-    device.copy_out(host, answer.address, stream)
+    device.copy_out(host, output.address, stream)
     device.synchronize(stream)
 
     np.testing.assert_array_equal(host, depth_like(batch))
-    answer.close()
+    output.close()
 
 
 def test_outputs_outlive_the_engine(opened: Open, rng: np.random.Generator) -> None:

@@ -118,10 +118,10 @@ def test_a_batch_is_one_call_if_the_graph_allows_it(
     estimator = DepthEstimator(FakeEngine(spec, infer))
     pictures = frames(5, photo)
 
-    answers = estimator.batch(pictures)
+    results = estimator.batch(pictures)
 
     assert sizes == calls
-    for depth, frame in zip(answers, pictures, strict=True):
+    for depth, frame in zip(results, pictures, strict=True):
         same(depth, estimator(frame))
         assert depth.values.shape == frame.image.shape[:2]
     assert estimator.batch([]) == []
@@ -138,10 +138,10 @@ def in_a_loop(estimator: DepthEstimator, pictures: list[Frame]) -> list[DepthMap
 
     async def gather() -> list[DepthMap]:
         beats = asyncio.create_task(_beat())
-        answers = await asyncio.gather(*map(estimator.acall, pictures))
+        results = await asyncio.gather(*map(estimator.acall, pictures))
         beats.cancel()
         assert ticks[0] > 5
-        return answers
+        return results
 
     async def _beat() -> None:
         while True:
@@ -162,12 +162,12 @@ def test_an_engine_is_shared_between_callers(
     """Each caller gets the depth of its frame; calls are serial if the engine requires it."""
     pictures = frames(12, photo)
     with DepthEstimator(Counting(thread_safe=thread_safe)) as estimator:
-        answers = many(estimator, pictures)
+        results = many(estimator, pictures)
         engine = estimator.engine
 
         assert isinstance(engine, Counting)
         assert engine.most > 1 if thread_safe else engine.most == 1
-        for depth, frame in zip(answers, pictures, strict=True):
+        for depth, frame in zip(results, pictures, strict=True):
             same(depth, estimator(frame))
     assert not [t for t in threading.enumerate() if t.name.startswith("msfnet-depth")]
 
@@ -178,8 +178,8 @@ def test_onnx_runtime_serves_many_threads(tmp_path: Path, photo: NDArray[np.uint
     pictures = frames(10, photo) * 20
     with DepthEstimator.open(tmp_path / "model.onnx") as estimator:
         alone = [estimator(frame) for frame in pictures[:10]]
-        answers = in_threads(estimator, pictures)
+        results = in_threads(estimator, pictures)
 
     assert estimator.engine.thread_safe
-    for depth, expected in zip(answers, alone * 20, strict=True):
+    for depth, expected in zip(results, alone * 20, strict=True):
         same(depth, expected)

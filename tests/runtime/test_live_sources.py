@@ -49,8 +49,8 @@ def wrapped(content: bytes) -> bytes:
 
 
 @contextmanager
-def served(answer: Callable[[int, Send], None]) -> Iterator[str]:
-    """Serve a motion JPEG camera: ``answer`` gets the connection's number and sends its parts."""
+def served(stream_parts: Callable[[int, Send], None]) -> Iterator[str]:
+    """Serve a motion JPEG camera: ``stream_parts`` sends the parts of a connection."""
     connections = iter(range(1000))
 
     class Camera(http.server.BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def served(answer: Callable[[int, Send], None]) -> Iterator[str]:
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()
             try:
-                answer(next(connections), self.wfile.write)
+                stream_parts(next(connections), self.wfile.write)
             except OSError:
                 return  # the reader has disconnected
 
@@ -88,12 +88,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_camera_that_breaks_off_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     """After three connections of eight pictures losses are counted; times and indices continue."""
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         for _ in range(8):
             send(part(frame(10 * connection).image))
             time.sleep(0.01)
 
-    with served(answer) as url, caplog.at_level(logging.WARNING), open_source(url) as source:
+    with served(stream_parts) as url, caplog.at_level(logging.WARNING), open_source(url) as source:
         frames = list(islice(source, 20))
         losses = source.health.losses
 
@@ -125,12 +125,12 @@ def test_damaged_parts_are_skipped(damage: Callable[[bytes], bytes]) -> None:
     picture = np.repeat(noise, 3, axis=2)
     good = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         for index in range(40):
             send(wrapped(damage(good) if index % 4 == 2 else good))
             time.sleep(0.005)
 
-    with served(answer) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+    with served(stream_parts) as url, open_source(url, SourceOptions(reconnect=False)) as source:
         frames = list(source)
         health = source.health
 
@@ -142,11 +142,11 @@ def test_damaged_parts_are_skipped(damage: Callable[[bytes], bytes]) -> None:
 def test_a_source_without_reconnection_ends() -> None:
     """The frames until then are kept."""
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         for _ in range(6):
             send(part(frame(0).image))
 
-    with served(answer) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+    with served(stream_parts) as url, open_source(url, SourceOptions(reconnect=False)) as source:
         assert 1 <= len(list(source)) <= 6
         assert source.health.losses == 0
 
@@ -155,12 +155,12 @@ def test_a_stream_that_stalls_is_stopped_at_once() -> None:
     """It does not wait for the network's time-out."""
     silent = threading.Event()
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         for _ in range(6):
             send(part(frame(0).image))
         silent.wait(30)
 
-    with served(answer) as url, open_source(url) as source:
+    with served(stream_parts) as url, open_source(url) as source:
         frames = iter(source)
         next(frames)
         threading.Timer(0.3, source.stop).start()
@@ -181,10 +181,10 @@ def test_damaged_pictures_of_a_coded_stream_are_skipped(tmp_path: Path) -> None:
     write_video(video, [np.asarray(cv2.resize(n, (160, 96)), np.uint8) for n in noise])
     scratch_video(video, [11, 12, 30])
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         send(video.read_bytes())
 
-    with served(answer) as url, open_source(url) as source:
+    with served(stream_parts) as url, open_source(url) as source:
         frames = list(source)
         health = source.health
 
@@ -199,7 +199,7 @@ def test_a_stream_that_falls_silent_is_lost_and_comes_back(
     """The server sends nothing on an open connection; after the time-out there is a new one."""
     ended = threading.Event()
 
-    def answer(connection: int, send: Send) -> None:
+    def stream_parts(connection: int, send: Send) -> None:
         for _ in range(6):
             send(part(frame(30 * connection).image))
         if connection == 0:
@@ -208,7 +208,7 @@ def test_a_stream_that_falls_silent_is_lost_and_comes_back(
             send(part(frame(30).image))
 
     with (
-        served(answer) as url,
+        served(stream_parts) as url,
         caplog.at_level(logging.WARNING),
         open_source(url, SourceOptions(timeout_s=0.8)) as source,
     ):

@@ -57,9 +57,9 @@ def test_eager_and_graph_outputs_match_numpy(
     """They also agree with each other, on ten batches."""
     with TensorRTEngine(tmp_path / "model.engine", cuda_graphs=False) as eager:
         for batch in batches(rng, 10):
-            answer = engine.infer(batch)
-            np.testing.assert_allclose(answer, conv_reference(batch), rtol=2e-3, atol=2e-3)
-            np.testing.assert_allclose(answer, eager.infer(batch), rtol=1e-5, atol=1e-5)
+            output = engine.infer(batch)
+            np.testing.assert_allclose(output, conv_reference(batch), rtol=2e-3, atol=2e-3)
+            np.testing.assert_allclose(output, eager.infer(batch), rtol=1e-5, atol=1e-5)
 
 
 def test_graphs_run_on_this_card(engine: TensorRTEngine, rng: np.random.Generator) -> None:
@@ -73,8 +73,8 @@ def test_a_queue_returns_outputs_in_order(engine: TensorRTEngine, rng: np.random
     """Two hundred batches run, three in flight."""
     inputs = batches(rng, 200)
 
-    for answer, batch in zip(engine.infer_stream(inputs, in_flight=3), inputs, strict=True):
-        np.testing.assert_allclose(answer, conv_reference(batch), rtol=2e-3, atol=2e-3)
+    for output, batch in zip(engine.infer_stream(inputs, in_flight=3), inputs, strict=True):
+        np.testing.assert_allclose(output, conv_reference(batch), rtol=2e-3, atol=2e-3)
 
 
 def test_stages_add_up(engine: TensorRTEngine, rng: np.random.Generator) -> None:
@@ -131,10 +131,10 @@ def test_pytorch_exchanges_arrays_without_a_copy(
     for batch in batches(rng, 20):
         inputs = torch.from_numpy(batch).cuda()
         doubled = (batch * 2).astype(np.float32)
-        with engine.infer_device(inputs * 2.0) as answer:  # torch's work is still under way
-            taken = torch.from_dlpack(answer)
-            assert taken.data_ptr() == answer.address
+        with engine.infer_device(inputs * 2.0) as output:  # torch's work is still under way
+            tensor = torch.from_dlpack(output)
+            assert tensor.data_ptr() == output.address
             np.testing.assert_allclose(
-                taken.cpu().numpy(), conv_reference(doubled), rtol=2e-3, atol=2e-3
+                tensor.cpu().numpy(), conv_reference(doubled), rtol=2e-3, atol=2e-3
             )
-        del taken
+        del tensor

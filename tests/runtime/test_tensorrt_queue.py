@@ -28,11 +28,11 @@ def test_a_stream_of_batches_keeps_order_however_the_gpu_schedules(
             reused[...] = batch
             yield reused
 
-    answers = list(engine.infer_stream(refill(), in_flight=in_flight))
+    outputs = list(engine.infer_stream(refill(), in_flight=in_flight))
 
-    assert len(answers) == len(inputs)
-    for answer, batch in zip(answers, inputs, strict=True):
-        np.testing.assert_array_equal(answer, depth_like(batch))
+    assert len(outputs) == len(inputs)
+    for output, batch in zip(outputs, inputs, strict=True):
+        np.testing.assert_array_equal(output, depth_like(batch))
 
 
 def test_copies_hide_behind_compute(opened: Open, rng: np.random.Generator) -> None:
@@ -93,5 +93,5 @@ def test_a_stream_may_change_its_shape(opened: Open, rng: np.random.Generator) -
     engine, _ = opened(seed=3, **DYNAMIC)
     inputs = [b for n in (8, 16, 32, 12) for b in batches(rng, 3, 1, 3, n, n)]
 
-    for answer, batch in zip(engine.infer_stream(inputs), inputs, strict=True):
-        np.testing.assert_array_equal(answer, depth_like(batch))
+    for output, batch in zip(engine.infer_stream(inputs), inputs, strict=True):
+        np.testing.assert_array_equal(output, depth_like(batch))

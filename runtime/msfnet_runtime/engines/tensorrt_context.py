@@ -171,7 +171,7 @@ class Context:
             raise MsfnetError("TensorRT reported no layer times; measure without a layer profile")
 
     def capturable(self, stream: int) -> bool:
-        """Return whether the stream can be captured; only TensorRT for RTX can answer no."""
+        """Return whether the stream can be captured; only TensorRT for RTX can return False."""
         capturable = getattr(self._context, "is_stream_capturable", None)
         return capturable is None or bool(capturable(stream))
 

@@ -24,9 +24,9 @@ class SinkOptions:
     colours: str = "turbo"
     """Name of a colour map in :data:`msfnet_runtime.colour.COLOUR_MAPS`."""
     range_m: tuple[float, float] | None = None
-    """Ends of the colour scale, metres; None takes the model's."""
+    """Ends of the colour scale, metres; by default the model's."""
     unit: PngStorage | None = None
-    """How 16-bit depth is stored; None takes millimetres if the model's range fits, else
+    """How 16-bit depth is stored; by default millimetres if the model's range fits, else
     KITTI's."""
     lens: Lens | None = None
     """The camera of frames whose source does not know it."""

@@ -101,7 +101,7 @@ class _Viewer:
                     return
                 await self._wait(changed)
         except asyncio.TimeoutError:
-            # Its buffer may be full: the close message would wait behind the rest.
+            # Its buffer can be full: the close message would wait behind the rest.
             await asyncio.wait_for(_close(self._send, TOO_SLOW, "too slow"), self._patience_s)
 
     async def _send_news(self) -> None:
