@@ -81,25 +81,24 @@ def describe_model(path: Path) -> Description:
         engine = EngineArtifact.read(file)
         check_files(engine)
         rows = [*_file_rows(file, "engine", file.stat().st_size), *_engine_rows(engine)]
-        return _with_blocks(rows, engine.spec)
+        return Description(tuple(rows), engine.spec)
     artifact = OnnxArtifact.read(file)
     _check_graph(file)
     rows = [*_file_rows(file, "ONNX file", artifact.bytes), ("sha256", artifact.sha256)]
-    return _with_blocks([*rows, *_spec_rows(artifact.spec)], artifact.spec)
+    return Description((*rows, *_spec_rows(artifact.spec)), artifact.spec)
 
 
-def _with_blocks(rows: list[tuple[str, str]], spec: ModelSpec) -> Description:
-    """Add the sums over the blocks that the spec tells of."""
-    blocks = spec.blocks
+def _block_sums(blocks: Sequence[Block]) -> list[tuple[str, str]]:
+    """Return the sums over the blocks; nothing where the spec has none."""
     operators: Counter[str] = Counter()
     for block in blocks:
         operators.update(block.operators)
     sums = [
         ("parameters", f"{sum(b.parameters for b in blocks) / 1e6:.2f} M"),
-        ("multiplications", f"{sum(b.macs for b in blocks) / 1e9:.3f} G for one image"),
+        ("work", f"{sum(b.macs for b in blocks) / 1e9:.3f} GMAC for one image"),
         ("operators", ", ".join(f"{name} {count}" for name, count in operators.most_common())),
     ]
-    return Description((*rows, *(sums if blocks else ())), spec)
+    return sums if blocks else []
 
 
 def _blocks_table(blocks: Sequence[Block]) -> str:
@@ -115,7 +114,7 @@ def _blocks_table(blocks: Sequence[Block]) -> str:
         )
         for block in blocks
     ]
-    header = ("block", "gives", "M multiplications", "share", "k parameters", "precision")
+    header = ("block", "output", "MMAC", "share", "k parameters", "precision")
     return format_table(header, rows)
 
 
@@ -181,6 +180,7 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ("checkpoint sha256", spec.checkpoint_sha256 or "-"),
         ("git revision", spec.git_revision or "-"),
         *((name, str(value)) for name, value in optional.items() if value),
+        *_block_sums(spec.blocks),
     ]
 
 

@@ -25,7 +25,7 @@ from msfnet_calibration.fp16_check import FP16Evaluator, Islands
 from msfnet_calibration.graph import FLOATS, add_constant, as_dtype, cast, constant, drop_unused
 from msfnet_calibration.onnx_files import atomic_model, load_model, write_model
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.artifacts import refuse_cpu_form
+from msfnet_runtime.artifacts import refuse_cpu_layout
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.precision_records import DepthChange, Fp32Island
 from msfnet_runtime.preprocess import prepare
@@ -72,7 +72,7 @@ def convert_fp16(
             FP32 or FP16, or depth whose median changes by more than allowed.
     """
     model, spec = load_model(source), read_onnx_spec(source)
-    refuse_cpu_form(spec, source)
+    refuse_cpu_layout(spec, source)
     if spec.precision != "fp32":
         raise MsfnetError(f"{source} is {spec.precision} already; convert the fp32 model")
     half, spec = checked_fp16(model, spec, frames, max_change=max_change, progress=progress)

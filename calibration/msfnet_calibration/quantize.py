@@ -20,7 +20,7 @@ from msfnet_calibration.graph import add_constant, constant, drop_unused, make_n
 from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.ranges import ActivationRanges
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
-from msfnet_runtime.artifacts import refuse_cpu_form
+from msfnet_runtime.artifacts import refuse_cpu_layout
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 
@@ -42,7 +42,7 @@ def load_fp32(source: str | os.PathLike[str]) -> ir.Model:
             CPUs.
     """
     model, spec = load_model(source), read_onnx_spec(source)
-    refuse_cpu_form(spec, source)
+    refuse_cpu_layout(spec, source)
     if spec.precision != "fp32":
         raise MsfnetError(f"{source} is {spec.precision}; calibrate the fp32 model it came from")
     return model

@@ -17,7 +17,7 @@ from typing import Any
 from msfnet_export.build_options import DEFAULTS, BuildOptions
 from msfnet_export.builder import add_profiles, configure, make_logger, run_builder, timing_cache
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
-from msfnet_runtime.artifacts import Flavour, refuse_cpu_form
+from msfnet_runtime.artifacts import Flavour, refuse_cpu_layout
 from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
@@ -53,7 +53,7 @@ def build_engine(
     """
     started = time.perf_counter()
     source, target = OnnxArtifact.read(model), _engine_path(out)
-    refuse_cpu_form(source.spec, model)
+    refuse_cpu_layout(source.spec, model)
     _check_flavour(flavour)
     options.check(flavour)
     profiles = options.shapes(source.spec)

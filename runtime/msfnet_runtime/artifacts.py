@@ -134,11 +134,11 @@ class EngineArtifact:
             raise MsfnetError(f"{error}; build the engine again") from None
 
 
-def refuse_cpu_form(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
-    """Refuse a graph laid out for CPUs where another form or machine is to be served.
+def refuse_cpu_layout(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
+    """Refuse a graph that is laid out for CPUs.
 
     Raises:
         MsfnetError: it is one.
     """
     if spec.layout == "cpu":
-        raise MsfnetError(f"{path} was exported for CPUs; export it again without --target cpu")
+        raise MsfnetError(f"{path} was exported for CPUs; export it again for all targets")

@@ -1,4 +1,4 @@
-"""One block of a model: multiplications, parameters and precision.
+"""One block of a model: its work, parameters and precision.
 
 A block is a part of the network that has a name of its own: an encoder stage, EDA, a stage of the
 USF, a block of the decoder. The list of them is in the spec, so that a TensorRT engine's manifest
@@ -21,7 +21,7 @@ class Block:
     shape: tuple[int | str, ...]
     """Of its output."""
     macs: int
-    """Multiply-adds of convolutions and matrix products for one image at the spec's size."""
+    """Multiply-accumulates of convolutions and matrix products for one image of the spec's size."""
     parameters: int
     """Floating-point and quantised weights."""
     precision: str

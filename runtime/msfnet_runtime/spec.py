@@ -161,7 +161,7 @@ class ModelSpec:
     weights_file: str = ""
     """Name of the file beside an ONNX file that holds its weights; empty where it holds them."""
     blocks: tuple[Block, ...] = ()
-    """The parts of the model, in the order in which they run."""
+    """The parts of the model, in the order of their first node in the graph."""
     precision: Precision = "fp32"
     """The lowest precision in it."""
     calibration: CalibrationRecord | None = None

@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.files import atomic_path
 
 T = TypeVar("T")
@@ -68,13 +68,11 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     Raises:
         MsfnetError: not TOML, or no TOML library is installed (Python 3.10 has none of its own).
     """
-    try:
+    with requires("tomli", "train"):
         if sys.version_info >= (3, 11):
             import tomllib
         else:
             import tomli as tomllib
-    except ModuleNotFoundError:
-        raise MsfnetError("reading TOML on Python 3.10 needs tomli: pip install tomli") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

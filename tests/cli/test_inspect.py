@@ -100,7 +100,7 @@ def test_json_holds_what_the_text_shows(
     assert told["blocks"][0]["operators"]["Conv"] >= 1
     for block in told["blocks"]:
         assert block["name"] in shown
-    assert f"{exports.plain.macs / 1e9:.3f} G for one image" in shown
+    assert f"{exports.plain.macs / 1e9:.3f} GMAC for one image" in shown
 
 
 def test_the_picture_shows_every_block_once(exports: Exports, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_an_export_for_cpus_agrees_with_less_arithmetic_and_serves_nothing_else(
             names = {block.name for block in engine.spec.blocks}
     with open_engine(paths[0]) as engine:
         assert names == {block.name for block in engine.spec.blocks}
-    refused = "was exported for CPUs; export it again without --target cpu"
+    refused = "was exported for CPUs; export it again for all targets"
     with pytest.raises(MsfnetError, match=refused):
         quantize_int8(paths[1], tmp_path / "int8.onnx", [])
     with pytest.raises(MsfnetError, match=refused):
