@@ -1,9 +1,8 @@
-"""What is installed on this machine, what really answers, and what can be done here."""
+"""Finds out what is installed on this machine, what works, and what can be done here."""
 
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msfnet_benchmarks.machine import library_versions, query_gpus
 from msfnet_benchmarks.tables import format_pairs
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.typed import to_json
@@ -74,9 +74,10 @@ def describe_machine() -> Machine:
     """Find out what is installed, and try what can be tried."""
     providers, gpu = dict(_providers()), _architecture()
     devices = _openvino_devices()
+    versions = library_versions(_LIBRARIES)
     facts = (
         ("python", f"{platform.python_version()} on {sys.platform}-{platform.machine()}"),
-        *((name, _version(name)) for name in _LIBRARIES),
+        *((name, versions.get(name, "-")) for name in _LIBRARIES),
         ("GPUs", _gpus()),
         ("CUDA through " + _binding(), gpu),
         *((f"ONNX Runtime {name}", state) for name, state in providers.items()),
@@ -90,13 +91,6 @@ def describe_machine() -> Machine:
     )
     building = "; ".join(_building(gpu)) or "no: pip install 'msfnet[tensorrt-rtx]'"
     return Machine(facts, (*stages, ("build engines", building), ("run", running)))
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "-"
 
 
 def _stage(modules: tuple[str, ...], extra: str) -> str:
@@ -131,24 +125,18 @@ def _try(provider: str) -> str:
 
 
 def _gpus() -> str:
-    """Return names, compute capabilities, memory and driver, as NVIDIA's own tool tells."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "none (no nvidia-smi, so no NVIDIA driver)"
-    fields = "name,compute_cap,memory.total,driver_version"
-    command = [tool, f"--query-gpu={fields}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "nvidia-smi does not answer"
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or not lines:
-        return "none (nvidia-smi finds none)"
-    return "; ".join("{}, compute capability {}, {}, driver {}".format(*_four(x)) for x in lines)
-
-
-def _four(line: str) -> list[str]:
-    return ([part.strip() for part in line.split(",")] + ["?"] * 4)[:4]
+    """Return names, compute capabilities, memory and driver."""
+    gpus, reason = query_gpus()
+    names = ("GPU", "GPU compute capability", "GPU memory", "GPU driver")
+    return (
+        "; ".join(
+            "{}, compute capability {}, {}, driver {}".format(
+                *(gpu.get(name, "?") for name in names)
+            )
+            for gpu in gpus
+        )
+        or f"none ({reason})"
+    )
 
 
 def _binding() -> str:

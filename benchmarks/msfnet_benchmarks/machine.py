@@ -1,6 +1,6 @@
-"""What figures were measured on: the machine, its clocks' limits, its libraries, its threads.
+"""Describes the machine: processor, GPUs, limits of the clocks, libraries, threads.
 
-Only what stays the same from one run to the next, so that two runs can be held against each other.
+Only facts that stay the same from one run to the next, so that two runs can be compared.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _LIBRARIES = (
@@ -28,23 +29,24 @@ _CLOCKS = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 _GPU_FACTS = {
     "name": "GPU",
+    "compute_cap": "GPU compute capability",
     "driver_version": "GPU driver",
     "memory.total": "GPU memory",
     "clocks.max.sm": "GPU clock, at most",
     "clocks.max.memory": "GPU memory clock, at most",
     "power.limit": "GPU power limit",
 }
-"""What nvidia-smi calls a fact, and what it is called here."""
+"""Facts of a GPU: nvidia-smi's name of the field, and the name here."""
 
 _TIMEOUT_S = 10.0
 """A driver that hangs must not hang a benchmark."""
 
 
 def describe_environment(*, threads: int = 0) -> dict[str, str]:
-    """Return what the figures were measured on; nothing heavy is imported for it.
+    """Return the facts of this machine by name; nothing heavy is imported for it.
 
     Args:
-        threads: what the engines were told; 0: the choice was theirs.
+        threads: number of threads that the engines were given; 0: the choice was theirs.
     """
     facts = {
         "python": platform.python_version(),
@@ -57,12 +59,13 @@ def describe_environment(*, threads: int = 0) -> dict[str, str]:
         "threads": str(threads) if threads else "each library's choice",
     }
     facts.update({name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ})
-    return {**facts, **_gpus(), **_versions()}
+    return {**facts, **_gpus(), **library_versions(_LIBRARIES)}
 
 
-def _versions() -> dict[str, str]:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the distributions that are installed, by name."""
     facts = {}
-    for name in _LIBRARIES:
+    for name in names:
         try:
             facts[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -70,8 +73,27 @@ def _versions() -> dict[str, str]:
     return facts
 
 
+def query_gpus() -> tuple[list[dict[str, str]], str]:
+    """Return the facts that nvidia-smi knows of every GPU, and the reason where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return [], "no nvidia-smi, so no NVIDIA driver"
+    listed = _ask(f"--query-gpu={','.join(_GPU_FACTS)}", "--format=csv,noheader")
+    if listed is None:
+        return [], "nvidia-smi does not answer"
+    lines = [line for line in listed.splitlines() if line.count(",") == len(_GPU_FACTS) - 1]
+    gpus = [
+        {
+            name: value.strip()
+            for name, value in zip(_GPU_FACTS.values(), line.split(","), strict=True)
+            if "N/A" not in value and "Not Supported" not in value
+        }
+        for line in lines
+    ]
+    return gpus, "" if gpus else "nvidia-smi finds none"
+
+
 def _read(path: Path) -> str:
-    """Return a file's text, or nothing where the system does not tell."""
+    """Return a file's text, or nothing where the system has none."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -84,7 +106,7 @@ def _processor() -> str:
 
 
 def _usable_cores() -> dict[str, str]:
-    """Return how many cores this process may use, where it is told and that is fewer."""
+    """Return the number of cores that this process may use, where that is limited."""
     if sys.platform != "linux":
         return {}
     usable = len(os.sched_getaffinity(0))
@@ -92,7 +114,7 @@ def _usable_cores() -> dict[str, str]:
 
 
 def _clocks(folder: Path) -> dict[str, str]:
-    """Return the governor and the limits of the first core's clock, where Linux tells."""
+    """Return the governor and the limits of the first core's clock, where Linux reports them."""
     facts = {}
     if governor := _read(folder / "scaling_governor"):
         facts["governor"] = governor
@@ -108,23 +130,19 @@ def _memory() -> dict[str, str]:
 
 
 def _gpus() -> dict[str, str]:
-    """Return what nvidia-smi tells of every GPU; nothing where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return {}
-    listed = _ask(f"--query-gpu={','.join(_GPU_FACTS)}", "--format=csv,noheader")
-    facts = {}
-    lines = [line for line in listed.splitlines() if line.count(",") == len(_GPU_FACTS) - 1]
-    for index, line in enumerate(lines):
-        suffix = f" {index}" if len(lines) > 1 else ""
-        for name, value in zip(_GPU_FACTS.values(), line.split(","), strict=True):
-            if "N/A" not in value and "Not Supported" not in value:
-                facts[f"{name}{suffix}"] = value.strip()
-    cuda = re.search(r"CUDA[\w ]* Version\s*:\s*([\d.]+)", _ask() if lines else "")
+    """Return the facts of every GPU, numbered where there are several, and the driver's CUDA."""
+    gpus, _ = query_gpus()
+    facts = {
+        f"{name} {index}" if len(gpus) > 1 else name: value
+        for index, gpu in enumerate(gpus)
+        for name, value in gpu.items()
+    }
+    cuda = re.search(r"CUDA[\w ]* Version\s*:\s*([\d.]+)", (gpus and _ask()) or "")
     return {**facts, "CUDA of the driver": cuda[1]} if cuda else facts
 
 
-def _ask(*options: str) -> str:
-    """Return what nvidia-smi prints; nothing when it fails or does not answer in time."""
+def _ask(*options: str) -> str | None:
+    """Return nvidia-smi's output; None when it fails or does not answer in time."""
     try:
         done = subprocess.run(
             ["nvidia-smi", *options],
@@ -134,5 +152,5 @@ def _ask(*options: str) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -13,7 +13,7 @@ from msfnet_benchmarks.machine import describe_environment
 
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
---query-gpu=*) echo "NVIDIA H200, 580.95.05, 143771 MiB, 1980 MHz, 3201 MHz, [N/A]" ;;
+--query-gpu=*) echo "NVIDIA H200, 9.0, 580.95.05, 143771 MiB, 1980 MHz, 3201 MHz, [N/A]" ;;
 *) echo "| NVIDIA-SMI 580.95.05  Driver Version: 580.95.05  CUDA Version: 13.0 |" ;;
 esac
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -45,19 +46,19 @@ def test_what_is_missing_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -
     assert can["run"] == "no: pip install 'msfnet[ort]'"
 
 
-def test_gpus_are_what_nvidias_tool_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_those_of_nvidias_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Name, compute capability, memory, driver; and a tool that finds none is no GPU."""
-    answer = "NVIDIA H200, 9.0, 143771 MiB, 580.95.05\n"
-
-    def found(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
-        assert command[0] == "/bin/nvidia-smi"
-        return subprocess.CompletedProcess(command, 0, answer, "")
-
-    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(subprocess, "run", found)
-    assert machine._gpus() == ("NVIDIA H200, compute capability 9.0, 143771 MiB, driver 580.95.05")
-    answer = ""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho 'NVIDIA H200, 9.0, 580.95.05, 143771 MiB, 1980 MHz, 3201 MHz, 700 W'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert machine._gpus() == "NVIDIA H200, compute capability 9.0, 143771 MiB, driver 580.95.05"
+    tool.write_text("#!/bin/sh\n")
     assert machine._gpus() == "none (nvidia-smi finds none)"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert machine._gpus() == "none (nvidia-smi does not answer)"
 
 
 def test_a_provider_that_ends_its_process_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
