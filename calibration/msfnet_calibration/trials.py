@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, answer_all
+from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, predict_all
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.scoring.parity import ParityAccumulator
 from msfnet_benchmarks.scoring.protocols import Protocol
@@ -162,9 +162,9 @@ class Bench:
         self, estimator: DepthEstimator, samples: Sequence[Sample]
     ) -> tuple[AccuracyAccumulator, list[DepthMap]]:
         accumulator, depths = AccuracyAccumulator(self._protocol), []
-        for item in answer_all([estimator], samples, self._protocol):
-            accumulator.add(item.sample, item.answers[0], item.ground_truth)
-            depths.append(item.answers[0])
+        for item in predict_all([estimator], samples, self._protocol):
+            accumulator.add(item.sample, item.predictions[0], item.ground_truth)
+            depths.append(item.predictions[0])
         return accumulator, depths
 
     def _score(self, engine: Engine) -> tuple[DepthSummary, float]:

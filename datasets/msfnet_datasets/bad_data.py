@@ -46,7 +46,7 @@ def find_bad(
     Args:
         samples: what to open.
         workers: threads; 0: one for each core, eight at most.
-        progress: told after every sample.
+        progress: called after every sample.
     """
     opened = open_all(samples, lambda _: None, workers=workers, progress=progress)
     return [found for found in opened if isinstance(found, BadSample)]
@@ -65,7 +65,7 @@ def open_all(
         samples: what to open.
         use: what to make of a good sample's ground truth: (H, W) float32 metres, 0 = none.
         workers: threads; 0: one for each core, eight at most.
-        progress: told after every sample.
+        progress: called after every sample.
 
     Returns:
         For each sample what ``use`` returned, or what is wrong with it.

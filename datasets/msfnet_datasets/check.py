@@ -1,10 +1,10 @@
-"""Looks a data set over before anyone trains on it: what is there, what is missing, which unit."""
+"""Checks a data set before it is trained on: what it holds, what is missing, its unit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from msfnet_datasets.bad_data import BadSample, open_all
@@ -23,14 +23,6 @@ READ_AT_MOST = 64
 
 SHOWN_AT_MOST = 12
 """Frames of each list that a contact sheet shows."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How a data set is looked at."""
-
-    every: bool
-    progress: Progress
 
 
 def check_data(
@@ -59,23 +51,23 @@ def check_data(
     """
     if not path.exists():
         raise MsfnetError(f"no data at {path}; check the path of the data set")
-    look = _Look(every, progress)
     chosen = LAYOUTS[layout] if layout else recognise(path, name)
     if chosen is None:
         files = sorted(f for f in path.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
         if not files or name:
             find_layout(path, name)
-        return DataCheck(path, "a folder of images", (_check_files("images", files, look),))
+        checked = _check_files("images", files, every, progress)
+        return DataCheck(path, "a folder of images", (checked,))
     chosen.kind(depth)
-    parts = [_check_part(part, look) for part in chosen.parts(path, name or None, depth)]
+    parts = [_check_part(part, every, progress) for part in chosen.parts(path, name or None, depth)]
     return DataCheck(path, chosen.describe(path), tuple(parts), chosen.protocol)
 
 
-def _check_part(part: Part, look: _Look) -> ListCheck:
+def _check_part(part: Part, every: bool, progress: Progress) -> ListCheck:
     """Check one part; images without ground truth are counted beside those that have some."""
     samples = part.samples
     if not samples and part.unmeasured:
-        return _check_files(part.title, part.unmeasured, look)
+        return _check_files(part.title, part.unmeasured, every, progress)
     if not samples:
         raise MsfnetError(f"{part.title}: every frame is declared to have no ground truth")
     whole, missing = _split_missing(samples)
@@ -85,7 +77,7 @@ def _check_part(part: Part, look: _Look) -> ListCheck:
             f"({missing[0]} is missing); check the path"
         )
     return replace(
-        _check_samples(part.title, whole, look),
+        _check_samples(part.title, whole, every, progress),
         listed=len(samples) + len(part.unmeasured),
         missing=tuple(missing),
         unmeasured=tuple(str(file) for file in part.unmeasured),
@@ -106,9 +98,9 @@ def _split_missing(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     return whole, missing
 
 
-def _check_files(name: str, files: Sequence[Path], look: _Look) -> ListCheck:
+def _check_files(name: str, files: Sequence[Path], every: bool, progress: Progress) -> ListCheck:
     """Check images that have no ground truth; ``files`` is not empty."""
-    chosen = files if look.every else spread(files, READ_AT_MOST)
+    chosen = files if every else spread(files, READ_AT_MOST)
     sizes: Counter[tuple[int, int]] = Counter()
     bad: list[BadSample] = []
     for done, file in enumerate(chosen, 1):
@@ -117,8 +109,8 @@ def _check_files(name: str, files: Sequence[Path], look: _Look) -> ListCheck:
             sizes[height, width] += 1
         except MsfnetError as error:
             bad.append(BadSample(file.stem, file, str(error)))
-        look.progress(done, len(chosen), name)
-    _refuse(name, bad, len(chosen), look)
+        progress(done, len(chosen), name)
+    _refuse(name, bad, len(chosen), every)
     return ListCheck(
         name,
         len(files) - len(bad),
@@ -130,22 +122,24 @@ def _check_files(name: str, files: Sequence[Path], look: _Look) -> ListCheck:
     )
 
 
-def _refuse(name: str, bad: Sequence[BadSample], opened: int, look: _Look) -> None:
-    """Raise if there are bad ones, but for a look at every file that found good ones too."""
-    if bad and not (look.every and len(bad) < opened):
+def _refuse(name: str, bad: Sequence[BadSample], opened: int, every: bool) -> None:
+    """Raise if there are bad ones, unless every file was opened and some are good."""
+    if bad and not (every and len(bad) < opened):
         raise MsfnetError(
             f"{name}: {len(bad)} of {counted(opened, 'opened frame')} cannot be used, e.g. "
             f"{bad[0].reason}"
         )
 
 
-def _check_samples(name: str, samples: Sequence[Sample], look: _Look) -> ListCheck:
+def _check_samples(
+    name: str, samples: Sequence[Sample], every: bool, progress: Progress
+) -> ListCheck:
     """Check frames that have ground truth; ``samples`` is not empty."""
-    chosen = samples if look.every else spread(samples, READ_AT_MOST)
-    opened = open_all(chosen, figures_of, progress=look.progress)
+    chosen = samples if every else spread(samples, READ_AT_MOST)
+    opened = open_all(chosen, figures_of, progress=progress)
     bad = [found for found in opened if isinstance(found, BadSample)]
     good = [(s, f) for s, f in zip(chosen, opened, strict=True) if not isinstance(f, BadSample)]
-    _refuse(name, bad, len(chosen), look)
+    _refuse(name, bad, len(chosen), every)
     frames = [figures for _, figures in good]
     return ListCheck(
         name,

@@ -123,7 +123,7 @@ class DataCheck:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Tell whether any frame can be trained on or scored."""
+        """Whether any frame can be trained on or scored."""
         return any(checked.depth for checked in self.lists)
 
     @property

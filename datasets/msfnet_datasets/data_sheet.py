@@ -33,7 +33,7 @@ def draw_sheet(check: DataCheck, path: Path, *, progress: Progress = silent) -> 
     Args:
         check: what was found.
         path: PNG to write.
-        progress: told after every frame.
+        progress: called after every frame.
 
     Raises:
         MsfnetError: no list has ground truth, an unreadable file, or ``path`` cannot be written.

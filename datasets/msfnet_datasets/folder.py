@@ -40,7 +40,7 @@ class Folder(DatasetLayout):
     protocol = "indoor"
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell by a ``camera.json``, lists or pairs."""
+        """Recognise a ``camera.json``, lists or pairs."""
         if not path.is_dir():
             return False
         return (path / CAMERA_FILE).is_file() or bool(_lists(path)) or holds(find_scenes, path)

@@ -76,11 +76,11 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
     """Return a KITTI scan: (N, 4) float32, x forward, y left, z up in metres, and reflectance.
 
     Raises:
-        MsfnetError: missing, empty, of a size that is no scan, or holding values that are none.
+        MsfnetError: missing, empty, not a scan by its size, or with values that are not finite.
     """
     content = read_bytes(path)
     if content.size % 16:
-        raise MsfnetError(f"{path} is no scan: {content.size} bytes is not a multiple of 16")
+        raise MsfnetError(f"{path} is not a scan: {content.size} bytes is not a multiple of 16")
     points = content.view("<f4").reshape(-1, 4)
     if not np.isfinite(points).all():
         raise MsfnetError(f"{path} holds values that are not finite; replace it")

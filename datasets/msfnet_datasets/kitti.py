@@ -53,7 +53,7 @@ class Kitti(DatasetLayout):
     sparse = True
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell by the drives' folders."""
+        """Recognise the drives' folders."""
         return holds(kitti.find_drives, path)
 
     def open(
@@ -158,7 +158,9 @@ def kitti_list_samples(
     for entry in read_split_list(find_list(name, path)):
         image = existing_image(path / entry.image)
         if len(entry.image.parts) < 4 or not image.stem.isdecimal():
-            raise MsfnetError(f"{name}: {entry.image} is no frame of a KITTI drive; mend the list")
+            raise MsfnetError(
+                f"{name}: {entry.image} is not a frame of a KITTI drive; correct the list"
+            )
         if not improved:
             scan = image.parents[2] / "velodyne_points/data" / f"{image.stem}.bin"
             samples.append(_scanned(image, scan, depth))

@@ -56,7 +56,7 @@ class DatasetLayout(ABC):
 
     @abstractmethod
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell whether the data at ``path`` lies so; ``split`` is the list asked for."""
+        """Return whether ``path`` is such a data set; ``split`` is the list asked for."""
 
     @abstractmethod
     def open(

@@ -29,7 +29,7 @@ class Nyu(DatasetLayout):
     protocol = "nyu_densedepth"
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell by ``nyu2_*.csv``, unless a text list is asked for."""
+        """Recognise ``nyu2_*.csv``, unless a text list is asked for."""
         return not (split or "").endswith(".txt") and holds(nyu.find_lists, path)
 
     def open(

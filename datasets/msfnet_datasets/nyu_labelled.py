@@ -35,7 +35,7 @@ class NyuLabelled(DatasetLayout):
     protocol = "nyu_densedepth"
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell by the MATLAB file."""
+        """Recognise the MATLAB file."""
         return path.suffix == ".mat" or (path / LABELLED).is_file()
 
     def open(

@@ -26,7 +26,7 @@ class NyuSync(DatasetLayout):
     needs_list = True
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Tell by the text list that is asked for; the folders have no other mark."""
+        """Recognise the text list that is asked for; the folders have no other mark."""
         return (split or "").endswith(".txt")
 
     def open(

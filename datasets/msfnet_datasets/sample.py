@@ -40,7 +40,7 @@ class Sample:
     median_m: tuple[float, float] = (0.2, 60.0)
     """Where the median depth can lie; elsewhere it was stored in another unit than declared."""
     image_reader: Callable[[], NDArray[np.uint8]] | None = None
-    """Reads the image where ``image_path`` is no image file: (H, W, 3) uint8 RGB."""
+    """Reads the image where ``image_path`` is not an image file: (H, W, 3) uint8 RGB."""
 
     def frame(self, index: int = 0) -> Frame:
         """Read the image.

@@ -1,4 +1,4 @@
-"""Reads the text lists by which the field splits KITTI and NYU Depth V2.
+"""Reads the usual text lists that split KITTI and NYU Depth V2.
 
 One entry a line, of words: BTS's ``image depth focal`` (Lee et al. 2019; ``None`` where there is
 no improved depth), monodepth2's ``date/drive index l|r`` (Godard et al. 2019), and plain lists of
@@ -72,7 +72,7 @@ def _entry(words: Sequence[str], file: Path, number: int) -> ListEntry:
             return ListEntry(_path(words[0]), _path(second))
     raise MsfnetError(
         f"{file}, line {number}: neither `image depth focal` nor `date/drive index l` nor an image "
-        "path; mend the list"
+        "path; correct the list"
     )
 
 

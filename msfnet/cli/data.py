@@ -1,4 +1,4 @@
-"""``msfnet data``: make frames with ground truth, or look at those you have."""
+"""``msfnet data``: generate frames with ground truth, or check a data set."""
 
 from __future__ import annotations
 

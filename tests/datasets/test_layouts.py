@@ -318,7 +318,7 @@ def test_eigens_frames_among_the_real_drives(real_data: Path) -> None:
         ("nyu_sync", "absent.txt", None, "no list file absent.txt here or in"),
         ("kitti", "scenes.txt", None, "line 1: neither"),
         ("kitti", "empty.txt", None, "is empty"),
-        ("kitti", "flat.txt", None, "no frame of a KITTI drive"),
+        ("kitti", "flat.txt", None, "not a frame of a KITTI drive"),
         ("nyu_sync", "flat.txt", None, "names no depth for"),
         ("kitti", "", "uint16_mm", "choose velodyne or uint16_256"),
         ("nyu", "train", "velodyne", "choose uint8_10m or uint16_mm"),

@@ -1,4 +1,4 @@
-"""Which pairs a run trains on and which it validates on, looked over before the first step."""
+"""Finds the pairs a run trains on and validates on, and checks them before the first step."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def check_split(
 ) -> Split:
     """Open every file once, so that none stops the run later; write what was found.
 
-    A record in ``folder`` of the same files, sizes and all, is taken instead of opening them
+    A record in ``folder`` of the same files, sizes and all, is used instead of opening them
     again: a resumed run, or the other processes of one, start at once.
 
     Args:
         split: what was found.
         folder: of the run; ``data.json`` there is the record.
         skip_bad: leave bad samples out instead of refusing them.
-        progress: told after every sample.
+        progress: called after every sample.
 
     Returns:
         The split without its bad samples.

@@ -1,4 +1,4 @@
-"""Scores anything that turns frames into depth under a named protocol.
+"""Scores depth models under a named protocol.
 
 A PyTorch checkpoint, an ONNX file and a TensorRT engine all go through :func:`evaluate`.
 """
@@ -38,9 +38,9 @@ class ImageScore:
     name: str
     """The sample's name."""
     metrics: DepthMetrics
-    """Of the prediction as it is."""
+    """Of the prediction without alignment."""
     aligned: DepthMetrics | None = None
-    """Of the prediction aligned to this image's ground truth, where that was asked for."""
+    """Of the prediction aligned to this image's ground truth; None if that was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def table_row(summary: DepthSummary) -> tuple[str, ...]:
 
 
 class AccuracyAccumulator:
-    """Scores the answers of one model, image by image; depth maps are not kept."""
+    """Scores the predictions of one model image by image; depth maps are not kept."""
 
     def __init__(self, protocol: Protocol, alignment: Alignment | None = None) -> None:
         self._protocol = protocol
@@ -132,18 +132,18 @@ class AccuracyAccumulator:
         self._deployment = DeploymentAccumulator(protocol)
         self._scores: list[ImageScore] = []
 
-    def add(self, sample: Sample, answer: DepthMap, ground_truth: NDArray[np.float32]) -> None:
-        """Score an answer; pixels that the model itself calls invalid count as a failure.
+    def add(self, sample: Sample, predicted: DepthMap, ground_truth: NDArray[np.float32]) -> None:
+        """Score a prediction; pixels that the model itself marks invalid are an error.
 
         Args:
-            sample: whose frame was answered.
-            answer: of the frame as the protocol shows it.
+            sample: the frame and its ground truth.
+            predicted: depth of the frame as the protocol shows it.
             ground_truth: (H, W) metres, as the protocol leaves it.
 
         Raises:
             MsfnetError: it cannot be scored; the line names the ground truth file.
         """
-        prediction = np.where(answer.valid, answer.values, np.float32(np.nan))
+        prediction = np.where(predicted.valid, predicted.values, np.float32(np.nan))
         try:
             score = self._score(sample.name, prediction, ground_truth)
         except MsfnetError as error:
@@ -197,16 +197,16 @@ def evaluate(
         estimator: frame to metric depth at the frame's size.
         samples: frames with the ground truth the protocol asks for.
         protocol: what the model sees and where it is scored.
-        alignment: score predictions aligned so as well, apart.
-        skipped: images the caller left out for want of ground truth; only reported.
-        progress: told after each image.
+        alignment: also score predictions aligned so, reported apart.
+        skipped: images that the caller left out because they have no ground truth.
+        progress: called after each image.
 
     Raises:
         MsfnetError: no sample, an unreadable file, or one that cannot be scored, by name.
     """
     accumulator = AccuracyAccumulator(protocol, alignment)
-    for item in answer_all([estimator], samples, protocol):
-        accumulator.add(item.sample, item.answers[0], item.ground_truth)
+    for item in predict_all([estimator], samples, protocol):
+        accumulator.add(item.sample, item.predictions[0], item.ground_truth)
         progress(item.index + 1, len(samples), item.sample.name)
     return accumulator.report(skipped)
 
@@ -233,33 +233,33 @@ def read_sample(
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
-    """A sample, its ground truth, and what each model made of its frame."""
+class Predicted:
+    """A sample, its ground truth, and what each model predicts for its frame."""
 
     index: int
     sample: Sample
     ground_truth: NDArray[np.float32]
     """(H, W) metres, as the protocol leaves it."""
-    answers: tuple[DepthMap, ...]
+    predictions: tuple[DepthMap, ...]
 
 
-def answer_all(
+def predict_all(
     estimators: Sequence[Estimator], samples: Sequence[Sample], protocol: Protocol
-) -> Iterator[Answered]:
-    """Show every sample to every model; the next is read while the caller works on the answers.
+) -> Iterator[Predicted]:
+    """Run every model on every sample; the next one is read while the caller uses the predictions.
 
-    Not sooner: a processor that also infers would be slowed by it.
+    It is not read earlier, since that would slow inference on the same processor.
 
     Raises:
         MsfnetError: there is no sample, or one cannot be read.
     """
     if not samples:
-        raise MsfnetError("there is no frame to score; check the path of the data set")
+        raise MsfnetError("the data set has no frame to score; check its path")
     with ThreadPoolExecutor(1) as reader:
         pending = reader.submit(read_sample, samples[0], protocol, 0)
         for index, sample in enumerate(samples):
             frame, ground_truth = pending.result()
-            answers = tuple(estimator(frame) for estimator in estimators)
+            predictions = tuple(estimator(frame) for estimator in estimators)
             if index + 1 < len(samples):
                 pending = reader.submit(read_sample, samples[index + 1], protocol, index + 1)
-            yield Answered(index, sample, ground_truth, answers)
+            yield Predicted(index, sample, ground_truth, predictions)

@@ -1,4 +1,4 @@
-"""How well a prediction keeps the edges of objects: the F1 of depth boundaries.
+"""The F1 score of depth boundaries: how well a prediction keeps the edges of objects.
 
 As Bochkovskii et al. 2024 (Depth Pro, Sec. 4) define it: two neighbouring pixels are parted by an
 occluding contour at threshold t where one is more than t times as deep as the other. Precision
@@ -17,7 +17,7 @@ THRESHOLDS = np.linspace(1.05, 1.25, 10)
 _LEVELS = np.log(THRESHOLDS).astype(np.float32)
 
 _STRIP = 64
-"""Rows that are worked on at once: their arrays stay in a processor's cache."""
+"""Rows processed at once, so that their arrays stay in the processor's cache."""
 
 
 class BoundaryCounts:

@@ -1,4 +1,4 @@
-"""One artefact held against another: parity on the same frames, and the change of every metric."""
+"""Compares two models on the same frames: parity, and the change of every metric."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msfnet_benchmarks.scoring.accuracy import (
     AccuracyAccumulator,
     AccuracyReport,
     Estimator,
-    answer_all,
+    predict_all,
 )
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_benchmarks.scoring.parity import ParityAccumulator, ParityReport
@@ -20,7 +20,7 @@ from msfnet_datasets.sample import Sample
 from msfnet_runtime.progress import Progress, silent
 
 _CHANGES = ("rel", "rmse", "rmse_pooled", "log10", "silog", "delta1", "delta2", "delta3")
-"""What the columns of the table are called in a summary, image counts aside."""
+"""The summary's fields in the order of the table's columns, without the image count."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def compare_models(
     """Score two models on the same frames; every file is read once.
 
     Args:
-        candidate: the artefact in question, e.g. an INT8 engine.
-        reference: what it should equal, e.g. the PyTorch checkpoint.
+        candidate: the model to check, for example an INT8 engine.
+        reference: the model it should equal, for example the PyTorch checkpoint.
         samples: frames with the ground truth the protocol asks for.
         protocol: what both see and where they are scored.
-        alignment: score predictions aligned so as well, apart.
-        skipped: images the caller left out for want of ground truth; only reported.
-        progress: told after each image.
+        alignment: also score predictions aligned so, reported apart.
+        skipped: images that the caller left out because they have no ground truth.
+        progress: called after each image.
 
     Raises:
         MsfnetError: no sample, a file that cannot be read or scored, or a candidate without depth
@@ -75,10 +75,10 @@ def compare_models(
     """
     scores = [AccuracyAccumulator(protocol, alignment) for _ in range(2)]
     parity = ParityAccumulator(protocol.bins_m)
-    for item in answer_all([candidate, reference], samples, protocol):
-        for score, answer in zip(scores, item.answers, strict=True):
-            score.add(item.sample, answer, item.ground_truth)
-        parity.add(candidate=item.answers[0], reference=item.answers[1])
+    for item in predict_all([candidate, reference], samples, protocol):
+        for score, predicted in zip(scores, item.predictions, strict=True):
+            score.add(item.sample, predicted, item.ground_truth)
+        parity.add(candidate=item.predictions[0], reference=item.predictions[1])
         progress(item.index + 1, len(samples), item.sample.name)
     reports = [score.report(skipped) for score in scores]
     return ComparisonReport(reports[0], reports[1], parity.report())

@@ -1,6 +1,6 @@
-"""What people who deploy depth need beyond the tables: where errors lie, which way, how steadily.
+"""Errors by range and direction, depth boundaries and drift, for those who deploy depth.
 
-Everything is summed as images pass by, so that memory does not grow with their number.
+Everything is summed image by image, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class RangeBin:
 
 @dataclass(frozen=True)
 class DeploymentReport:
-    """Where and which way the depth errs; shares and means are over pixels."""
+    """Errors by range and direction; shares and means are over pixels."""
 
     bins: tuple[RangeBin, ...]
     over: float
-    """Share of pixels with y/g >= 1.25: obstacles seen too late."""
+    """Share of pixels with y/g >= 1.25: obstacles are nearer than predicted."""
     under: float
-    """Share of pixels with g/y >= 1.25: stops for nothing."""
+    """Share of pixels with g/y >= 1.25: obstacles are farther than predicted."""
     boundary_f1: float | None
     """Of depth boundaries; None where the ground truth is too sparse to have them."""
     drift: tuple[DriftReport, ...]

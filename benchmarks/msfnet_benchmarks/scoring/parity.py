@@ -1,7 +1,7 @@
-"""How far two artefacts of one model answer apart, on the same frames.
+"""How much the depth of two models differs on the same frames.
 
-The relative differences go into a histogram of fixed size, so that memory stays constant over
-any number of frames; percentiles are right within 0.3 %.
+The relative differences go into a histogram of fixed size, so that memory does not grow with the
+number of frames; percentiles are accurate within 0.3 %.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ParityAccumulator:
     """Collects the relative difference of pairs of depth maps in constant memory."""
 
     def __init__(self, edges_m: Sequence[float] = ()) -> None:
-        """Start empty; ``edges_m`` are the edges of the ranges that are told apart, metres."""
+        """Start empty; ``edges_m`` are the edges of the ranges reported separately, metres."""
         low, high = _DECADES
         self._edges = np.logspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
         self._ranges = tuple(edges_m) or (0.0,)
@@ -98,7 +98,7 @@ class ParityAccumulator:
         if candidate.values.shape != reference.values.shape:
             raise MsfnetError(
                 f"depth maps of {candidate.values.shape} and {reference.values.shape} cannot be "
-                "compared; give both models the same frames"
+                "compared; run both models on the same frames"
             )
         if not candidate.valid[reference.valid].all():
             raise MsfnetError(
@@ -140,7 +140,7 @@ class ParityAccumulator:
         counts = self._counts.sum(axis=0)
         pixels = int(counts.sum())
         if not pixels:
-            raise MsfnetError("no pixel was compared; check that the models give valid depth")
+            raise MsfnetError("no pixel was compared; check that the models predict valid depth")
         return ParityReport(
             p50=self._quantile(counts, 0.5),
             p99=self._quantile(counts, 0.99),
@@ -187,10 +187,10 @@ def compare(
     """Compare two models on the same frames.
 
     Args:
-        candidate: the artefact in question, e.g. an INT8 engine.
-        reference: what it should equal, e.g. the PyTorch checkpoint.
-        frames: what both are shown.
-        progress: told after each frame.
+        candidate: the model to check, for example an INT8 engine.
+        reference: the model it should equal, for example the PyTorch checkpoint.
+        frames: input of both models.
+        progress: called after each frame.
 
     Raises:
         MsfnetError: as :class:`ParityAccumulator`.

@@ -1,4 +1,4 @@
-"""Depth maps that any program wrote as 16-bit PNG, answered as a model would answer."""
+"""Depth maps that any program wrote as 16-bit PNG, scored as a model's predictions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from msfnet_runtime.typed import parse_json, read_text
 
 
 class PredictionFolder:
-    """Answers frames from a folder of PNG files named after the samples, 0 = no depth.
+    """Returns stored depth for frames, from PNG files named after the samples, 0 = no depth.
 
-    ``FOLDER/DRIVE/0000000005.png`` answers the sample ``DRIVE/0000000005``; so does
+    ``FOLDER/DRIVE/0000000005.png`` is of the sample ``DRIVE/0000000005``; so is
     ``FOLDER/0000000005.png`` where no other sample of the list ends so. A map has the size of the
     whole frame or of what the protocol shows of it.
     """
@@ -41,14 +41,14 @@ class PredictionFolder:
 
         Args:
             folder: of the maps.
-            samples: what will be asked for.
-            protocol: what frames are shown as.
+            samples: the samples that will be scored.
+            protocol: the protocol they are scored under.
             unit: how the maps are stored; None: the folder's ``manifest.jsonl`` says it.
             among: the whole list that the samples were chosen from; a map may be of any of it.
 
         Raises:
-            MsfnetError: no such folder, samples without a map, a map that could be of several, or
-                an unknown or undeclared unit.
+            MsfnetError: no such folder, samples without a map, a map that could be of several
+                samples, or an undeclared unit.
         """
         if not folder.is_dir():
             raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
@@ -84,7 +84,7 @@ class PredictionFolder:
         """Refuse a unit that contradicts the ground truth of some samples.
 
         Raises:
-            MsfnetError: in the median each is as far off as the other unit would put it right.
+            MsfnetError: the median ratio of every sample is that of the two units.
         """
         if self._declared is None:
             return
@@ -93,9 +93,9 @@ class PredictionFolder:
         first = None
         for sample in samples:
             frame, ground_truth = read_sample(sample, self._protocol)
-            answer = self(frame)
+            predicted = self(frame)
             whole = self._protocol.restore(
-                np.where(answer.valid, answer.values, np.float32(np.nan)),
+                np.where(predicted.valid, predicted.values, np.float32(np.nan)),
                 (ground_truth.shape[0], ground_truth.shape[1]),
             )
             both = self._protocol.valid(ground_truth) & (whole > 0)
@@ -149,9 +149,9 @@ def _manifest_counts(path: Path) -> int | None:
         head = read_text(path).partition("\n")[0]
         counts = parse_json(head, dict[str, Any], str(path))["counts_per_metre"]
     except (MsfnetError, KeyError):
-        raise MsfnetError(f"{path} does not say counts_per_metre; mend or remove it") from None
+        raise MsfnetError(f"{path} does not say counts_per_metre; correct or remove it") from None
     if not isinstance(counts, int) or counts < 1:
-        raise MsfnetError(f"{path} says {counts!r} counts per metre; mend or remove it")
+        raise MsfnetError(f"{path} says {counts!r} counts per metre; correct or remove it")
     return counts
 
 

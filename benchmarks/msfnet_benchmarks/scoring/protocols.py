@@ -24,11 +24,17 @@ from msfnet_runtime import MsfnetError
 Region = tuple[int, int, int, int]
 """(top, bottom, left, right) in pixels; bottom and right are exclusive."""
 
-_GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
-"""Rows and columns of Garg et al. 2016 as shares of the height and the width."""
+_SHARES: Mapping[str, tuple[float, float, float, float]] = {
+    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
+    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+}
+"""Rows and columns of Garg et al. 2016 and of Eigen et al. 2014 (as monodepth's evaluation has
+them), as shares of the height and the width."""
 
-_EIGEN = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
-"""Eigen et al. 2014, as monodepth's evaluation gives it, in the same shares."""
+_NYU_REGIONS: Mapping[str, Region] = {
+    "nyu_densedepth": (20, 460, 24, 616),
+    "nyu_bts": (45, 471, 41, 601),
+}
 
 _KB_SIZE = (352, 1216)
 """Height and width of the KITTI benchmark crop."""
@@ -70,7 +76,7 @@ class Protocol:
     """The frames of one folder follow each other in time: KITTI's drives do."""
 
     def scores(self, kind: GroundTruth) -> bool:
-        """Tell whether the protocol is defined for a kind of ground truth."""
+        """Return whether the protocol is defined for a kind of ground truth."""
         return self.ground_truth in (None, kind)
 
     def describe(self) -> str:
@@ -91,27 +97,20 @@ class Protocol:
         Raises:
             MsfnetError: the size is not one the protocol is defined for.
         """
-        if self.crop == "garg":
-            return _shares(_GARG, height, width)
-        if self.crop == "eigen":
-            return _shares(_EIGEN, height, width)
+        if self.crop in _NYU_REGIONS:
+            if (height, width) != (480, 640):
+                raise MsfnetError(
+                    f"protocol {self.name} is defined for 480x640, not {height}x{width}; use "
+                    "nyu_hu for half-size data, or indoor"
+                )
+            return _NYU_REGIONS[self.crop]
+        if self.crop in _SHARES:
+            return _shares(_SHARES[self.crop], height, width)
         if self.crop == "kb_garg":
             top, _, left, _ = _kb(height, width)
-            inner = _shares(_GARG, *_KB_SIZE)
+            inner = _shares(_SHARES["garg"], *_KB_SIZE)
             return top + inner[0], top + inner[1], left + inner[2], left + inner[3]
-        if self.crop == "nyu_densedepth":
-            return self._nyu_region(height, width, (20, 460, 24, 616))
-        if self.crop == "nyu_bts":
-            return self._nyu_region(height, width, (45, 471, 41, 601))
         return 0, height, 0, width
-
-    def _nyu_region(self, height: int, width: int, region: Region) -> Region:
-        if (height, width) != (480, 640):
-            raise MsfnetError(
-                f"protocol {self.name} is defined for 480x640, not {height}x{width}; use nyu_hu "
-                "for half-size data"
-            )
-        return region
 
     def prepare(
         self, image: NDArray[np.uint8], ground_truth: NDArray[np.float32]
@@ -119,7 +118,7 @@ class Protocol:
         """Bring a frame and its ground truth to what the model sees and what is scored.
 
         ``nyu_half_centre`` halves 480x640 (the image over areas, depth by nearest) and takes the
-        centre 228x304; 240x320 is taken as halved already. ``kb`` crops the image; ground truth
+        centre 228x304; 240x320 counts as halved already. ``kb`` crops the image; ground truth
         stays whole, since the prediction is put back into the full frame.
 
         Raises:

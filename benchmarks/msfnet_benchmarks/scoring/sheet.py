@@ -1,4 +1,4 @@
-"""A sheet of an evaluation's best, median and worst frame, to see what numbers hide."""
+"""A picture of the best, the median and the worst frame of an evaluation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SheetRow:
 def pick_rows(
     report: AccuracyReport, estimator: Estimator, samples: Sequence[Sample], protocol: Protocol
 ) -> list[SheetRow]:
-    """Return the frames of the smallest, the median and the largest REL, answered once more.
+    """Return the frames of the smallest, the median and the largest REL, predicted again.
 
     Args:
         report: of these samples.
@@ -66,9 +66,10 @@ def pick_rows(
 
 def _row(title: str, estimator: Estimator, sample: Sample, protocol: Protocol) -> SheetRow:
     frame, ground_truth = read_sample(sample, protocol)
-    answer = estimator(frame)
+    predicted = estimator(frame)
     size = ground_truth.shape[0], ground_truth.shape[1]
-    prediction = protocol.restore(np.where(answer.valid, answer.values, np.float32(np.nan)), size)
+    depth = np.where(predicted.valid, predicted.values, np.float32(np.nan))
+    prediction = protocol.restore(depth, size)
     image = frame.image if frame.image.shape[:2] == size else sample.frame().image
     clipped = protocol.clip(prediction)
     return SheetRow(title, image, ground_truth, clipped, protocol.valid(ground_truth))

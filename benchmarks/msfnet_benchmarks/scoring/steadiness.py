@@ -1,4 +1,4 @@
-"""How steady depth is over time: flicker before a static camera, drift of the scale on a drive.
+"""Stability of depth over time: flicker of a static camera, drift of the scale on a drive.
 
 Means and variances are updated frame by frame (Welford 1962), in constant memory.
 """
@@ -17,7 +17,7 @@ from msfnet_runtime.progress import Progress, silent
 
 
 class RunningStd:
-    """The standard deviation, over N, of numbers or of whole arrays that come one by one."""
+    """The standard deviation, over N, of numbers or of whole arrays added one by one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -38,14 +38,14 @@ class RunningStd:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """How much the scale of depth moves from one scored frame of a drive to the next."""
+    """How much the scale of depth changes from one scored frame of a drive to the next."""
 
     name: str
     """The drive."""
     drift: float
     """Standard deviation of the step of ln median(y/g): 0.01 is about 1 % a frame."""
     steps: int
-    """Pairs of frames it is taken over."""
+    """Pairs of consecutive frames."""
 
     def text(self) -> str:
         """Return it in a line."""
@@ -53,7 +53,7 @@ class DriftReport:
 
 
 class ScaleDrift:
-    """Follows the scale against ground truth, drive by drive.
+    """Measures the scale against ground truth, drive by drive.
 
     The scale of a frame is median(y/g): unlike the median depth it does not follow the scene.
     """
@@ -80,7 +80,7 @@ class ScaleDrift:
 
 @dataclass(frozen=True)
 class FlickerReport:
-    """How much depth moves before a camera that does not: all of it is the model's doing."""
+    """How much depth varies over frames of a camera and a scene that do not move."""
 
     mean: float
     """Mean over the pixels of the standard deviation of log depth: 0.01 is about 1 %."""
@@ -109,12 +109,12 @@ def measure_flicker(
     *,
     progress: Progress = silent,
 ) -> FlickerReport:
-    """Measure a model before a static camera.
+    """Measure the flicker of a model on a static camera.
 
     Args:
         estimator: frame to metric depth at the frame's size.
         frames: of one size, of a camera and a scene that do not move.
-        progress: told after each frame.
+        progress: called after each frame.
 
     Raises:
         MsfnetError: fewer than two frames, frames of two sizes, or no pixel with depth in all.
@@ -123,21 +123,21 @@ def measure_flicker(
     valid: NDArray[np.bool_] | None = None
     before = np.zeros((0, 0))
     for frame in frames:
-        answer = estimator(frame)
-        if valid is not None and answer.values.shape != valid.shape:
+        predicted = estimator(frame)
+        if valid is not None and predicted.values.shape != valid.shape:
             raise MsfnetError(
-                f"frame {frame.name or frame.index} is {answer.values.shape}, the others "
+                f"frame {frame.name or frame.index} is {predicted.values.shape}, the others "
                 f"{valid.shape}; a static camera has one size"
             )
-        valid = answer.valid if valid is None else valid & answer.valid
-        log_depth = np.log(np.where(answer.valid, answer.values, 1).astype(np.float64))
+        valid = predicted.valid if valid is None else valid & predicted.valid
+        log_depth = np.log(np.where(predicted.valid, predicted.values, 1).astype(np.float64))
         if pixels.count and valid.any():
             scale.add(float(np.median((log_depth - before)[valid])))
         pixels.add(log_depth)
         before = log_depth
         progress(pixels.count, 0, "static")
     if valid is None or pixels.count < 2 or not valid.any():
-        raise MsfnetError("flicker needs at least two frames with depth; give a longer source")
+        raise MsfnetError("flicker needs at least two frames with depth; use a longer source")
     spread = pixels.std()[valid]
     return FlickerReport(
         mean=float(spread.mean()),

@@ -42,7 +42,7 @@ def read_list(file: Path) -> list[tuple[Path, Path]]:
     other list is its own folder.
 
     Raises:
-        MsfnetError: missing, empty, or a row that is no pair.
+        MsfnetError: missing, empty, or a row that is not a pair.
     """
     root = file.parent.parent if file.name.startswith("nyu2_") else file.parent
     pairs = []
@@ -50,7 +50,7 @@ def read_list(file: Path) -> list[tuple[Path, Path]]:
         with file.open(newline="", encoding="utf-8") as rows:
             for number, row in enumerate(csv.reader(rows), 1):
                 if len(row) != 2:
-                    raise MsfnetError(f"{file}, line {number}: not `image,depth`; mend the list")
+                    raise MsfnetError(f"{file}, line {number}: not `image,depth`; correct the list")
                 pairs.append((root / row[0].strip(), root / row[1].strip()))
     except (OSError, UnicodeDecodeError, csv.Error):
         raise MsfnetError(f"{file} is not a readable list; check the path") from None
