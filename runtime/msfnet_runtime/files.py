@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
@@ -105,6 +106,21 @@ def reserve_growing(target: Path) -> Path:
             _create(partial, target, exist_ok=False)
             return partial
     raise AssertionError("itertools.count never ends")
+
+
+def append_whole(file: FileIO, data: bytes, end: int) -> None:
+    """Write all bytes to an unbuffered file, or restore its end.
+
+    Raises:
+        OSError: the disk is full, or another error of the file system.
+    """
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def refuse_filled(target: Path) -> None:

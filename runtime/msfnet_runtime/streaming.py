@@ -80,7 +80,7 @@ def stream(
         MsfnetError: anything that cannot be opened or written.
     """
     from msfnet_runtime.web import WebSink
-    from msfnet_runtime.web.server import parse_address
+    from msfnet_runtime.web.sink import parse_address
 
     def report(stats: StreamStats) -> None:
         progress(stats.frames, stats.total, stats.line())

@@ -25,7 +25,7 @@ from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.web import WebSink
-from msfnet_runtime.web.server import parse_address
+from msfnet_runtime.web.sink import parse_address
 from tests.runtime.live_page import TOKEN, decode, next_frame, pair, viewer, wait_until
 from tests.runtime.streams import Frames, estimator, psnr
 from tests.runtime.test_stream_stats import STATS

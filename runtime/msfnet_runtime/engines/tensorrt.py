@@ -18,8 +18,7 @@ from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.cuda.device_array import DeviceArray, foreign_array, join_unmarked
 from msfnet_runtime.engine import EngineBase, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
-from msfnet_runtime.engines.tensorrt_queue import InFlightQueue
-from msfnet_runtime.engines.tensorrt_slot import ExecutionSlot, Streams
+from msfnet_runtime.engines.tensorrt_slot import ExecutionSlot, InFlightQueue, Streams
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.preflight import check_architecture, preflight, rebuild_command
 from msfnet_runtime.timings import Timings

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import atomic_path, cannot_write, disk_full, refuse_filled
+from msfnet_runtime.files import append_whole, atomic_path, cannot_write, disk_full, refuse_filled
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -128,15 +128,9 @@ class FolderSink(SinkBase, ABC):
 
     def _append(self, line: dict[str, Any]) -> None:
         """Append a whole line, or nothing."""
-        position = self._manifest.tell()
-        rest = memoryview(to_json(line, indent=None).encode() + b"\n")
+        data = to_json(line, indent=None).encode() + b"\n"
         with disk_full(self._folder / MANIFEST):
-            try:
-                while rest:
-                    rest = rest[self._manifest.write(rest) :]
-            except OSError:
-                self._manifest.truncate(position)
-                raise
+            append_whole(self._manifest, data, self._manifest.tell())
 
     def _file_name(self, frame: Frame) -> str:
         """Return a file name that no frame has yet, in the folder of the frame's own name."""

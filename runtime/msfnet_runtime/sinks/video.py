@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.colour import colour_table, panels
 from msfnet_runtime.errors import MsfnetError, requires
-from msfnet_runtime.files import reserve_growing
+from msfnet_runtime.files import append_whole, reserve_growing
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -219,13 +219,10 @@ class GrowingFile:
         Raises:
             OSError: the disk is full, or another error of the file system.
         """
-        rest = memoryview(b"" if self.broken else data)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            append_whole(self._file, b"" if self.broken else data, self._whole)
         except OSError:
             self.broken = True
-            self._file.truncate(self._whole)
             raise
         return len(data)
 

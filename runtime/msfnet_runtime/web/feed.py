@@ -1,19 +1,34 @@
-"""Holds the newest frame and the latest statistics for the viewers."""
+"""Shows the newest frame and the latest statistics to viewers.
+
+Each viewer requests a frame, gets the newest, and confirms it before the next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.stream_stats import StreamStats
 from msfnet_runtime.types import DepthMap, Frame
 from msfnet_runtime.web.message import encode_frame
 
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
 HISTORY = 120
 """Snapshots that a new viewer gets at once: two minutes at one per second."""
+
+
+MAX_VIEWERS = 32
+"""Largest number of viewers; each has at most one frame in its buffer."""
+
+ENDED, UNKNOWN_WORD, TOO_SLOW, TOO_MANY = 1000, 1003, 1008, 1013
+"""Close codes of RFC 6455 and its registry."""
+
+_GONE = (OSError, asyncio.TimeoutError)
 
 
 class _Newest(NamedTuple):
@@ -123,3 +138,120 @@ class Feed:
     def _notify(self) -> None:
         for changed in self._waiting:
             changed.set()
+
+
+class Viewers:
+    """The application of the WebSocket.
+
+    A viewer sends ``next`` to request a frame newer than its last one, or ``pause``. It gets the
+    hello text first, then statistics as they come, and the requested frames. At the end of the
+    stream it gets the last of each, and the connection is closed with code 1000.
+
+    Args:
+        feed: the content.
+        hello: the first text.
+        patience_s: time-out for a viewer to read a message or to respond to a frame.
+    """
+
+    def __init__(self, feed: Feed, hello: str, patience_s: float) -> None:
+        self._feed, self._hello, self._patience_s = feed, hello, patience_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one viewer until either side closes the connection."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        if self._feed.viewers >= MAX_VIEWERS:
+            await _close(send, TOO_MANY, "too many viewers")
+            return
+        viewer = _Viewer(self._feed, receive, send, self._patience_s)
+        changed = self._feed.enter()
+        try:
+            await viewer.run(self._hello, changed)
+        finally:
+            self._feed.leave(changed)
+
+
+class _Viewer:
+    """The state of one viewer."""
+
+    def __init__(self, feed: Feed, receive: Receive, send: Send, patience_s: float) -> None:
+        self._feed, self._receive, self._send = feed, receive, send
+        self._patience_s = patience_s
+        self._wants = False
+        self._number = self._snapshots = 0
+        self._unanswered_s: float | None = None
+
+    async def run(self, hello: str, changed: asyncio.Event) -> None:
+        """Receive and send at the same time; the first to end ends both."""
+        tasks = [
+            asyncio.create_task(self._listen(changed)),
+            asyncio.create_task(self._show(hello, changed)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            # Errors of a viewer that has left, or that did not read the close message, are normal.
+            if isinstance(end, Exception) and not isinstance(end, _GONE):
+                raise end
+
+    async def _listen(self, changed: asyncio.Event) -> None:
+        """Receive the viewer's requests."""
+        while (message := await self._receive())["type"] == "websocket.receive":
+            word = message.get("text")
+            if word not in {"next", "pause"}:
+                await _close(self._send, UNKNOWN_WORD, "send next or pause")
+                return
+            self._wants = word == "next"
+            self._unanswered_s = None
+            changed.set()
+
+    async def _show(self, hello: str, changed: asyncio.Event) -> None:
+        """Send statistics and requested frames as they come."""
+        try:
+            await self._tell({"text": hello})
+            while True:
+                changed.clear()
+                await self._send_news()
+                if self._is_through():
+                    farewell = _close(self._send, ENDED, "the stream has ended")
+                    await asyncio.wait_for(farewell, self._patience_s)
+                    return
+                await self._wait(changed)
+        except asyncio.TimeoutError:
+            # Its buffer can be full: the close message would wait behind the rest.
+            await asyncio.wait_for(_close(self._send, TOO_SLOW, "too slow"), self._patience_s)
+
+    async def _send_news(self) -> None:
+        if self._snapshots < self._feed.snapshots:
+            seen, self._snapshots = self._snapshots, self._feed.snapshots
+            await self._tell({"text": self._feed.stats_text(seen)})
+        if self._wants and self._number < self._feed.number:
+            message = await self._feed.message()
+            self._number, self._wants = message.number, False
+            self._unanswered_s = asyncio.get_running_loop().time()
+            await self._tell({"bytes": message.data})
+
+    def _is_through(self) -> bool:
+        """Return whether the stream has ended and the last frame was sent or is not requested."""
+        drawing = self._unanswered_s is not None
+        return self._feed.ended and (self._number == self._feed.number or not drawing)
+
+    async def _wait(self, changed: asyncio.Event) -> None:
+        """Wait for news; raise TimeoutError if the last frame is not confirmed in time."""
+        left = None
+        if self._unanswered_s is not None:
+            waited = asyncio.get_running_loop().time() - self._unanswered_s
+            left = max(self._patience_s - waited, 0)
+        await asyncio.wait_for(changed.wait(), left)
+
+    async def _tell(self, content: dict[str, Any]) -> None:
+        """Send a message, with a time-out."""
+        await asyncio.wait_for(self._send({"type": "websocket.send", **content}), self._patience_s)
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    await send({"type": "websocket.close", "code": code, "reason": reason})

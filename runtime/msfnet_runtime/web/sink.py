@@ -1,20 +1,35 @@
-"""Shows frames and depth on a live page."""
+"""Shows frames and depth on a live page, served by uvicorn in a separate thread."""
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
 
+from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.stream_stats import StreamStats
 from msfnet_runtime.types import DepthMap, Frame
-from msfnet_runtime.web.feed import Feed
-from msfnet_runtime.web.guard import check_token
+from msfnet_runtime.web.feed import Feed, Viewers
+from msfnet_runtime.web.guard import Guard, check_token
 from msfnet_runtime.web.message import hello_text
-from msfnet_runtime.web.server import check_libraries, listen, make_app, serving
+
+STATIC = Path(__file__).parent / "static"
+
+_MAX_WORD = 64
+"""Largest message from a viewer, bytes."""
+
+_PING_S = 20.0
+"""Time between pings, and the time-out of the response, which detects lost viewers."""
+
+_GRACE_S = 2
+"""Time that viewers have to close when the server stops, seconds."""
 
 _FAREWELL_S, _LOOK_S = 1.0, 0.01
 """Time for the viewers to receive the end of the stream, and between two checks, seconds."""
@@ -84,13 +99,27 @@ class WebSink(SinkBase):
     def _opened(self) -> Iterator[None]:
         listening = listen(self._host, self._port, self._patience_s)
         self._port = listening.getsockname()[1]
-        hello = hello_text(self._spec)
-        app = make_app(self._feed, hello, self._host, self._port, self._token, self._patience_s)
-        with serving(app, listening):
+        with serving(self._app(), listening):
             try:
                 yield
             finally:
                 self._say_goodbye()
+
+    def _app(self) -> Any:
+        """Return the guarded ASGI application: the page at ``/``, its WebSocket at ``/ws``."""
+        from starlette.applications import Starlette
+        from starlette.routing import Mount, WebSocketRoute
+        from starlette.staticfiles import StaticFiles
+
+        @asynccontextmanager
+        async def opened(app: Starlette) -> AsyncIterator[None]:
+            self._feed.open()
+            yield
+
+        viewers: Any = Viewers(self._feed, hello_text(self._spec), self._patience_s)
+        page = Mount("/", StaticFiles(directory=STATIC, html=True))
+        app = Starlette(routes=[WebSocketRoute("/ws", viewers), page], lifespan=opened)
+        return Guard(app, self._host, self._port, self._token)
 
     def _say_goodbye(self) -> None:
         """Send the viewers the last frame and the end of the stream, for a limited time."""
@@ -98,3 +127,90 @@ class WebSink(SinkBase):
         due = time.monotonic() + min(_FAREWELL_S, self._patience_s)
         while self._feed.viewers and time.monotonic() < due:
             time.sleep(_LOOK_S)
+
+
+@contextmanager
+def serving(app: Any, listening: socket.socket) -> Iterator[None]:
+    """Serve an application in a thread, and close all viewers and the socket at the end.
+
+    Args:
+        app: the ASGI application.
+        listening: a bound socket, in which earlier connections wait; the server closes it.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=_MAX_WORD,
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=server.run, args=([listening],), name="msfnet-web", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def listen(host: str, port: int, patience_s: float) -> socket.socket:
+    """Return a socket that listens on an address; port 0 selects a free one.
+
+    On Linux a connection is closed when the viewer has not read for twice ``patience_s``.
+
+    Raises:
+        MsfnetError: the port is in use or not permitted, or the address does not exist.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise MsfnetError(
+            f"cannot serve the live page on {host}:{port}: {error.strerror}; choose another address"
+        ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections inherit it: Linux then discards data that a lost viewer never reads.
+        timeout_ms = round(2000 * patience_s)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+    return listening
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``; an IPv6 address is in brackets.
+
+    Raises:
+        MsfnetError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        raise MsfnetError(
+            f"{text!r} is not an address; write HOST:PORT, for example 127.0.0.1:8000",
+            parameter="web_address",
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def check_libraries() -> None:
+    """Check for the libraries of the page.
+
+    Raises:
+        MsfnetError: one of them is absent; with the command that installs them.
+    """
+    with requires("the server of the live page", "web"):
+        import starlette
+        import uvicorn
+        import websockets
+    del starlette, uvicorn, websockets
