@@ -106,13 +106,13 @@ def engine_candidate(artifact: EngineArtifact, *, cuda_graph: bool = True) -> Ca
     )
 
 
-def model_candidate(path: Path, provider: str = "cpu") -> Candidate:
+def model_candidate(path: Path, *, provider: str = "cpu", threads: int = 0) -> Candidate:
     """Return any model file as the one candidate of a measurement.
 
     Raises:
         MsfnetError: missing or unreadable file, or an unknown provider.
     """
-    return next(_candidates(path, ("eager",), (provider,), 0))
+    return next(_candidates(path, ("eager",), (provider,), threads))
 
 
 def _candidates(

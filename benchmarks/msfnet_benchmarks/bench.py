@@ -32,7 +32,7 @@ from msfnet_benchmarks.timing.costs import Throughput
 from msfnet_benchmarks.timing.energy import measure_energy
 from msfnet_benchmarks.timing.flops import measure_flop_bound
 from msfnet_benchmarks.timing.stages import INFER, frame_call, read_timed, stream_stages
-from msfnet_datasets.layouts import open_dataset
+from msfnet_datasets.layouts import open_dataset, open_frames
 from msfnet_datasets.sample import Sample, spread
 from msfnet_runtime import DepthEstimator, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import frame_size
@@ -48,10 +48,13 @@ class BenchPlan:
     """What to measure of the candidates, and on which frames."""
 
     data: Path | None = None
-    """Frames; with a protocol, frames with its ground truth. Generated ones if left out."""
+    """Frames; with a protocol, frames with its ground truth. Generated ones if None."""
+    split: str | None = None
+    """List of the data set, as :func:`~msfnet_datasets.open_dataset` takes it."""
     protocol: str | None = None
     """Score by it as well."""
     frames: int = 32
+    """Number of frames, 0: all of the data."""
     rounds: int = 3
     batches: Sequence[int] = (1,)
     """Batch sizes of the throughput; graphs of a fixed batch answer only theirs."""
@@ -71,9 +74,13 @@ class BenchPlan:
             MsfnetError: a protocol without data, or a batch of nothing.
         """
         if self.protocol and self.data is None:
-            raise MsfnetError("a protocol needs ground truth; name a folder of data")
+            raise MsfnetError("a protocol needs ground truth; name a data set", parameter="data")
+        if not self.frames and self.data is None:
+            raise MsfnetError("generated frames have no end; ask for a number", parameter="frames")
         if any(batch < 1 for batch in self.batches):
-            raise MsfnetError("a batch has at least one image; write for example 1,4,8")
+            raise MsfnetError(
+                "a batch has at least one image; write for example 1,4,8", parameter="batches"
+            )
 
 
 @dataclass(frozen=True)
@@ -328,11 +335,17 @@ def _gather(plan: BenchPlan, spec: ModelSpec) -> _Material:
         with open_source(f"synthetic:street?frames={plan.frames}&size={height}x{width}") as source:
             return _Material(list(source))
     if plan.protocol is None:
-        with open_source(str(plan.data)) as source:
-            frames, decode = read_timed(iter(source), plan.frames)
+        with open_frames(str(plan.data), plan.split) as source:
+            count = plan.frames or source.length
+            if count is None:
+                raise MsfnetError(
+                    f"{plan.data} has no known number of frames; ask for one", parameter="frames"
+                )
+            frames, decode = read_timed(iter(source), count)
         return _Material(frames, decode=decode)
     chosen = find_protocol(plan.protocol)
-    samples = spread(open_dataset(plan.data, ground_truth=chosen.ground_truth), plan.frames)
+    found = open_dataset(plan.data, split=plan.split, ground_truth=chosen.ground_truth)
+    samples = spread(found, plan.frames or None)
     whole, decode = read_timed((sample.frame() for sample in samples), len(samples))
     frames = [_prepared(*each, chosen) for each in zip(whole, samples, strict=True)]
     return _Material(frames, samples, chosen, decode)

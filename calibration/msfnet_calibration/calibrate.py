@@ -92,7 +92,7 @@ def calibrate_model(
 def _select(model: Path, options: CalibrationOptions, progress: Progress) -> list[Frame]:
     """Return the calibration frames."""
     with (
-        open_training_frames(options.data) as source,
+        open_training_frames(options.data, options.split) as source,
         DepthEstimator.open(model) as estimator,
     ):
         return select_frames(
@@ -114,7 +114,7 @@ def _search(
     """Measure the model's forms; with a budget, write the one that is chosen."""
     protocol = find_protocol(options.protocol or "")
     found = open_dataset(
-        options.score or options.data, split=options.samples, ground_truth=protocol.ground_truth
+        options.score or options.data, split=options.score_split, ground_truth=protocol.ground_truth
     )
 
     def open_candidate(path: Path) -> Engine:

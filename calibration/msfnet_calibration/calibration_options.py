@@ -22,7 +22,9 @@ class CalibrationOptions:
     """What to calibrate on, and what it may cost."""
 
     data: str
-    """Source of the calibration frames; of an NYU data set, its training list."""
+    """Source of the calibration frames."""
+    split: str | None = None
+    """List of the data set to calibrate on; None: the frames that are not scored."""
     frames: int = 64
     """How many frames; 0: all."""
     method: Method = "percentile"
@@ -36,8 +38,8 @@ class CalibrationOptions:
     """Evaluation protocol that scores a search."""
     score: Path | None = None
     """Frames with ground truth; :attr:`data` if None."""
-    samples: str | None = None
-    """List of them."""
+    score_split: str | None = None
+    """List of the data set to score on; None: its usual one."""
     score_frames: int = 256
     """How many of them at most, 0: all; every second one is held out."""
     threads: int = 0

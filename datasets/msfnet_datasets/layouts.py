@@ -94,18 +94,30 @@ def find_layout(
     raise MsfnetError(f"{found}; expected {'; or '.join(known.expects for known in fitting)}")
 
 
-def open_training_frames(what: str) -> Source:
-    """Open the frames of a data set that are not the ones to score; or else any source.
+def open_frames(what: str, split: str | None = None) -> Source:
+    """Open the frames of one list of a data set; without a list, any source.
+
+    Args:
+        what: a data set, or as :func:`~msfnet_runtime.sources.open_source` takes it.
+        split: as :func:`open_dataset` takes it.
 
     Raises:
-        MsfnetError: as :func:`open_dataset` and :func:`~msfnet_runtime.sources.open_source`.
+        MsfnetError: as both.
+    """
+    if split is None:
+        return open_source(what)
+    return IterableSource(_Frames(open_dataset(what, split=split)))
+
+
+def open_training_frames(what: str, split: str | None = None) -> Source:
+    """Open the frames of a list; without one, those of a data set that are not the ones to score.
+
+    Raises:
+        MsfnetError: as :func:`open_frames`.
     """
     path = Path(what)
-    layout = recognise(path) if path.exists() else None
-    split = layout.calibration_split(path) if layout else None
-    if layout is None or split is None:
-        return open_source(what)
-    return IterableSource(_Frames(layout.open(path, split, None, layout.kind(None))))
+    known = recognise(path) if split is None and path.exists() else None
+    return open_frames(what, known.calibration_split(path) if known else split)
 
 
 class _Frames:

@@ -9,7 +9,10 @@ import typer
 
 from msfnet.cli.options import (
     DATA_HELP,
+    FRAMES_HELP,
+    PROVIDER_HELP,
     JsonOption,
+    ListOption,
     Names,
     Numbers,
     ProtocolOption,
@@ -36,7 +39,7 @@ def bench(
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", help="The baseline: a checkpoint, or `pytorch` to find it by its hash."
+            "--against", help="Baseline: a checkpoint, or `pytorch` to find it by its hash."
         ),
     ] = None,
     pytorch: Annotated[
@@ -49,29 +52,31 @@ def bench(
     ] = _EAGER,
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="What runs ONNX files: cpu, cuda, tensorrt or openvino; repeatable."),
+        typer.Option("--provider", help=f"{PROVIDER_HELP} Repeatable."),
     ] = None,
     peer: Annotated[
         list[Path] | None,
-        typer.Option(help="Another project's ONNX file, engine only; repeatable."),
+        typer.Option(help="Another project's ONNX file, engine only. Repeatable."),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
+    split: ListOption = None,
     protocol: ProtocolOption = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames that are timed and scored.")] = 32,
+    frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
-    batch: Annotated[
+    batches: Annotated[
         Numbers, numbers_option("--batch", "Batch sizes of the throughput, for example 1,4,8.")
     ] = _SINGLE,
     threads: ThreadsOption = 0,
-    cold: Annotated[bool, typer.Option("--cold", help="Measure process start to depth.")] = False,
+    cold: Annotated[bool, typer.Option("--cold", help="Time process start to depth.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer.")] = False,
     report: Annotated[
-        Path | None, typer.Option("--report", help="HTML report; its JSON lands beside it.")
+        Path | None, typer.Option("--report", help="HTML report to write, with its JSON beside it.")
     ] = None,
     json: JsonOption = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="JSON of an earlier run; status 1 if anything got worse.")
+        Path | None,
+        typer.Option(help="JSON of an earlier run; exit status 1 if anything got worse."),
     ] = None,
     tolerance: Annotated[
         float, share_option("--tolerance", "Allowed regression, for example 5%.")
@@ -80,8 +85,8 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Measure every combination of size=, batch=, threads=, encoder=, preset=, …, for "
-            "example size=128x160,192x256; repeatable. MODEL: a checkpoint, or none. With --json "
-            "a sweep that was stopped is resumed."
+            "example size=128x160,192x256. MODEL: a checkpoint, or none. With --json a "
+            "stopped sweep is resumed. Repeatable."
         ),
     ] = None,
     counts: Annotated[
@@ -108,14 +113,13 @@ def bench(
         result = _sweep(sweep, models or [], provider or ["cpu"], rounds, counts, stored)
         shown = tables.text(result)
     else:
-        if protocol and data is None:
-            raise MsfnetError("--protocol needs ground truth; pass --data FOLDER")
         plan = BenchPlan(
             data=data,
+            split=split,
             protocol=protocol,
             frames=frames,
             rounds=rounds,
-            batches=batch,
+            batches=batches,
             threads=threads,
             cold=cold,
             profile=profile,
@@ -135,7 +139,7 @@ def bench(
             result, pictures = compare_candidates(
                 candidates, plan, baseline=baseline, progress=count
             )
-        shown = "\n".join(filter(None, (tables.text(result), unanswered(result, batch))))
+        shown = "\n".join(filter(None, (tables.text(result), unanswered(result, batches))))
     say(to_json(result) if json == STANDARD_OUTPUT else shown)
     if not files.write(result, pictures, say):
         raise typer.Exit(1)

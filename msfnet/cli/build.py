@@ -12,6 +12,7 @@ from msfnet.cli.options import (
     FRAMES_HELP,
     SOURCE_HELP,
     ForceOption,
+    ListOption,
     Names,
     Size,
     names_option,
@@ -79,6 +80,7 @@ def export(
         str | None,
         typer.Option("--data", help=f"{SOURCE_HELP} Compared besides random images."),
     ] = None,
+    split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 4,
     verify: Annotated[
         Verify, typer.Option(help="deep compares every block and names the first that differs.")
@@ -123,19 +125,19 @@ def export(
     )
     with progress("export") as report:
         result = export_checkpoint(
-            checkpoint, out, options, frames=_select(data, frames), progress=report
+            checkpoint, out, options, frames=_select(data, split, frames), progress=report
         )
     say(result.text())
 
 
-def _select(data: str | None, count: int) -> list[Frame]:
+def _select(data: str | None, split: str | None, count: int) -> list[Frame]:
     """Return frames spread over a source, 0: all; none where no source is named."""
     if data is None:
         return []
     from msfnet_calibration import select_frames
-    from msfnet_runtime.sources import open_source
+    from msfnet_datasets.layouts import open_frames
 
-    with open_source(data) as source:
+    with open_frames(data, split) as source:
         return select_frames(source, count or sys.maxsize)
 
 

@@ -25,8 +25,9 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="FP32 ONNX file made by `msfnet export`.")],
     out: Annotated[Path, typer.Argument(help="INT8 ONNX file to write.")],
     data: Annotated[
-        str, typer.Option("--data", help=f"{SOURCE_HELP} Of NYU, its training list is used.")
+        str, typer.Option("--data", help=f"{SOURCE_HELP} Of a data set, frames to train on.")
     ],
+    split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 64,
     method: Annotated[
         Method, typer.Option(help="How the ranges of activations are chosen.")
@@ -51,7 +52,9 @@ def calibrate(
         Path | None,
         typer.Option("--score", help="Data set to score on; the one of --data if left out."),
     ] = None,
-    samples: ListOption = None,
+    score_split: Annotated[
+        str | None, typer.Option("--score-list", help="List of the data set to score on.")
+    ] = None,
     score_frames: Annotated[
         int,
         typer.Option(min=0, help="Number of frames to score, 0: all; every second is held out."),
@@ -77,6 +80,7 @@ def calibrate(
     refuse_existing(out, force)
     options = CalibrationOptions(
         data=data,
+        split=split,
         frames=frames,
         method=method,
         runs_on=runs_on,
@@ -84,7 +88,7 @@ def calibrate(
         sensitivity=sensitivity,
         protocol=protocol,
         score=score,
-        samples=samples,
+        score_split=score_split,
         score_frames=score_frames,
         threads=threads,
         work=work,

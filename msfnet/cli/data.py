@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from msfnet.cli.options import JsonOption, parse_size
+from msfnet.cli.options import JsonOption, ListOption, SeedOption, Size, size_option
 from msfnet.console import STANDARD_OUTPUT, progress, say, show
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
@@ -28,9 +28,11 @@ def synthesize(
         typer.Option(help="kitti: raw drives of streets; nyu: rooms in DenseDepth's layout."),
     ],
     scenes: Annotated[int, typer.Option(min=1, help="Drives or rooms.")] = 4,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of each.")] = 24,
-    size: Annotated[str, typer.Option(help="HxW; the data set's own size if left out.")] = "",
-    seed: Annotated[int, typer.Option(help="The same seed renders the same pixels.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each drive or room.")] = 24,
+    size: Annotated[
+        Size | None, size_option("--size", "Frames; the data set's own size if left out.")
+    ] = None,
+    seed: SeedOption = 0,
 ) -> None:
     """Render textured streets or rooms with exact depth, and write them as KITTI or NYU do.
 
@@ -38,7 +40,6 @@ def synthesize(
     """
     from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 
-    chosen = parse_size(size) if size else None
     with progress("synthesize") as report:
         if layout == "kitti":
             synthesize_kitti(
@@ -46,7 +47,7 @@ def synthesize(
                 drives=scenes,
                 frames=frames,
                 seed=seed,
-                size=chosen or (375, 1242),
+                size=size or (375, 1242),
                 progress=report,
             )
         else:
@@ -55,7 +56,7 @@ def synthesize(
                 scenes=scenes,
                 frames=frames,
                 seed=seed,
-                size=chosen or (480, 640),
+                size=size or (480, 640),
                 progress=report,
             )
     say(f"{out}: {counted(scenes * frames, 'frame')} in {layout}'s layout")
@@ -66,9 +67,7 @@ def check(
     path: Annotated[
         Path, typer.Argument(help="KITTI raw drives, NYU in any layout, RGB-D pairs, or images.")
     ],
-    name: Annotated[
-        str, typer.Option("--list", help="Check one list: NYU's name for it, or a list file.")
-    ] = "",
+    split: ListOption = None,
     layout: Annotated[
         Layout | None, typer.Option(help="The data's layout; recognised if left out.")
     ] = None,
@@ -77,10 +76,11 @@ def check(
         typer.Option(help="How depth is stored; as the layout has it if left out."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad or absent.")
+        bool, typer.Option("--all", help="Open every file; exit status 1 if any is bad or missing.")
     ] = False,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="PNG to draw: frames, their depth, histograms.")
+        Path | None,
+        typer.Option("--sheet", help="PNG to draw frames, depth and histograms into."),
     ] = None,
     json_path: JsonOption = None,
 ) -> None:
@@ -99,7 +99,7 @@ def check(
         result = check_data(
             path,
             layout=layout,
-            name=name,
+            name=split or "",
             depth=depth,
             every=every,
             progress=report,

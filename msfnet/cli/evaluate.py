@@ -14,6 +14,7 @@ from msfnet.cli.options import (
     ListOption,
     ProtocolOption,
     ProviderOption,
+    ThreadsOption,
 )
 from msfnet.console import STANDARD_OUTPUT, progress, show
 from msfnet_benchmarks.scoring.alignment import Alignment
@@ -28,7 +29,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     protocol: ProtocolOption = None,
     samples: ListOption = None,
-    frames: Annotated[int, typer.Option(min=0, help=FRAMES_HELP)] = 0,
+    frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 0,
     align: Annotated[
         Alignment | None,
         typer.Option(help="Also score predictions aligned to their ground truth, reported apart."),
@@ -42,7 +43,7 @@ def evaluate(
     ] = None,
     prediction_unit: Annotated[
         PngStorage | None,
-        typer.Option(help="How these PNG files store depth; else their manifest says."),
+        typer.Option(help="How these PNG files store depth; as their manifest says if left out."),
     ] = None,
     static: Annotated[
         str | None,
@@ -55,6 +56,7 @@ def evaluate(
         typer.Option("--sheet", help="Write a PNG of the best, median and worst frame."),
     ] = None,
     provider: ProviderOption = "cpu",
+    threads: ThreadsOption = 0,
 ) -> None:
     """Score any artefact under a named protocol; the same code for PyTorch, ONNX and engines.
 
@@ -76,6 +78,7 @@ def evaluate(
         against=against,
         static=static,
         provider=provider,
+        threads=threads,
         csv=csv_path,
         sheet=sheet,
     )

@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.options import JsonOption, ProviderOption
+from msfnet.cli.options import JsonOption, ProviderOption, ThreadsOption
 from msfnet.console import STANDARD_OUTPUT, progress, say
 
 
 def latency(
-    model: Annotated[Path, typer.Argument(help="Engine; others are timed end to end only.")],
+    model: Annotated[Path, typer.Argument(help="Engine; other models are timed end to end only.")],
     trtexec: Annotated[
-        bool, typer.Option("--trtexec", help="Let NVIDIA's tool measure the engine, too.")
+        bool, typer.Option("--trtexec", help="Also let NVIDIA's trtexec measure the engine.")
     ] = False,
     cuda_graph: Annotated[bool, typer.Option(help="Replay the work as one CUDA graph.")] = True,
-    transfers: Annotated[bool, typer.Option(help="Count the copies in and out.")] = True,
-    iterations: Annotated[int, typer.Option(min=1, help="Runs that are timed.")] = 200,
+    transfers: Annotated[bool, typer.Option(help="Include copies to and from the device.")] = True,
+    iterations: Annotated[int, typer.Option(min=1, help="Number of timed runs.")] = 200,
     provider: ProviderOption = "cpu",
+    threads: ThreadsOption = 0,
     json: JsonOption = None,
 ) -> None:
     """Measure H2D, GPU compute, D2H and enqueue time of an engine, as trtexec defines them.
@@ -41,7 +42,7 @@ def latency(
     if artifact:
         candidate = engine_candidate(artifact, cuda_graph=cuda_graph)
     else:
-        candidate = model_candidate(model, provider)
+        candidate = model_candidate(model, provider=provider, threads=threads)
         if trtexec or not transfers:
             raise MsfnetError(
                 f"{model} is not an engine: --trtexec and --no-transfers go with engines; "

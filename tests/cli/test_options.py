@@ -14,6 +14,22 @@ from msfnet.cli import app, option_of
 from msfnet.cli.options import Numbers, Size, parse_numbers, parse_share, parse_size
 from msfnet_runtime import MsfnetError
 
+OPTIONS = {
+    "--data": {"train", "evaluate", "export", "calibrate", "bench"},
+    "--list": {"data check", "evaluate", "export", "calibrate", "bench"},
+    "--frames": {"data synthesize", "evaluate", "export", "calibrate", "bench", "stream"},
+    "--protocol": {"evaluate", "calibrate", "bench"},
+    "--provider": {"evaluate", "bench", "latency", "stream"},
+    "--threads": {"evaluate", "calibrate", "bench", "latency", "stream"},
+    "--json": {"data check", "evaluate", "bench", "latency", "inspect", "doctor"},
+    "--force": {"demo", "export", "calibrate", "build", "triton"},
+    "--seed": {"demo", "data synthesize", "calibrate"},
+}
+"""Which commands take the options that several share."""
+
+SAME_HELP = ("--list", "--protocol", "--provider", "--threads", "--json", "--force", "--seed")
+"""The others differ in what is counted (``--frames``) or in what is read (``--data``)."""
+
 HEAVY = ("torch", "onnx", "onnxruntime", "lightning", "timm", "rich", "scipy", "plotly")
 
 
@@ -26,6 +42,26 @@ def commands() -> Iterator[tuple[str, dict[str, str]]]:
             *((f"{name} {sub}", each) for sub, each in getattr(command, "commands", {}).items()),
         ]:
             yield words, {flag: each.help or "" for each in one.params for flag in each.opts}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_is_where_it_is_of_use(option: str) -> None:
+    """The table above holds, both ways."""
+    assert {words for words, options in commands() if option in options} == OPTIONS[option]
+
+
+@pytest.mark.parametrize("option", SAME_HELP)
+def test_an_option_means_the_same_everywhere(option: str) -> None:
+    """One help text for all commands."""
+    texts = {options[option] for _, options in commands() if option in options}
+    assert len({text.removesuffix(" Repeatable.") for text in texts}) == 1
+
+
+def test_0_frames_are_all() -> None:
+    """Wherever frames are read; generated ones have no end."""
+    for words, options in commands():
+        if "--frames" in options and words != "data synthesize":
+            assert "0: all" in options["--frames"], words
 
 
 def test_every_option_has_a_help_text() -> None:

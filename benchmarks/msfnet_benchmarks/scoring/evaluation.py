@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -61,6 +62,8 @@ class EvaluationOptions:
     """A source of a camera that does not move, to measure flicker."""
     provider: str = "cpu"
     """What runs ONNX files."""
+    threads: int = 0
+    """CPU threads; 0: the library's choice."""
     csv: Path | None = None
     """File to write with one row an image."""
     sheet: Path | None = None
@@ -124,7 +127,7 @@ def evaluate_model(
 
     Args:
         options: what to score and files to write, which are tried before the work.
-        open_model: opens a model by its path and ``provider``.
+        open_model: opens a model by its path, ``provider`` and ``threads``.
         progress: called after every frame.
 
     Raises:
@@ -132,11 +135,10 @@ def evaluate_model(
     """
     protocol = find_protocol(options.protocol) if options.protocol else None
     options.check_outputs()
+    opener = partial(open_model, provider=options.provider, threads=options.threads)
     with ExitStack() as stack:
         model, reference = (
-            DepthEstimator(stack.enter_context(open_model(path, provider=options.provider)))
-            if path
-            else None
+            DepthEstimator(stack.enter_context(opener(path))) if path else None
             for path in (options.model, options.against)
         )
         report = EvaluationReport()
