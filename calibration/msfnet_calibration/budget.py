@@ -1,4 +1,4 @@
-"""How much depth error a lower precision may cost, in a user's words: ``rel +1%``."""
+"""Budgets: how much depth error a lower precision may add, written as ``rel +1%``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FORM = re.compile(r"\s*([a-z_0-9]+)\s*([+-])\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*"
 
 @dataclass(frozen=True)
 class Budget:
-    """The worst value of one metric that is allowed, from that of the model it is held against."""
+    """The worst value of one metric that is allowed, relative to that of the reference model."""
 
     metric: str
     """One of :data:`ERRORS` or :data:`SHARES`."""
     amount: float
-    """What the metric may lose, positive."""
+    """Allowed loss of the metric, positive."""
     relative: bool
     """The amount is a fraction of the reference's value, not an absolute difference."""
 
@@ -53,13 +53,13 @@ class Budget:
         return cls(metric, float(number) / (100 if percent else 1), bool(percent))
 
     def loss(self, metrics: DepthMetrics, reference: DepthMetrics) -> float:
-        """Return what the metric loses, in the budget's unit; negative where depth got better."""
+        """Return the metric's loss, in the budget's unit; negative where depth is better."""
         value, before = getattr(metrics, self.metric), getattr(reference, self.metric)
         lost = float(value - before) if self.metric in ERRORS else float(before - value)
         return lost / float(before) if self.relative else lost
 
     def allows(self, metrics: DepthMetrics, reference: DepthMetrics) -> bool:
-        """Tell whether a model keeps within the budget."""
+        """Tell whether a model is within the budget."""
         return self.loss(metrics, reference) <= self.amount
 
     def change(self, loss: float) -> float:
@@ -67,7 +67,7 @@ class Budget:
         return loss if self.metric in ERRORS else -loss
 
     def write(self, loss: float) -> str:
-        """Return a loss in the words of a budget."""
+        """Return a loss written as a budget is."""
         change = self.change(loss)
         return f"{self.metric} {change:+.2%}" if self.relative else f"{self.metric} {change:+.4f}"
 

@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.fp16_check import FP16Evaluator, Islands
 from msfnet_calibration.graph import FLOATS, add_constant, as_dtype, cast, constant, drop_unused
-from msfnet_calibration.onnx_files import atomic_model, load_model, write_model
-from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.artifacts import refuse_cpu_layout
-from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_calibration.onnx_files import atomic_model, load_fp32, write_model
+from msfnet_runtime import Frame, ModelSpec, OnnxArtifact, open_engine
 from msfnet_runtime.precision_records import DepthChange, Fp32Island
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
@@ -35,7 +33,7 @@ ISLANDS = frozenset({"InstanceNormalization"})
 """Operators that stay in FP32 wherever they are: their statistics overflow or lose all digits."""
 
 CORE = frozenset({"Conv", "MatMul", "Gemm", "ConvTranspose"})
-"""Operators that FP16 is for; it spans from the first of them to the last."""
+"""Operators that gain by FP16; it reaches from the first of them to the last."""
 
 MAX_MEDIAN_CHANGE = 0.01
 """Largest median relative change of depth that a conversion may cause."""
@@ -43,8 +41,8 @@ MAX_MEDIAN_CHANGE = 0.01
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 QUANTIZED_OPSET = 19
-"""The first in which QuantizeLinear and DequantizeLinear take FP16. From 18 to it, operators got
-types and attributes only: models of ours mean the same in both."""
+"""The first opset in which QuantizeLinear and DequantizeLinear accept FP16. Between 18 and 19,
+operators only gained types and attributes: our models mean the same in both."""
 
 _FLOAT_INPUTS: dict[str, tuple[int, ...]] = {"Resize": (0,)}
 """Inputs that have the node's float type; the others (Resize's scales) keep the type they have."""
@@ -71,10 +69,7 @@ def convert_fp16(
         MsfnetError: not an FP32 model; or, by the block at fault, values that are not finite in
             FP32 or FP16, or depth whose median changes by more than allowed.
     """
-    model, spec = load_model(source), read_onnx_spec(source)
-    refuse_cpu_layout(spec, source)
-    if spec.precision != "fp32":
-        raise MsfnetError(f"{source} is {spec.precision} already; convert the fp32 model")
+    model, spec = load_fp32(source, "convert")
     half, spec = checked_fp16(model, spec, frames, max_change=max_change, progress=progress)
     with atomic_model(target) as partial:
         write_fp16(half, partial, spec)
@@ -102,11 +97,11 @@ def checked_fp16(
     def convert(blocks: Collection[str] | None) -> ir.Model:
         return to_fp16(model, islands.wide, blocks=blocks, keep_nodes=islands.sums)
 
-    change = evaluator.measure(convert, max_change)
+    median, p99 = evaluator.measure(convert, max_change)
     spec = replace(
         spec,
         precision="fp16",
-        change=DepthChange(change.median, change.p99, len(batches), random=not frames),
+        change=DepthChange(median, p99, len(batches), random=not frames),
         islands=_describe_islands(model, islands),
     )
     return convert(None), spec
@@ -146,8 +141,8 @@ def to_fp16(
 ) -> ir.Model:
     """Return the model with FP16 between its first and last convolutions.
 
-    A QuantizeLinear has the type of the node before it, a DequantizeLinear that of the nodes
-    behind, and is doubled where those differ; a model with one in FP16 is of opset 19.
+    A QuantizeLinear gets the type of the node before it, a DequantizeLinear that of the nodes
+    behind it, and is doubled where those differ; a model with one in FP16 gets opset 19.
 
     Requires: an FP32 model whose types and shapes are known and whose constants are initialisers;
     Q/DQ pairs are allowed. Ensures: every node's inputs have one float type.
@@ -202,29 +197,29 @@ def kept_in_fp32(
 
 
 def _quantized_in(half: Collection[ir.Node], graph: ir.Graph) -> set[ir.Node]:
-    """Return the Q/DQ nodes that become FP16, doubled where both precisions take their value."""
+    """Return the Q/DQ nodes that become FP16, doubled where both precisions use their value."""
     found: set[ir.Node] = set()
     for node in list(graph):
         if node.op_type == "QuantizeLinear":
             if node.inputs[0] and node.inputs[0].producer() in half and _holds_scale(node):
                 found.add(node)
         elif node.op_type == "DequantizeLinear":
-            takers = node.outputs[0].consumers()
-            halves = [taker for taker in takers if taker in half]
+            consumers = node.outputs[0].consumers()
+            halves = [consumer for consumer in consumers if consumer in half]
             if halves:
-                found.add(node if len(halves) == len(takers) else _double(node, halves))
+                found.add(node if len(halves) == len(consumers) else _double(node, halves))
     return found
 
 
-def _double(node: ir.Node, takers: Collection[ir.Node]) -> ir.Node:
-    """Return a copy of a DequantizeLinear that serves some of its takers in its place."""
+def _double(node: ir.Node, consumers: Collection[ir.Node]) -> ir.Node:
+    """Return a copy of a DequantizeLinear that some of its consumers use in its place."""
     value, attributes = node.outputs[0], list(node.attributes.values())
     output = ir.val(f"{value.name}.fp16", type=value.type, shape=value.shape)
     name = f"{node.name}.fp16"
     copy = ir.Node("", node.op_type, node.inputs, attributes, outputs=[output], name=name)
     node.append(copy)
     for use in value.uses():
-        if use.node in takers:
+        if use.node in consumers:
             use.node.replace_input_with(use.idx, output)
     return copy
 
@@ -246,7 +241,7 @@ def _span(graph: ir.Graph) -> set[ir.Node]:
 def _reach(
     nodes: Iterable[ir.Node], neighbours: Callable[[ir.Node], Iterable[ir.Node]]
 ) -> set[ir.Node]:
-    """Return the core nodes and all that lie behind one, in the order given."""
+    """Return the core nodes and all that depend on one, for nodes in the order of ``nodes``."""
     reached: set[ir.Node] = set()
     for node in nodes:
         if node.op_type in CORE or not reached.isdisjoint(neighbours(node)):
@@ -274,8 +269,8 @@ class _Casts:
             if value.dtype in FLOATS and wanted == ir.DataType.FLOAT16:
                 value.type = ir.TensorType(wanted)
 
-    def _convert(self, value: ir.Value, wanted: ir.DataType, taker: ir.Node) -> ir.Value:
-        """Return a tensor in another type; casts of the graph's input belong to their taker."""
+    def _convert(self, value: ir.Value, wanted: ir.DataType, consumer: ir.Node) -> ir.Value:
+        """Return a tensor in another type; a cast of the input gets its consumer's name."""
         key = value, wanted
         if key not in self._converted:
             suffix = "fp16" if wanted == ir.DataType.FLOAT16 else "fp32"
@@ -283,9 +278,9 @@ class _Casts:
             if numbers is not None:
                 self._converted[key] = add_constant(self._graph, name, as_dtype(numbers, wanted))
             else:
-                label = f"{taker.name}.{suffix}" if value.is_graph_input() else name
+                label = f"{consumer.name}.{suffix}" if value.is_graph_input() else name
                 node = cast(value, wanted, name, label)
-                self._graph.insert_before(taker, node)
+                self._graph.insert_before(consumer, node)
                 self._converted[key] = node.outputs[0]
         return self._converted[key]
 

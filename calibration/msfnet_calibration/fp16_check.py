@@ -1,9 +1,9 @@
-"""What FP16 does to a model: ranges of values on frames, emulated rounding, change of depth.
+"""Measures FP16's effect on a model: ranges of values, emulated rounding, change of depth.
 
 ONNX Runtime's CPU provider rounds FP16 weights and computes in FP32 between them, so that neither
-an overflow nor the rounding of values shows when it runs an FP16 file. :func:`emulate_fp16` writes
-the rounding into an FP32 graph as pairs of Casts, which the provider keeps: every value becomes
-what FP16 can hold, infinity included. Sums within an operator stay in FP32 there, as
+an overflow nor the rounding of values shows when it runs an FP16 file. :func:`emulate_fp16` adds
+the rounding to an FP32 graph as pairs of Casts, which the provider keeps: every value becomes
+the nearest FP16 number, infinity included. Sums within an operator stay in FP32 there, as
 convolutions and matrix products do in TensorRT; :func:`find_islands` keeps other sums that could
 overflow out of FP16.
 """
@@ -30,15 +30,15 @@ RANGE_LIMIT = 1e4
 """Tensors that exceed it on the probe frames stay in FP32."""
 
 SUM_LIMIT = float(np.finfo(np.float16).max)
-"""Reductions whose sum could exceed it, all elements being as large as the largest, stay in FP32.
-That bound is the worst case already, hence the full range."""
+"""Reductions whose sum could exceed it, were all elements as large as the largest, stay in FP32.
+That is the worst case already, hence FP16's full range."""
 
 _SUMS = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceL1"), 1),
     **dict.fromkeys(("GlobalAveragePool", "AveragePool"), 1),
     **dict.fromkeys(("ReduceL2", "ReduceSumSquare"), 2),
 }
-"""Operators that add many elements up, with the power they raise each to."""
+"""Operators that add up many elements, and the power to which they raise each."""
 
 Convert = Callable[[Collection[str] | None], ir.Model]
 """Returns a model with the blocks named in FP16; with None, all of them."""
@@ -46,7 +46,7 @@ Convert = Callable[[Collection[str] | None], ir.Model]
 
 @dataclass(frozen=True)
 class Probe:
-    """What a model gave on some batches."""
+    """What a model computed on some batches."""
 
     peaks: dict[str, float]
     """Largest absolute value of tensors, in the order of the graph; NaN where one was NaN."""
@@ -68,28 +68,25 @@ class Islands:
     """Outputs of reductions whose sum could overflow though input and output do not."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """How far one frame's depth moved, relative to FP32's."""
+def relative_changes(
+    answers: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], spec: ModelSpec
+) -> NDArray[np.float64]:
+    """Return (N, 2): median and 99th percentile of the relative change of each frame's depth.
 
-    median: float
-    p99: float
-
-
-def relative_change(
-    answer: NDArray[np.float32], expected: NDArray[np.float32], spec: ModelSpec
-) -> Change:
-    """Return how far one answer of a model lies from another, in depth."""
-    new, old = (
-        to_metres(values, spec) if spec.graph == "network" else values
-        for values in (answer, expected)
-    )
-    median, p99 = np.percentile(np.abs(new - old) / old, (50, 99))
-    return Change(float(median), float(p99))
+    Args:
+        answers: a model's output for N frames.
+        expected: the FP32 model's.
+        spec: of either; a network graph's output is turned into metres first.
+    """
+    changes = []
+    for pair in zip(answers, expected, strict=True):
+        new, old = (to_metres(v, spec) if spec.graph == "network" else v for v in pair)
+        changes.append(np.percentile(np.abs(new - old) / old, (50, 99)))
+    return np.array(changes, np.float64)
 
 
 class FP16Evaluator:
-    """Compares FP16 forms of a model with what the model gives in FP32.
+    """Compares FP16 forms of a model with the model in FP32.
 
     Args:
         model: the FP32 model, its types and shapes known.
@@ -122,8 +119,8 @@ class FP16Evaluator:
         self._refuse_not_finite(self._full, "fp32 already; train again or take another checkpoint")
         self.islands = find_islands(model, self._full.peaks, spec.size)
 
-    def measure(self, convert: Convert, max_change: float) -> Change:
-        """Return the largest change of depth on any image that a conversion causes.
+    def measure(self, convert: Convert, max_change: float) -> tuple[float, float]:
+        """Return the largest change of depth on any image: of the medians, of the percentiles.
 
         Args:
             convert: returns the model with the blocks named in FP16, all of them for None.
@@ -137,19 +134,16 @@ class FP16Evaluator:
         half = emulate_fp16(convert(None))
         probe = probe_values(half, self._names, self._batches, self._progress)
         self._refuse_not_finite(probe, "fp16; keep this model in fp32")
-        changes = [
-            relative_change(*pair, self._spec)
-            for pair in zip(probe.answers, self._full.answers, strict=True)
-        ]
-        worst = max(range(len(changes)), key=lambda index: changes[index].median)
-        if changes[worst].median > max_change:
-            block, alone = self._worst_block(convert, worst)
+        changes = relative_changes(probe.answers, self._full.answers, self._spec)
+        median, p99 = changes.max(axis=0)
+        if median > max_change:
+            block, alone = self._worst_block(convert, int(changes[:, 0].argmax()))
             raise MsfnetError(
-                f"FP16 changes depth by {_percent(changes[worst].median)} at the median of an "
+                f"FP16 changes depth by {_percent(median)} at the median of an "
                 f"image ({_percent(max_change)} is allowed), most of it in {block} "
                 f"({_percent(alone)} alone); keep this model in fp32"
             )
-        return Change(changes[worst].median, max(change.p99 for change in changes))
+        return float(median), float(p99)
 
     def _refuse_not_finite(self, probe: Probe, where: str) -> None:
         name = probe.first_not_finite()
@@ -157,13 +151,13 @@ class FP16Evaluator:
             raise MsfnetError(f"{self._homes[name]} gives NaN or Inf on {self._images} in {where}")
 
     def _worst_block(self, convert: Convert, index: int) -> tuple[str, float]:
-        """Return the block that alone in FP16 moves an image's depth most, and by how much."""
+        """Return the block that, alone in FP16, changes an image's depth most, and by how much."""
         blocks = list(dict.fromkeys(self._homes.values()))
-        moved = {}
+        moved = {}  # median relative change by block
         for done, block in enumerate(blocks, 1):
             probe = probe_values(emulate_fp16(convert({block})), (), [self._batches[index]])
-            answers = probe.answers[0], self._full.answers[index]
-            moved[block] = relative_change(*answers, self._spec).median
+            expected = [self._full.answers[index]]
+            moved[block] = float(relative_changes(probe.answers, expected, self._spec)[0, 0])
             self._progress(done, len(blocks), "blocks")
         worst = max(moved, key=lambda block: moved[block])
         return worst, moved[worst]
@@ -185,7 +179,7 @@ def probe_values(
     batches: Sequence[NDArray[Any]],
     progress: Progress = silent,
 ) -> Probe:
-    """Run batches and note how large some FP32 tensors become; one batch is held at a time."""
+    """Run batches one at a time and return how large some FP32 tensors become."""
     output = str(model.graph.outputs[0].name)
     peaks = dict.fromkeys(names, 0.0)
     answers = []
@@ -225,7 +219,7 @@ def find_islands(model: ir.Model, peaks: Mapping[str, float], size: tuple[int, i
 
 
 def emulate_fp16(half: ir.Model) -> ir.Model:
-    """Return a model that computes in FP32 and rounds every FP16 value of another to FP16.
+    """Return a model that computes in FP32 and rounds every FP16 value of an FP16 model.
 
     Requires: types and shapes are known. Ensures: tensors keep their names and are FP32 where the
     other model's are FP16.

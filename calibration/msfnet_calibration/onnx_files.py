@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from msfnet_calibration.blocks import find_blocks
 from msfnet_calibration.graph import bare_proto, hash_weights, infer_shapes, weight_bytes
 from msfnet_runtime import ModelSpec, MsfnetError
+from msfnet_runtime.artifacts import refuse_cpu_layout
 from msfnet_runtime.files import check_writable, disk_full
 from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
@@ -49,6 +50,23 @@ def load_model(path: str | os.PathLike[str]) -> ir.Model:
         raise MsfnetError(f"{file} is not a valid ONNX model: {reason}; export it again") from None
     infer_shapes(model)
     return model
+
+
+def load_fp32(path: str | os.PathLike[str], verb: str) -> tuple[ir.Model, ModelSpec]:
+    """Load a model that can be converted to another precision, with its spec.
+
+    Args:
+        path: the ONNX file.
+        verb: what is done with it, for the error message.
+
+    Raises:
+        MsfnetError: as :func:`load_model`, or the model is not FP32 or was exported for CPUs.
+    """
+    model, spec = load_model(path), read_onnx_spec(path)
+    refuse_cpu_layout(spec, path)
+    if spec.precision != "fp32":
+        raise MsfnetError(f"{path} is {spec.precision}; {verb} the fp32 model it was made from")
+    return model, spec
 
 
 def save_model(
@@ -92,7 +110,7 @@ def _write(model: ir.Model, path: Path, weights: str) -> None:
             clone, path.parent, weights, size_threshold_bytes=_SMALL_BYTES
         )
     for constant in clone.graph.initializers.values():
-        constant.shape = constant.type = None  # its tensor says both
+        constant.shape = constant.type = None  # its tensor has both
     ir.save(clone, path)
 
 

@@ -6,7 +6,6 @@ stay in floating point. TensorRT takes the file as it is, as an explicitly quant
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -17,11 +16,8 @@ from numpy.typing import NDArray
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
 from msfnet_calibration.graph import add_constant, constant, drop_unused, make_node, splice
-from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.ranges import ActivationRanges
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
-from msfnet_runtime.artifacts import refuse_cpu_layout
-from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 
 MIN_CHANNELS = 16
@@ -31,21 +27,7 @@ NARROW = " (narrow groups)"
 """Ends the name of a unit of convolutions that have fewer channels in each group."""
 
 FEW_FRAMES = 4
-"""Fewer give no idea of the range of activations."""
-
-
-def load_fp32(source: str | os.PathLike[str]) -> ir.Model:
-    """Load a model that can be quantised.
-
-    Raises:
-        MsfnetError: it cannot be read, its precision is another than FP32, or it was exported for
-            CPUs.
-    """
-    model, spec = load_model(source), read_onnx_spec(source)
-    refuse_cpu_layout(spec, source)
-    if spec.precision != "fp32":
-        raise MsfnetError(f"{source} is {spec.precision}; calibrate the fp32 model it came from")
-    return model
+"""Fewer do not show the range of activations."""
 
 
 def prepare_frames(frames: Sequence[Frame], spec: ModelSpec) -> list[NDArray[Any]]:
@@ -68,7 +50,7 @@ def find_units(model: ir.Model) -> dict[str, list[str]]:
     """Return the convolutions that can be quantised, by block, in the order of the graph.
 
     A block's grouped convolutions with fewer than 16 channels in each group are a unit of their
-    own, whose name :func:`is_narrow` tells: most processors gain nothing by them. Convolutions
+    own, which :func:`is_narrow` recognises: most processors gain nothing by them. Convolutions
     with fewer than 16 channels in or out belong to none.
     """
     units: dict[str, list[str]] = {}
@@ -86,7 +68,7 @@ def find_units(model: ir.Model) -> dict[str, list[str]]:
 
 
 def is_narrow(unit: str) -> bool:
-    """Tell a unit of grouped convolutions with few channels in each group by its name."""
+    """Tell by its name whether a unit has few channels in each group."""
     return unit.endswith(NARROW)
 
 
@@ -113,7 +95,7 @@ def insert_pairs(
     """Return a copy of an FP32 model with Q/DQ pairs around the convolutions named.
 
     Requires: the type and shape of every value are known. Ensures: every tensor has at most one
-    pair, which all that take the tensor share; quantised weights are stored in INT8.
+    pair, which all consumers of the tensor share; quantised weights are stored in INT8.
 
     Raises:
         MsfnetError: an unknown method or target.
@@ -158,10 +140,10 @@ def _quantize_weight(graph: ir.Graph, conv: ir.Node) -> None:
 
 
 def _quantize_activation(
-    graph: ir.Graph, value: ir.Value, limit: NDArray[np.float32], taker: ir.Node
+    graph: ir.Graph, value: ir.Value, limit: NDArray[np.float32], consumer: ir.Node
 ) -> None:
     """Put a Q/DQ pair behind a value; it belongs to the node that makes the value."""
-    owner = value.producer() or taker
+    owner = value.producer() or consumer
     name = str(value.name)
     constants = [
         add_constant(graph, f"{name}.scale", _scale(limit)),

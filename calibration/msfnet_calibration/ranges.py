@@ -1,8 +1,8 @@
-"""How large the activations of a model become: one histogram each, collected once and kept.
+"""Collects the ranges of a model's activations: one histogram each, kept in a file.
 
-The methods that choose a range (all values, a percentile, entropy) all read the same histograms,
-so that another choice does not run the frames again. Histograms have a fixed size whatever the
-number of frames, and a file that keeps them says after every frame how far it is.
+The methods that choose a range (all values, a percentile, entropy) read the same histograms, so
+that another method does not run the frames again. A histogram has a fixed size whatever the number
+of frames, and the file records how many frames were counted, so that a stopped run is resumed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PERCENTILE = 99.99
 _BINS = 2048
 _ENTROPY_BINS = 1024
 _LEVELS = 128
-"""Absolute values that INT8 tells apart."""
+"""Absolute values that INT8 distinguishes."""
 _ALMOST_NOTHING = 1e-6
 _KEEP_EVERY = 16
 """Frames between two writes of the file."""
@@ -79,9 +79,9 @@ class Histogram:
         return self._entropy_threshold()
 
     def _entropy_threshold(self) -> float:
-        """Return the cut that loses the least information, see :func:`information_lost`."""
+        """Return the threshold that loses the least information, see :func:`information_lost`."""
         bins = self.counts.reshape(_ENTROPY_BINS, -1).sum(axis=1).astype(np.float64)
-        # Zero is exact at any range, and a ReLU's zeros would outweigh all else.
+        # Zero is exact at any range, and a ReLU's zeros would outweigh all other values.
         bins[0] = bins[1]
         cuts = range(_LEVELS, _ENTROPY_BINS + 1)
         lost = [information_lost(bins, cut) for cut in cuts]
@@ -89,9 +89,9 @@ class Histogram:
 
 
 def information_lost(bins: NDArray[np.float64], cut: int) -> float:
-    """Return the divergence (Kullback-Leibler) of what INT8 can tell apart from what was counted.
+    """Return the Kullback-Leibler divergence of what INT8 distinguishes from what was counted.
 
-    What lies beyond the cut is counted in the last bin before it; what lies before is told apart
+    Values beyond the cut are counted in the last bin before it; values before it are distinguished
     in 128 levels only (Migacz, "8-bit Inference with TensorRT", GTC 2017).
 
     Args:
@@ -111,7 +111,7 @@ def information_lost(bins: NDArray[np.float64], cut: int) -> float:
 
 
 def _without_zeros(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return shares that sum to 1, every one above 0."""
+    """Return shares that sum to 1, each above 0."""
     shares = np.maximum(counts, _ALMOST_NOTHING * max(float(counts.sum()), 1.0))
     return np.asarray(shares / shares.sum())
 
@@ -139,7 +139,7 @@ class ActivationRanges:
         self.frames += 1
 
     def save(self, path: Path) -> None:
-        """Write them, whole or not at all."""
+        """Write the histograms, whole or not at all."""
         histograms = self._histograms.values()
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
@@ -156,7 +156,7 @@ class ActivationRanges:
         """Read a file of :meth:`save`.
 
         Raises:
-            MsfnetError: it is not one.
+            MsfnetError: it is not such a file.
         """
         try:
             with np.load(path) as kept:
@@ -180,14 +180,14 @@ def collect_ranges(
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> ActivationRanges:
-    """Run the batches and count the values of the tensors named; or read them, if that was done.
+    """Run the batches and count the values of the tensors named, or read counts of an earlier run.
 
     Args:
         model: an FP32 model.
-        names: float tensors that its nodes make or take.
+        names: float tensors of its nodes.
         batches: prepared frames, one at a time.
-        folder: where the histograms are kept, under a name that tells model, tensors and batches;
-            a run that was stopped goes on where it was. None: they are not kept.
+        folder: for the histograms, in a file named after model, tensors and batches; a run that
+            was stopped is resumed. None: they are not kept.
         progress: called after every frame.
 
     Raises:

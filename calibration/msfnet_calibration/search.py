@@ -1,8 +1,9 @@
-"""Chooses each block's precision by what was measured: the fastest within a budget of depth error.
+"""Searches for the fastest precision of each block within a budget of depth error.
 
-First every unit alone (a block's convolutions), so that its harm and its saving are known; then
-growing sets, the units that save the most per harm first; then single changes to the best set.
-Both harm and saving are measured for every set: neither adds up over units.
+The search measures every unit (a block's convolutions) alone, for its loss of accuracy and its
+saving of time. Then it measures growing sets, those units first that save most per loss, and then
+the best set changed by one unit at a time. Every set is measured, because neither loss nor saving
+is the sum over the units.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from msfnet_runtime.precision_records import SearchRecord
 from msfnet_runtime.progress import Progress, silent
 
 NOISE = 0.005
-"""Savings below it, of FP32's latency, are not told from none."""
+"""Share of FP32's latency; a smaller saving cannot be distinguished from none."""
 
 _MARGIN = 0.8
-"""The share of the budget that the search spends: other frames lose a little more or less."""
+"""Share of the budget that the search may spend: other frames lose a little more or less."""
 
 _CHECKED = 8
-"""How many choices are held against the frames held out before the budget is given up."""
+"""How many choices are checked on the frames held out before the search gives up."""
 
 
 class PrecisionSearch:
-    """Finds out what each unit costs, and the fastest choice within a budget.
+    """Measures each unit, and finds the fastest choice within a budget.
 
     Args:
         variants: makes the models.
         open_engine: opens them where they are to run.
         samples: frames with ground truth; every second one is held out for the final check.
         protocol: scores them.
-        folder: keeps what was measured, for a search that was stopped.
+        folder: for the file of trials, with which a stopped search is resumed.
         progress: called after every trial.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a search measured: tables, JSON, and plots of sensitivity and of latency against error."""
+"""Reports a precision search: tables, JSON, plots of sensitivity and of latency against error."""
 
 from __future__ import annotations
 

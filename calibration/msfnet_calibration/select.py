@@ -14,7 +14,7 @@ from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.source import Source
 
 CANDIDATES = 4
-"""So many candidates are looked at for each frame that is chosen by its looks."""
+"""Candidates for each frame that is chosen by its appearance."""
 
 
 def select_frames(
@@ -28,20 +28,20 @@ def select_frames(
     """Return ``count`` frames in the source's order; all of them where there are fewer.
 
     A source of known length is cut into ``count`` equal stretches and one frame is drawn from
-    each, so that slow changes along a drive are all met. Of one of unknown length every frame is
-    equally likely (reservoir sampling, Vitter 1985). Only the chosen frames are held.
+    each, so that slow changes along a drive are all covered. From a source of unknown length every
+    frame is equally likely (reservoir sampling, Vitter 1985). Only chosen frames are in memory.
 
-    With an estimator, four times as many candidates are drawn in this way, and those kept that
-    look least like each other (farthest-point traversal, Gonzalez 1985) by the images' figures
-    and the predicted depths. No image is kept twice, so that fewer come back where candidates are
-    equal. At most four times ``count`` frames are held, however long the source is.
+    With an estimator, four times as many candidates are drawn in this way, and those are kept that
+    differ most from each other in image statistics and predicted depth (farthest-point traversal,
+    Gonzalez 1985). No image is kept twice, so fewer are returned where candidates are equal. At
+    most four times ``count`` frames are in memory, however long the source is.
 
     Args:
         source: an opened source.
         count: how many frames, at least 1.
         seed: the same seed draws the same frames.
-        estimator: predicts a frame's depth; only with it the frames' looks are regarded.
-        progress: called for every candidate that was looked at.
+        estimator: predicts a frame's depth; without it frames are drawn blindly.
+        progress: called for every candidate that was described.
 
     Raises:
         MsfnetError: the count is not positive, the source is live or has no frames.
@@ -62,7 +62,7 @@ def select_frames(
     statistics = []
     for done, frame in enumerate(candidates, start=1):
         statistics.append(describe_frame(frame, estimator(frame)))
-        progress(done, len(candidates), "look at frames")
+        progress(done, len(candidates), "frames described")
     return [candidates[index] for index in _spread(_scaled(statistics), count, rng)]
 
 

@@ -21,23 +21,21 @@ from msfnet_calibration.fp16_check import (
     find_islands,
     float_values,
     probe_values,
-    relative_change,
+    relative_changes,
 )
-from msfnet_calibration.onnx_files import save_model
+from msfnet_calibration.onnx_files import load_fp32, save_model
 from msfnet_calibration.quantize import (
     MIN_CHANNELS,
     find_units,
     insert_pairs,
     is_narrow,
-    load_fp32,
     prepare_frames,
     tensors_beside,
 )
 from msfnet_calibration.ranges import ActivationRanges, collect_ranges
 from msfnet_datasets.frame_statistics import describe_frame, summarise_frames
-from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime import Frame, MsfnetError, OnnxArtifact
 from msfnet_runtime.files import sha256
-from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.precision_records import CalibrationRecord, DepthChange, SearchRecord
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Precision
@@ -62,12 +60,12 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """A name that two equal choices share."""
+        """Name of the choice; equal choices have equal names."""
         return f"{'fp16' if self.half else 'fp32'}:{','.join(self.int8)}"
 
     @property
     def precision(self) -> Precision:
-        """The spec's word: the lowest precision in it."""
+        """The spec's precision: the lowest one in the model."""
         return "int8" if self.int8 else "fp16" if self.half else "fp32"
 
 
@@ -97,8 +95,7 @@ class Variants:
         progress: Progress = silent,
     ) -> None:
         self.source = source
-        self._model = load_fp32(source)
-        self.spec: ModelSpec = read_onnx_spec(source)
+        self._model, self.spec = load_fp32(source, "calibrate")
         self._method: Method = method
         self._runs_on: Target = runs_on
         self.batches: list[NDArray[Any]] = prepare_frames(frames, self.spec)
@@ -173,15 +170,12 @@ class Variants:
         answers, expected = (probe_values(m, (), batches).answers for m in (model, self._model))
         if not np.isfinite(answers).all():
             raise MsfnetError("the INT8 model's depth is not finite; calibrate on more frames")
-        changes = [
-            relative_change(*pair, self.spec) for pair in zip(answers, expected, strict=True)
-        ]
-        median, p99 = max(c.median for c in changes), max(c.p99 for c in changes)
-        return DepthChange(median, p99, len(batches))
+        median, p99 = relative_changes(answers, expected, self.spec).max(axis=0)
+        return DepthChange(float(median), float(p99), len(batches))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells the source, the calibration frames, the method and the target."""
+        """Hash of the source, the calibration frames, the method and the target."""
         digest = hashlib.sha256(f"{self._method} {self._runs_on}".encode())
         digest.update(sha256(self.source).encode())
         for batch in self.batches:
@@ -205,7 +199,7 @@ def quantize_int8(
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> OnnxArtifact:
-    """Write an INT8 model: all convolutions but the narrow ones, ranges taken from frames.
+    """Write an INT8 model: all convolutions but the narrow ones, with ranges from frames.
 
     Args:
         source: an FP32 ONNX file made by msfnet, either graph.
