@@ -47,15 +47,15 @@ class DeviceTimed(Protocol):
     def timed(
         self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
     ) -> Timings:
-        """Run one batch; return what each stage took.
+        """Run one batch; return the time of each stage.
 
         Args:
             batch: as for ``infer``.
-            cuda_graph: with or without a CUDA graph; None as ``infer`` runs.
-            transfers: False leaves the copies out.
+            cuda_graph: run with or without a CUDA graph; None does what ``infer`` does.
+            transfers: False excludes the copies.
 
         Raises:
-            MsfnetError: as ``infer``, or the CUDA graph cannot be captured.
+            MsfnetError: as for ``infer``, or the CUDA graph cannot be captured.
         """
 
 

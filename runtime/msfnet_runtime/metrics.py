@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError, requires
-from msfnet_runtime.stream_stats import FrameTimes, StreamStats
+from msfnet_runtime.stream_stats import FrameTimes, StageTimes, StreamStats
 
 ADDRESS = "127.0.0.1"
-
-_STAGES = ("capture", "prepare", "infer", "finish", "write")
-_QUEUES = ("captured", "prepared", "inferred", "finished")
 
 _BUCKETS_S = tuple(round(base * scale, 4) for scale in (1e-3, 1e-2, 0.1, 1) for base in (1, 2, 5))
 """Limits of the histograms, seconds: 1 ms to 5 s in steps of about two."""
@@ -40,7 +39,7 @@ class StreamMetrics(Closing):
             for name, full, text in (
                 ("frames", "frames", "Frames written"),
                 ("dropped", "dropped_frames", "Frames of a live source that a newer one replaced"),
-                ("skipped", "skipped_frames", "Frames that failed to decode"),
+                ("skipped", "skipped_frames", "Frames that could not be decoded"),
                 ("losses", "source_losses", "Times the source was lost and came back"),
             )
         }
@@ -85,8 +84,8 @@ class StreamMetrics(Closing):
         for times in stats.recent:
             self._observe(times)
         self._fps.set(stats.fps)
-        for name in _QUEUES:
-            self._queue.labels(name).set(getattr(stats.queues, name))
+        for name, waiting in asdict(stats.queues).items():
+            self._queue.labels(name).set(waiting)
         self._engine.info({"name": stats.engine})
 
     def close(self) -> None:
@@ -98,5 +97,6 @@ class StreamMetrics(Closing):
     def _observe(self, times: FrameTimes) -> None:
         self._age.observe(times.age_ms / 1000)
         self._written_age.observe(times.written_age_ms / 1000)
-        for stage in _STAGES:
-            self._stage.labels(stage).observe(getattr(times, f"{stage}_ms") / 1000)
+        for field in fields(StageTimes):
+            seconds = getattr(times, field.name) / 1000
+            self._stage.labels(field.name.removesuffix("_ms")).observe(seconds)

@@ -85,7 +85,8 @@ def run_pipeline(
         if value is not None and not value > 0:
             raise MsfnetError(f"{name} must be above 0, not {value}; change it")
     run = _Run(source, estimator, sinks, stop, clock)
-    return run.report(max_frames, 1 / max_fps if max_fps else 0.0, observers, interval_s)
+    run.max_frames, run.period_s = max_frames, 1 / max_fps if max_fps else 0.0
+    return run.report(observers, interval_s)
 
 
 @dataclass(frozen=True)
@@ -128,21 +129,14 @@ class _Run:
         for _ in range(in_flight):
             self._permits.put(True)
         self._done: Channel[None] = Channel(1, clock=clock)
+        self.max_frames: int | None = None
+        self.period_s = self._due = 0.0
         self._captures = self._outdated = 0
-        self._due = 0.0
         self._meter = Meter(clock)
         self._errors: list[BaseException] = []
 
-    def report(
-        self,
-        max_frames: int | None,
-        period_s: float,
-        observers: Sequence[Observer],
-        interval_s: float,
-    ) -> StreamStats:
+    def report(self, observers: Sequence[Observer], interval_s: float) -> StreamStats:
         """Run to the end and return the statistics."""
-        self._max_frames, self._period_s = max_frames, period_s
-        self._total = min((n for n in (self._source.length, max_frames) if n), default=0)
 
         def notify(stats: StreamStats) -> None:
             for observer in observers:
@@ -172,7 +166,7 @@ class _Run:
         dropped = self._captured.dropped + self._prepared.dropped
         return replace(
             measured,
-            total=self._total,
+            total=min((n for n in (self._source.length, self.max_frames) if n), default=0),
             dropped=dropped + self._outdated + health.dropped,
             skipped=health.skipped,
             losses=health.losses,
@@ -213,7 +207,7 @@ class _Run:
     def _drive(self) -> None:
         """Infer, then poll the sinks until everything is written."""
         frames = 0
-        while frames != self._max_frames and (item := self._next()) is not None:
+        while frames != self.max_frames and (item := self._next()) is not None:
             self._inferred.put(self._advance(item, lambda batch, _: self._estimator.infer(batch)))
             frames += 1
         self._source.stop()
@@ -264,13 +258,13 @@ class _Run:
             self._done.wait_until_over(min(ahead, _POLL_S))
         if ahead > _POLL_S or self._permits.get(_POLL_S) is None:
             return False
-        self._due = max(self._due + self._period_s, self._clock.now())
+        self._due = max(self._due + self.period_s, self._clock.now())
         return True
 
     def _capture(self) -> None:
         """Read ahead, but no more frames than are needed."""
         frames, live = iter(self._source), self._source.live
-        while live or self._captures != self._max_frames:
+        while live or self._captures != self.max_frames:
             start = self._clock.now()
             frame = next(frames, None)
             now = self._clock.now()

@@ -301,7 +301,7 @@ def stalled_viewer(sink: WebSink) -> socket.socket:
 
 def test_a_viewer_that_does_not_confirm_is_dropped() -> None:
     """It reads, but sends neither next nor pause; after pause it can be silent."""
-    with WebSink(INDOORS, port=0, patience_s=0.3) as sink:
+    with WebSink(INDOORS, port=0, patience_s=1.0) as sink:
         sink.write(*pair(0))
         with viewer(sink) as silent, viewer(sink) as paused:
             next_frame(paused)

@@ -188,6 +188,16 @@ _Tensor._fields_ = [
 ]
 
 _CAPSULE_DELETER = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+_NAMED_CAPSULE = (ctypes.c_void_p, ctypes.c_char_p)
+_new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, *_NAMED_CAPSULE, _CAPSULE_DELETER)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+_capsule_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, *_NAMED_CAPSULE)(
+    ("PyCapsule_IsValid", ctypes.pythonapi)
+)
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, *_NAMED_CAPSULE)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 _lent: dict[int, tuple[Any, ...]] = {}
 """Keeps each exported tensor alive, with its release function, by address."""
 
@@ -212,10 +222,7 @@ def _capsule(
         deleter=_tensor_deleter,
     )
     _lent[ctypes.addressof(tensor)] = (tensor, release)
-    create = ctypes.pythonapi.PyCapsule_New
-    create.restype = ctypes.py_object
-    create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, _CAPSULE_DELETER]
-    return create(ctypes.addressof(tensor), b"dltensor", _capsule_deleter)
+    return _new_capsule(ctypes.addressof(tensor), b"dltensor", _capsule_deleter)
 
 
 def _release_tensor(tensor: Any) -> None:
@@ -226,14 +233,9 @@ def _release_tensor(tensor: Any) -> None:
 
 def _release_unused(capsule: int) -> None:
     """Release the tensor of an unused capsule; a used capsule has another name."""
-    valid = ctypes.pythonapi.PyCapsule_IsValid
-    valid.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    if not valid(capsule, b"dltensor"):
+    if not _capsule_is_valid(capsule, b"dltensor"):
         return
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype = ctypes.c_void_p
-    pointer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    _, release = _lent.pop(pointer(capsule, b"dltensor"))
+    _, release = _lent.pop(_capsule_pointer(capsule, b"dltensor"))
     release()
 
 
