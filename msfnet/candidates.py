@@ -203,5 +203,6 @@ def _find_baseline(against: str | Path, model: Path) -> Path:
         if wanted and sha256(path) == wanted:
             return path
     raise MsfnetError(
-        f"the checkpoint of {model} is not beside it; name it with --against best.ckpt"
+        f"the checkpoint of {model} is not beside it; name it as the baseline",
+        parameter="against",
     )

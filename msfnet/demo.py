@@ -1,4 +1,4 @@
-"""The whole pipeline on generated streets: what ``msfnet demo`` and ``make demo`` run."""
+"""Runs the whole pipeline on generated streets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,21 @@ if TYPE_CHECKING:
     from msfnet_train.run import TrainReport
 
 MARKER = ".msfnet-demo"
-"""Tells a demo's folder from any other, so that ``--force`` removes nothing else."""
+"""The file that marks a demo's folder, so that nothing else is ever replaced."""
 
 PROTOCOL = "kitti_raw"
 ARCHITECTURES = ("sm86", "sm89")
 FRAME_SIZE = (375, 1242)
 """Of KITTI's drives, pixels."""
+
+_MADE = {
+    "video": "drive.mp4",
+    "report": "report.html",
+    "checkpoint": "run/best.ckpt",
+    "models": "models",
+    "scenes": "data",
+}
+"""What a demo leaves in its folder."""
 
 _TRAIN_DRIVES, _TRAIN_FRAMES = 6, 16
 _TEST_FRAMES = 40
@@ -38,7 +47,7 @@ _BENCH_FRAMES = 12
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What a demo made and measured."""
+    """The files and the measurements of a demo."""
 
     folder: Path
     training: TrainReport
@@ -54,13 +63,6 @@ class DemoReport:
             f"  {e.path.name}: {', '.join(e.architectures)}, {e.bytes / 1e6:.1f} MB"
             for e in self.engines
         ]
-        paths = [
-            ("video", "drive.mp4"),
-            ("report", "report.html"),
-            ("checkpoint", "run/best.ckpt"),
-            ("models", "models"),
-            ("scenes", "data"),
-        ]
         return "\n".join(
             [
                 "",
@@ -68,10 +70,10 @@ class DemoReport:
                 tables.text(self.benchmark),
                 "",
                 f"TensorRT for RTX {self.engines[0].version} engines, built without a GPU; "
-                "they run on the GPUs named:",
+                "they run on these GPUs:",
                 *built,
                 "",
-                *(f"{name:<11}{self.folder / path}" for name, path in paths),
+                *(f"{name:<11}{self.folder / path}" for name, path in _MADE.items()),
                 f"{'time':<11}{self.seconds:.0f} s",
             ]
         )
@@ -81,7 +83,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
     """Generate, train, export, calibrate, build, stream and measure.
 
     Args:
-        out: folder for all that is made.
+        out: folder for everything it makes.
         seed: of scenes and training.
         force: replace an earlier demo in ``out``.
 
@@ -109,38 +111,35 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
 def _prepare_folder(out: Path, force: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not force:
-            raise MsfnetError(f"{out} exists already; pass --force to replace an earlier demo")
+            raise MsfnetError(f"{out} exists already; replace the earlier demo", parameter="force")
         if not (out / MARKER).is_file():
-            raise MsfnetError(f"{out} holds something else than a demo; choose another --out")
+            raise MsfnetError(f"{out} is not a demo; choose another folder", parameter="out")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()
     except OSError as error:
-        raise MsfnetError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MsfnetError(
+            f"cannot write {out}: {error.strerror}; choose another folder", parameter="out"
+        ) from None
 
 
 def _synthesize(data: Path, seed: int) -> None:
     from msfnet_datasets.synthesize import synthesize_kitti
 
-    with progress("synthesize training drives") as report:
-        synthesize_kitti(
-            data / "train",
-            drives=_TRAIN_DRIVES,
-            frames=_TRAIN_FRAMES,
-            seed=seed,
-            size=FRAME_SIZE,
-            progress=report,
-        )
-    with progress("synthesize test drive") as report:
-        synthesize_kitti(
-            data / "test",
-            drives=1,
-            frames=_TEST_FRAMES,
-            seed=seed + 1000,
-            size=FRAME_SIZE,
-            progress=report,
-        )
+    for name, drives, frames, first in (
+        ("train", _TRAIN_DRIVES, _TRAIN_FRAMES, seed),
+        ("test", 1, _TEST_FRAMES, seed + 1000),
+    ):
+        with progress(f"synthesize {name} data") as report:
+            synthesize_kitti(
+                data / name,
+                drives=drives,
+                frames=frames,
+                seed=first,
+                size=FRAME_SIZE,
+                progress=report,
+            )
 
 
 def _train(out: Path, seed: int) -> TrainReport:

@@ -43,7 +43,7 @@ session = onnxruntime.InferenceSession(
 (answer,) = session.run(None, {"x": numpy.full((1, 1, 2, 2), 3, numpy.float32)})
 sys.exit(0 if session.get_providers()[0] == sys.argv[1] and (answer == 6).all() else 3)
 """
-"""Run by a process of its own, since a provider that does not fit may end it."""
+"""Runs in a process of its own, which an unsuitable provider may crash."""
 
 _MODEL = base64.b64decode(
     "CAgSADpjCg8KAXgKAXcSAXkiBENvbnYSAWcqEwgBCAEIAQgBEAFCAXdKBAAAAEBaGwoBeBIWChQIARIQCgIIAQoCCAEK"
@@ -54,12 +54,12 @@ _MODEL = base64.b64decode(
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found."""
+    """The libraries and devices of a machine, and what they allow."""
 
     facts: tuple[tuple[str, str], ...]
     """Libraries, GPUs, providers, by name."""
     abilities: tuple[tuple[str, str], ...]
-    """What can be done: ``yes`` and by what, or ``no`` and the command that changes it."""
+    """What can be done: ``yes`` and how, or ``no`` and the command that changes it."""
 
     def text(self) -> str:
         """Return both as one table each."""
@@ -71,7 +71,7 @@ class Machine:
 
 
 def describe_machine() -> Machine:
-    """Find out what is installed, and try what can be tried."""
+    """Find out what is installed; providers are tried on a small model."""
     providers, gpu = dict(_providers()), _architecture()
     devices = _openvino_devices()
     versions = library_versions(_LIBRARIES)
@@ -86,11 +86,13 @@ def describe_machine() -> Machine:
         ("tensorrt_rtx", shutil.which("tensorrt_rtx") or "-"),
     )
     stages = tuple((stage, _stage(*needed)) for stage, needed in _NEEDED.items())
-    running = "; ".join(_running(providers, devices, gpu.startswith("sm"))) or (
-        "no: pip install 'msfnet[ort]'"
+    running = "; ".join(_running(providers, devices, gpu.startswith("sm")))
+    building = "; ".join(_building(gpu))
+    last = (
+        ("build engines", building or "no: pip install 'msfnet[tensorrt-rtx]'"),
+        ("run", running or "no: pip install 'msfnet[ort]'"),
     )
-    building = "; ".join(_building(gpu)) or "no: pip install 'msfnet[tensorrt-rtx]'"
-    return Machine(facts, (*stages, ("build engines", building), ("run", running)))
+    return Machine(facts, (*stages, *last))
 
 
 def _stage(modules: tuple[str, ...], extra: str) -> str:
@@ -101,7 +103,7 @@ def _stage(modules: tuple[str, ...], extra: str) -> str:
 def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # put out of reach
+    except ValueError:  # made impossible to import
         return False
 
 
@@ -128,15 +130,9 @@ def _gpus() -> str:
     """Return names, compute capabilities, memory and driver."""
     gpus, reason = query_gpus()
     names = ("GPU", "GPU compute capability", "GPU memory", "GPU driver")
-    return (
-        "; ".join(
-            "{}, compute capability {}, {}, driver {}".format(
-                *(gpu.get(name, "?") for name in names)
-            )
-            for gpu in gpus
-        )
-        or f"none ({reason})"
-    )
+    line = "{}, compute capability {}, {}, driver {}"
+    found = (line.format(*(gpu.get(name, "?") for name in names)) for gpu in gpus)
+    return "; ".join(found) or f"none ({reason})"
 
 
 def _binding() -> str:

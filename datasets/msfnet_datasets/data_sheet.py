@@ -40,7 +40,9 @@ def draw_sheet(check: DataCheck, path: Path, *, progress: Progress = silent) -> 
     """
     lists = [checked for checked in check.lists if checked.depth]
     if not lists:
-        raise MsfnetError(f"{check.path} has no ground truth to draw; leave out --sheet")
+        raise MsfnetError(
+            f"{check.path} has no ground truth to draw; leave the sheet out", parameter="sheet"
+        )
     rows = [1 + (len(checked.shown) + 1) // 2 for checked in lists]
     figure = new_figure(1400, _ROW * sum(rows))
     parts = figure.subfigures(len(lists), 1, height_ratios=rows, squeeze=False)[:, 0]

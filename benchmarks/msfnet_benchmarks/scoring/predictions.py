@@ -181,6 +181,7 @@ def _match(folder: Path, names: Sequence[str], listed: Sequence[str]) -> dict[st
     if missing:
         raise MsfnetError(
             f"{folder} lacks {len(missing)} of {len(names)} depth maps, the first is "
-            f"{missing[0]}; write them, or score fewer with --frames or --list"
+            f"{missing[0]}; write them, or score fewer frames",
+            parameter="frames",
         )
     return files
