@@ -13,7 +13,7 @@ import pytest
 from msfnet.__main__ import run
 from msfnet.sweep import parse_axes, sweep_points
 from msfnet_benchmarks.report.charts import Chart
-from msfnet_benchmarks.report.scaling_charts import scaling_charts
+from msfnet_benchmarks.report.time_charts import scaling_charts
 from msfnet_benchmarks.sweep import SweepPlan, sweep
 from msfnet_runtime import MsfnetError
 from msfnet_train import MSFNet

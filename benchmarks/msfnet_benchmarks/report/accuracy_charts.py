@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from msfnet_benchmarks.report.charts import (
     SYMBOLS,
     Chart,
-    bars,
-    bars_height,
+    bar_chart,
     colour,
-    labels,
+    labelled,
     new_figure,
     verbatim,
 )
-from msfnet_benchmarks.report.latency_charts import Part
 from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_benchmarks.report.time_charts import Part
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -56,7 +55,7 @@ def _trade(report: BenchmarkReport, part: Part) -> Chart | None:
     }
     if not points:
         return None
-    names, places = labels(report), list(points)
+    names, places = [label for label, _ in labelled(report)], list(points)
     times, rels = zip(*points.values(), strict=True)
     front = [places[i] for i in pareto_front(list(points.values()))]
     figure = new_figure()
@@ -116,37 +115,27 @@ def _marker_sizes(sizes: Sequence[int]) -> list[float]:
 
 
 def _error(report: BenchmarkReport) -> Chart | None:
-    held = [
-        (label, row.accuracy.summary.rel)
-        for row, label in zip(report.rows, labels(report), strict=True)
-        if row.accuracy
-    ]
-    if not held:
-        return None
-    rels = [rel for _, rel in held]
-    figure = bars(
-        [("REL", [label for label, _ in held], rels, [f"{rel:.4f}" for rel in rels])],
-        "REL (mean |y-g|/g)",
-    )
-    figure.update_layout(showlegend=False)
+    rels = {label: r.accuracy.summary.rel for label, r in labelled(report) if r.accuracy}
     protocol = report.protocol or "no named protocol"
-    return Chart(
+    return bar_chart(
         "error",
         "Depth error",
         f"Mean REL over the images under {protocol}; shorter is better.",
-        figure,
-        bars_height(len(held)),
+        {"REL": rels},
+        "REL (mean |y-g|/g)",
+        text=lambda rel: f"{rel:.4f}",
     )
 
 
 def _images(report: BenchmarkReport) -> Chart | None:
-    scored = [(i, row, row.accuracy) for i, row in enumerate(report.rows) if row.accuracy]
+    rows = enumerate(labelled(report))
+    scored = [(i, label, row, row.accuracy) for i, (label, row) in rows if row.accuracy]
     if not scored:
         return None
-    names, figure = labels(report), new_figure()
-    for index, row, accuracy in scored:
+    figure = new_figure()
+    for index, label, row, accuracy in scored:
         figure.add_box(
-            name=names[index],
+            name=label,
             orientation="h",
             x=[score.metrics.rel for score in accuracy.scores],
             text=[verbatim(score.name) for score in accuracy.scores],

@@ -1,13 +1,13 @@
-"""What the charts of a report share: colours, labels, layout, and bars that lie on their side."""
+"""Common parts of a report's charts: colours, labels, layout, and bars that lie on their side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.report.tables import shorten
 from msfnet_runtime import MsfnetError
 
@@ -98,51 +98,67 @@ def verbatim(name: str) -> str:
     return escape(name, quote=False)
 
 
-def labels(report: BenchmarkReport) -> list[str]:
-    """Return the rows' names as axes have room for them, no two alike."""
-    return [verbatim(name) for name in shorten([row.name for row in report.rows], _LABEL)]
+def labelled(report: BenchmarkReport) -> list[tuple[str, BenchmarkRow]]:
+    """Return the rows with their names as axes have room for them, no two alike."""
+    names = shorten([row.name for row in report.rows], _LABEL)
+    return [(verbatim(name), row) for name, row in zip(names, report.rows, strict=True)]
 
 
-def bars(
-    parts: Iterable[tuple[str, Sequence[str], Sequence[float], Sequence[str]]],
+def marker(index: int, size: int = 9) -> dict[str, Any]:
+    """Return the mark of the model of this index."""
+    return {"color": colour(index), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": size}
+
+
+def few(value: float) -> str:
+    """Return three digits of a figure, for the text on a bar."""
+    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"
+
+
+def bar_chart(
+    key: str,
+    title: str,
+    note: str,
+    parts: Mapping[str, Mapping[str, float]],
     unit: str,
     *,
     stacked: bool = False,
-) -> Any:
-    """Return bars that lie on their side, the first label on top.
+    text: Callable[[float], str] = few,
+) -> Chart | None:
+    """Return bars that lie on their side, the first label on top; None where there is no figure.
 
     Args:
-        parts: name, labels of the bars, their lengths, and the text that stands on each.
+        key: the chart's anchor.
+        title: its heading.
+        note: how to read it.
+        parts: lengths of the bars by label, for each part.
         unit: the axis's title.
         stacked: the parts of a label stand one behind the other, not below one another.
+        text: returns the text that stands on a bar.
     """
+    parts = {name: lengths for name, lengths in parts.items() if lengths}
+    if not parts:
+        return None
     figure = new_figure()
-    for index, (name, places, lengths, texts) in enumerate(parts):
+    for index, (name, lengths) in enumerate(parts.items()):
         figure.add_bar(
             name=verbatim(name),
             orientation="h",
-            x=list(lengths),
-            y=list(places),
-            text=list(texts),
+            x=list(lengths.values()),
+            y=list(lengths),
+            text=[text(length) for length in lengths.values()],
             textposition="inside" if stacked else "auto",
             textangle=0,
-            constraintext="none" if not stacked else "both",
+            constraintext="both" if stacked else "none",
             cliponaxis=False,
             marker_color=colour(index),
             hovertemplate=f"%{{y}}<br>{verbatim(name)}: %{{x:.4g}}<extra></extra>",
         )
     figure.update_layout(barmode="stack" if stacked else "group", bargap=0.25)
     figure.update_layout(legend_traceorder="normal", uniformtext={"minsize": 9, "mode": "hide"})
+    figure.update_layout(showlegend=len(parts) > 1)
     figure.update_xaxes(title=unit, rangemode="tozero")
     figure.update_yaxes(autorange="reversed", type="category", ticklabelstandoff=4)
-    return figure
-
-
-def bars_height(labels: int, bars: int = 1) -> int:
-    """Return the pixels that a chart of so many labels with so many bars each needs."""
-    return 130 + labels * max(34, 22 * bars + 12)
-
-
-def few(value: float) -> str:
-    """Return three digits of a figure, for the text on a bar."""
-    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"
+    labels = len({label for lengths in parts.values() for label in lengths})
+    each = 34 if stacked else max(34, 22 * len(parts) + 12)
+    legend = 10 * len(parts) if stacked else 0
+    return Chart(key, title, note, figure, 130 + labels * each + legend)

@@ -7,21 +7,19 @@ from typing import Any
 
 from msfnet_benchmarks.report.charts import (
     Chart,
-    bars,
-    bars_height,
+    bar_chart,
     colour,
-    few,
-    labels,
+    labelled,
     new_figure,
     verbatim,
 )
-from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.report import BenchmarkReport
 from msfnet_benchmarks.report.tables import shorten
 
 TOP_LAYERS = 25
 
 _KINDS = 7
-"""Operators or blocks that are told apart; what is left is one part more."""
+"""Operators or blocks that have a part each; the rest is one part more."""
 
 
 def cost_charts(report: BenchmarkReport) -> list[Chart]:
@@ -38,38 +36,32 @@ def cost_charts(report: BenchmarkReport) -> list[Chart]:
 
 
 def _bound(report: BenchmarkReport) -> Chart | None:
-    shares = [(label, report.bound_share(row)) for row, label in _labelled(report)]
-    held = [(label, 100 * share) for label, share in shares if share is not None]
-    if not held:
-        return None
-    percent = [share for _, share in held]
-    figure = bars(
-        [("share", [label for label, _ in held], percent, [f"{share:.0f} %" for share in percent])],
-        "share of the FLOP bound, %",
-    )
-    figure.add_vline(x=100, line={"color": "#d55e00", "width": 2, "dash": "dash"})
-    figure.update_xaxes(range=[0, 1.08 * max(100.0, *percent)])
-    figure.update_layout(showlegend=False)
-    bounds = [row.flop_bound or report.flop_bound for row in report.rows]
-    rate = max(bound.gmacs_per_s for bound in bounds if bound)
-    return Chart(
+    shares = {
+        label: 100 * share
+        for label, row in labelled(report)
+        if (share := report.bound_share(row)) is not None
+    }
+    bounds = [bound for row in report.rows if (bound := row.flop_bound or report.flop_bound)]
+    rate = max((bound.gmacs_per_s for bound in bounds), default=0.0)
+    chart = bar_chart(
         "bound",
         "Share of the FLOP bound",
-        "The dashed line is what a large float32 matrix product reached in the same run, "
-        f"{rate:.0f} GMAC/s; the bar is the least time that the model's GMAC take at that "
-        "rate over the engine's median. Arithmetic of less precision, or that skips some of it, "
-        "can pass 100 %.",
-        figure,
-        bars_height(len(held)),
+        "The dashed line is the rate of a large float32 matrix product in the same run, "
+        f"{rate:.0f} GMAC/s; the bar is the least time that the model's GMAC take at that rate "
+        "over the engine's median. Arithmetic of less precision, or that skips some of it, can "
+        "pass 100 %.",
+        {"share": shares},
+        "share of the FLOP bound, %",
+        text=lambda share: f"{share:.0f} %",
     )
-
-
-def _labelled(report: BenchmarkReport) -> list[tuple[BenchmarkRow, str]]:
-    return list(zip(report.rows, labels(report), strict=True))
+    if chart:
+        chart.figure.add_vline(x=100, line={"color": "#d55e00", "width": 2, "dash": "dash"})
+        chart.figure.update_xaxes(range=[0, 1.08 * max(100.0, *shares.values())])
+    return chart
 
 
 def _layers(report: BenchmarkReport) -> Chart | None:
-    profiled = [(row, label) for row, label in _labelled(report) if row.layers]
+    profiled = [(row, label) for label, row in labelled(report) if row.layers]
     if not profiled:
         return None
     figure = new_figure()
@@ -126,72 +118,63 @@ def _choice(names: list[str]) -> dict[str, Any]:
 def _profile(report: BenchmarkReport, kind: str) -> Chart | None:
     """Return the layers' time summed by ``operator`` or ``block``, a bar for every model."""
     sums: dict[str, dict[str, float]] = {}
-    for row, label in _labelled(report):
-        if row.layers and any(getattr(layer, kind) for layer in row.layers):
+    totals: dict[str, float] = defaultdict(float)
+    for label, row in labelled(report):
+        if any(getattr(layer, kind) for layer in row.layers):
             sums[label] = defaultdict(float)
             for layer in row.layers:
-                sums[label][getattr(layer, kind) or "no block"] += layer.ms
-    if not sums:
-        return None
-    totals: dict[str, float] = defaultdict(float)
-    for taken in sums.values():
-        for name, ms in taken.items():
-            totals[name] += ms
+                name = getattr(layer, kind) or "no block"
+                sums[label][name] += layer.ms
+                totals[name] += layer.ms
     ranked = sorted(totals, key=lambda name: -totals[name])
-    parts = []
-    for name in ranked[:_KINDS]:
-        times = [taken.get(name, 0.0) for taken in sums.values()]
-        parts.append((name, list(sums), times, [few(time) for time in times]))
+    groups = {name: [name] for name in ranked[:_KINDS]}
     if rest := ranked[_KINDS:]:
-        times = [sum(taken.get(name, 0.0) for name in rest) for taken in sums.values()]
-        parts.append((f"{len(rest)} others", list(sums), times, [few(time) for time in times]))
-    return Chart(
+        groups[f"{len(rest)} others"] = rest
+    return bar_chart(
         f"profile-{kind}",
         f"Time by {kind}",
         f"The layers' median times summed by {kind}; profiling slows small layers, so that the sum "
         "exceeds the latency.",
-        bars(parts, "milliseconds", stacked=True),
-        bars_height(len(sums)) + 70,
+        {
+            group: {
+                label: sum(times.get(name, 0.0) for name in names) for label, times in sums.items()
+            }
+            for group, names in groups.items()
+        },
+        "milliseconds",
+        stacked=True,
     )
 
 
 def _start(report: BenchmarkReport) -> Chart | None:
-    starts = [(label, row.cold_start) for row, label in _labelled(report) if row.cold_start]
-    if not starts:
-        return None
-    names = [label for label, _ in starts]
-    split = [
-        ("runtime imported", [start.imported_s for _, start in starts]),
-        ("engine loaded, model opened", [start.opened_s - start.imported_s for _, start in starts]),
-        ("first depth", [start.first_depth_s - start.opened_s for _, start in starts]),
-    ]
-    parts = [(name, names, times, [few(time) for time in times]) for name, times in split]
-    return Chart(
+    starts = {label: row.cold_start for label, row in labelled(report) if row.cold_start}
+    return bar_chart(
         "start",
         "Cold start",
-        "From starting a process to its first depth map, and what that time went into.",
-        bars(parts, "seconds", stacked=True),
-        bars_height(len(starts)) + 30,
+        "From starting a process to its first depth map, by what the process was doing.",
+        {
+            "runtime imported": {label: s.imported_s for label, s in starts.items()},
+            "engine loaded, model opened": {
+                label: s.opened_s - s.imported_s for label, s in starts.items()
+            },
+            "first depth": {label: s.first_depth_s - s.opened_s for label, s in starts.items()},
+        },
+        "seconds",
+        stacked=True,
     )
 
 
 def _memory(report: BenchmarkReport) -> Chart | None:
-    rows = _labelled(report)
-    host = [(label, row.cold_start.peak_bytes / 1e6) for row, label in rows if row.cold_start]
-    device = [(label, row.device_bytes / 1e6) for row, label in rows if row.device_bytes]
-    held = [(name, part) for name, part in (("host", host), ("GPU", device)) if part]
-    if not held:
-        return None
-    parts = [
-        (name, [label for label, _ in part], sizes, [f"{size:.0f}" for size in sizes])
-        for name, part in held
-        for sizes in [[size for _, size in part]]
-    ]
-    return Chart(
+    rows = labelled(report)
+    return bar_chart(
         "memory",
         "Memory",
-        "Host: largest resident memory of a process that runs the model. GPU: taken by the open "
-        "model.",
-        bars(parts, "megabytes"),
-        bars_height(len(report.rows), len(held)),
+        "Host: largest resident memory of a process that runs the model. GPU: memory that the open "
+        "model uses.",
+        {
+            "host": {name: r.cold_start.peak_bytes / 1e6 for name, r in rows if r.cold_start},
+            "GPU": {name: r.device_bytes / 1e6 for name, r in rows if r.device_bytes},
+        },
+        "megabytes",
+        text=lambda size: f"{size:.0f}",
     )

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.report.accuracy_charts import error_charts, trade_charts
 from msfnet_benchmarks.report.charts import Chart, plotly
 from msfnet_benchmarks.report.cost_charts import cost_charts
-from msfnet_benchmarks.report.latency_charts import latency_charts
 from msfnet_benchmarks.report.pictures import ColourScale, Picture
 from msfnet_benchmarks.report.report import BenchmarkReport
-from msfnet_benchmarks.report.scaling_charts import scaling_charts
 from msfnet_benchmarks.report.tables import Table, heading, legend, run_facts, tables, unstable
+from msfnet_benchmarks.report.time_charts import latency_charts, scaling_charts
 
 _STYLE = """
 *, *::before { box-sizing: border-box; }
