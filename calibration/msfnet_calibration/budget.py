@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from msfnet_benchmarks.scoring.metrics import DepthMetrics
+from msfnet_benchmarks.scoring.metrics import HEADINGS, SHARES, DepthMetrics
 from msfnet_runtime import MsfnetError
 
-ERRORS = ("rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
-"""Metrics that grow as depth gets worse."""
-
-SHARES = ("delta1", "delta2", "delta3")
-"""Metrics that fall as depth gets worse."""
+ERRORS = tuple(name for name in HEADINGS if name not in (*SHARES, "rmse_pooled"))
+"""Metrics of one image that grow as depth gets worse."""
 
 _FORM = re.compile(r"\s*([a-z_0-9]+)\s*([+-])\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from msfnet_benchmarks.scoring.metrics import DepthSummary
+from msfnet_benchmarks.scoring.metrics import HEADINGS, DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
@@ -19,7 +19,7 @@ from msfnet_train.network import TABLE_III
 from msfnet_train.recipe import Recipe
 from msfnet_train.run import SUMMARY, Summary, TrainReport, is_main_process, train
 
-HEADINGS = ("", "REL", "RMSE m", "pooled m", "log10", "d1", "d2", "d3", "runs")
+COLUMNS = ("", *(HEADINGS[name] for name in LOGGED_METRICS), "runs")
 
 PAPER: Mapping[str, tuple[float, float, float, float, float, float]] = MappingProxyType(
     {
@@ -58,7 +58,7 @@ class AblationReport:
         images = next(iter(self.rows.values()))[0].images
         return (
             f"{self.recipe}, protocol {self.protocol}, {images} images, after the last epoch, "
-            f"seeds {', '.join(map(str, self.seeds))}\n{format_table(HEADINGS, cells)}\n"
+            f"seeds {', '.join(map(str, self.seeds))}\n{format_table(COLUMNS, cells)}\n"
             "± is the sample standard deviation over the seeds. The paper's figures are its own, "
             "on its own data; nobody has verified them with this project."
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from msfnet_benchmarks.scoring.metrics import DepthSummary, MetricsAccumulator
+from msfnet_benchmarks.scoring.metrics import SHARES, DepthSummary, MetricsAccumulator
 from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.preprocess import finish
@@ -35,7 +35,7 @@ from msfnet_train.split import Split
 
 Batch = TypeVar("Batch")
 
-LOGGED_METRICS = ("rel", "rmse", "rmse_pooled", "log10", "delta1", "delta2", "delta3")
+LOGGED_METRICS = ("rel", "rmse", "rmse_pooled", "log10", *SHARES)
 
 
 class ZeroMinimum:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
+from msfnet_benchmarks.scoring.metrics import SHARES
 from msfnet_datasets.figures import new_figure, show_depth, show_image, write_figure
 from msfnet_runtime.colour import colour_depth
 from msfnet_train.data import ValidationBatch
@@ -110,8 +111,8 @@ def draw_curves(folder: Path) -> None:
     panels[0].set(xlabel="step", title="training loss, weighted terms", yscale="log")
     panels[1].set(xlabel="epoch", title="validation error")
     panels[2].set(xlabel="epoch", title="validation accuracy")
-    errors, accuracies = ("rel", "log10", "rmse"), ("delta1", "delta2", "delta3")
-    for axes, names in zip(panels, (losses, errors, accuracies), strict=True):
+    errors = ("rel", "log10", "rmse")
+    for axes, names in zip(panels, (losses, errors, SHARES), strict=True):
         for name in (n for n in names if n in curves):
             points = zip(*sorted(curves[name].items()), strict=True)
             style = {"linewidth": 1} if axes is panels[0] else {"marker": "."}

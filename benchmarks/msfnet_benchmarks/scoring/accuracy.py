@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_benchmarks.scoring.deployment import DeploymentAccumulator, DeploymentReport
-from msfnet_benchmarks.scoring.metrics import DepthMetrics, DepthSummary, MetricsAccumulator
+from msfnet_benchmarks.scoring.metrics import (
+    HEADINGS,
+    TABLE_METRICS,
+    DepthMetrics,
+    DepthSummary,
+    MetricsAccumulator,
+)
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS, Protocol
 from msfnet_benchmarks.tables import format_table
 from msfnet_datasets.sample import Sample
@@ -24,7 +30,7 @@ from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
 
-TABLE_COLUMNS = ("REL", "RMSE m", "RMSE pooled m", "log10", "SILog", "d1", "d2", "d3", "images")
+TABLE_COLUMNS = (*(HEADINGS[name] for name in TABLE_METRICS), "images")
 """The headings of :func:`table_row`."""
 
 Estimator = Callable[[Frame], DepthMap]
@@ -111,12 +117,9 @@ class AccuracyReport:
 
 def table_row(summary: DepthSummary) -> tuple[str, ...]:
     """Return a summary's cells under :data:`TABLE_COLUMNS`."""
-    errors = (summary.rel, summary.rmse, summary.rmse_pooled, summary.log10)
-    shares = (summary.delta1, summary.delta2, summary.delta3)
+    values = ((name, getattr(summary, name)) for name in TABLE_METRICS)
     return (
-        *(f"{error:.4f}" for error in errors),
-        f"{summary.silog:.2f}",
-        *(f"{share:.4f}" for share in shares),
+        *(f"{value:.2f}" if name == "silog" else f"{value:.4f}" for name, value in values),
         str(summary.images),
     )
 

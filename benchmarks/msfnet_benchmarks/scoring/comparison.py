@@ -13,14 +13,12 @@ from msfnet_benchmarks.scoring.accuracy import (
     predict_all,
 )
 from msfnet_benchmarks.scoring.alignment import Alignment
+from msfnet_benchmarks.scoring.metrics import TABLE_METRICS
 from msfnet_benchmarks.scoring.parity import ParityAccumulator, ParityReport
 from msfnet_benchmarks.scoring.protocols import Protocol
 from msfnet_benchmarks.tables import format_table
 from msfnet_datasets.sample import Sample
 from msfnet_runtime.progress import Progress, silent
-
-_CHANGES = ("rel", "rmse", "rmse_pooled", "log10", "silog", "delta1", "delta2", "delta3")
-"""The summary's fields in the order of the table's columns, without the image count."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class ComparisonReport:
         rows = [
             ("this", *self.candidate.table_row()),
             ("against", *self.reference.table_row()),
-            ("change", *(f"{change[name]:+.5f}" for name in _CHANGES), ""),
+            ("change", *(f"{change[name]:+.5f}" for name in TABLE_METRICS), ""),
         ]
         return f"{format_table(('depth', *TABLE_COLUMNS), rows)}\n\n{self.parity.text()}"
 

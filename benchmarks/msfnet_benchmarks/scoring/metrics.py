@@ -8,9 +8,10 @@ Source: Eigen et al. 2014; SILog as in KITTI's benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,28 @@ class DepthSummary(DepthMetrics):
     images: int
     """Images that were scored."""
 
+
+HEADINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "rel": "REL",
+        "sq_rel": "SqRel m",
+        "rmse": "RMSE m",
+        "rmse_pooled": "RMSE pooled m",
+        "rmse_log": "RMSElog",
+        "log10": "log10",
+        "silog": "SILog",
+        "delta1": "d1",
+        "delta2": "d2",
+        "delta3": "d3",
+    }
+)
+"""All metrics: the heading of each in tables, by its field."""
+
+SHARES = ("delta1", "delta2", "delta3")
+"""Metrics that fall as depth gets worse; the others grow."""
+
+TABLE_METRICS = ("rel", "rmse", "rmse_pooled", "log10", "silog", *SHARES)
+"""The metrics that a table shows, in its order."""
 
 _BLOCK = 1 << 15
 """Pixels that are worked on at once: 256 KiB an array stay in a processor's cache."""
