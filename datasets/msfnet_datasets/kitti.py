@@ -60,15 +60,18 @@ class Kitti(DatasetLayout):
         self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
     ) -> SampleList:
         """Open a list file, or every left frame with ground truth for None."""
-        improved = kind == "improved"
-        scan: ScanDepth = "lidar_x" if kind == "velodyne_lidar_x" else "camera_z"
-        if split not in (None, "", ALL):
-            return kitti_list_samples(path, str(split), improved=improved, depth=scan)
-        if improved:
-            return SampleList(_found(mapped_frames(path), path, _NO_MAPS))
-        drives = kitti.find_drives(path)
-        scanned = [sample for drive in drives for sample in scanned_frames(drive, scan)]
-        return SampleList(_found(scanned, path, _NO_SCANS))
+        scan = _SCANS.get(kind)
+        if split and split != ALL:
+            return _listed(path, split, scan)
+        if scan is None:
+            samples, missing = mapped_frames(path), _NO_MAPS
+        else:
+            drives = kitti.find_drives(path)
+            samples = [sample for drive in drives for sample in scanned_frames(drive, scan)]
+            missing = _NO_SCANS
+        if not samples:
+            raise MsfnetError(f"no frame in {path} {missing}")
+        return SampleList(tuple(samples))
 
     def describe(self, path: Path) -> str:
         """Return how many drives there are."""
@@ -89,17 +92,14 @@ class Kitti(DatasetLayout):
         return [*parts, _part("improved depth maps", mapped, every)] if mapped else parts
 
 
+_SCANS: Mapping[GroundTruth, ScanDepth] = {"velodyne": "camera_z", "velodyne_lidar_x": "lidar_x"}
+"""What the depth of a projected scan is; improved maps have no scan."""
+
 _NO_SCANS = "has a scan in velodyne_points/data; add the scans"
 _NO_MAPS = (
     "has an improved depth map; expected raw drives and "
     "DRIVE/proj_depth/groundtruth/image_02/*.png below it"
 )
-
-
-def _found(samples: Sequence[Sample], path: Path, missing: str) -> tuple[Sample, ...]:
-    if not samples:
-        raise MsfnetError(f"no frame in {path} {missing}")
-    return tuple(samples)
 
 
 def _part(title: str, samples: Sequence[Sample], files: Sequence[Path]) -> Part:
@@ -118,7 +118,7 @@ def scanned_frames(drive: Path, depth: ScanDepth = "camera_z") -> list[Sample]:
     images = [f for f in kitti.frame_files(drive) if int(f.stem) in scans]
     if images:
         _calibration(kitti.calibration_folder(drive), kitti.CAMERA)
-    return [_scanned(image, scans[int(image.stem)], depth) for image in images]
+    return [_sample(image, scans[int(image.stem)], depth) for image in images]
 
 
 def mapped_frames(path: Path) -> list[Sample]:
@@ -129,7 +129,7 @@ def mapped_frames(path: Path) -> list[Sample]:
             maps[drive_name] = _numbered(folder.glob("*.png"))
     drives = [folder.parents[1] for folder in _below(path, f"{kitti.CAMERA}/data")]
     return [
-        _mapped(image, maps[drive.name][int(image.stem)])
+        _sample(image, maps[drive.name][int(image.stem)], None)
         for drive in drives
         if drive.name in maps
         for image in kitti.frame_files(drive)
@@ -137,23 +137,13 @@ def mapped_frames(path: Path) -> list[Sample]:
     ]
 
 
-def kitti_list_samples(
-    path: Path, name: str, *, improved: bool, depth: ScanDepth = "camera_z"
-) -> SampleList:
-    """Return the frames of a split list, of the left camera or the right one.
-
-    Args:
-        path: the root of the dates.
-        name: the list file; see :mod:`msfnet_datasets.split_lists`.
-        improved: take improved depth maps, and leave out what the list declares to have none;
-            scans otherwise.
-        depth: of a projected scan.
+def _listed(path: Path, name: str, scan: ScanDepth | None) -> SampleList:
+    """Return the frames of a list, with scans or, for None, with improved maps where it has some.
 
     Raises:
-        MsfnetError: no such list, or one of other lines. Files that are absent are not looked
-            for here.
+        MsfnetError: no such list, or one of other lines. Absent files are not looked for here.
     """
-    maps = _map_folders(path) if improved else {}
+    maps = _map_folders(path)
     samples, without = [], []
     for entry in read_split_list(find_list(name, path)):
         image = existing_image(path / entry.image)
@@ -161,13 +151,13 @@ def kitti_list_samples(
             raise MsfnetError(
                 f"{name}: {entry.image} is not a frame of a KITTI drive; correct the list"
             )
-        if not improved:
-            scan = image.parents[2] / "velodyne_points/data" / f"{image.stem}.bin"
-            samples.append(_scanned(image, scan, depth))
+        if scan:
+            file = image.parents[2] / "velodyne_points/data" / f"{image.stem}.bin"
+            samples.append(_sample(image, file, scan))
         elif entry.declared_none:
             without.append(_name(image))
         else:
-            samples.append(_mapped(image, _find_map(path, entry, image, maps)))
+            samples.append(_sample(image, _find_map(path, entry, image, maps), None))
     return SampleList(tuple(samples), tuple(without))
 
 
@@ -197,29 +187,19 @@ def _find_map(path: Path, entry: ListEntry, image: Path, maps: _Maps) -> Path:
     return folder / f"{image.stem}.png" if folder else named
 
 
-def _scanned(image: Path, scan: Path, depth: ScanDepth) -> Sample:
-    drive, camera = image.parents[2], image.parents[1].name
-    folder = kitti.calibration_folder(drive)
-    return Sample(
-        name=_name(image),
-        image_path=image,
-        depth_path=scan,
-        depth_reader=partial(_read_scan, scan, folder, camera, depth),
-        intrinsics=_intrinsics(folder, camera),
-        unit="float32 scans, metres",
-    )
-
-
-def _mapped(image: Path, depth: Path) -> Sample:
-    encoding = ENCODINGS["uint16_256"]
-    folder = kitti.calibration_folder(image.parents[2])
+def _sample(image: Path, depth: Path, scan: ScanDepth | None) -> Sample:
+    """Return a frame with its scan or, for None, its improved map."""
+    camera, folder = image.parents[1].name, kitti.calibration_folder(image.parents[2])
+    maps = ENCODINGS["uint16_256"]
     return Sample(
         name=_name(image),
         image_path=image,
         depth_path=depth,
-        depth_reader=partial(read_depth, depth, encoding),
-        intrinsics=_intrinsics(folder, image.parents[1].name),
-        unit=encoding.text(),
+        depth_reader=partial(_read_scan, depth, folder, camera, scan)
+        if scan
+        else partial(read_depth, depth, maps),
+        intrinsics=_intrinsics(folder, camera),
+        unit="float32 scans, metres" if scan else maps.text(),
     )
 
 

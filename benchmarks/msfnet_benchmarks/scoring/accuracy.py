@@ -208,9 +208,8 @@ def evaluate(
         MsfnetError: no sample, an unreadable file, or one that cannot be scored, by name.
     """
     accumulator = AccuracyAccumulator(protocol, alignment)
-    for item in predict_all([estimator], samples, protocol):
+    for item in predict_all([estimator], samples, protocol, progress):
         accumulator.add(item.sample, item.predictions[0], item.ground_truth)
-        progress(item.index + 1, len(samples), item.sample.name)
     return accumulator.report(skipped)
 
 
@@ -239,7 +238,6 @@ def read_sample(
 class Predicted:
     """A sample, its ground truth, and what each model predicts for its frame."""
 
-    index: int
     sample: Sample
     ground_truth: NDArray[np.float32]
     """(H, W) metres, as the protocol leaves it."""
@@ -247,7 +245,10 @@ class Predicted:
 
 
 def predict_all(
-    estimators: Sequence[Estimator], samples: Sequence[Sample], protocol: Protocol
+    estimators: Sequence[Estimator],
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    progress: Progress = silent,
 ) -> Iterator[Predicted]:
     """Run every model on every sample; the next one is read while the caller uses the predictions.
 
@@ -265,4 +266,5 @@ def predict_all(
             predictions = tuple(estimator(frame) for estimator in estimators)
             if index + 1 < len(samples):
                 pending = reader.submit(read_sample, samples[index + 1], protocol, index + 1)
-            yield Predicted(index, sample, ground_truth, predictions)
+            yield Predicted(sample, ground_truth, predictions)
+            progress(index + 1, len(samples), sample.name)

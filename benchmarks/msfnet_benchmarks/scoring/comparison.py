@@ -73,10 +73,9 @@ def compare_models(
     """
     scores = [AccuracyAccumulator(protocol, alignment) for _ in range(2)]
     parity = ParityAccumulator(protocol.bins_m)
-    for item in predict_all([candidate, reference], samples, protocol):
+    for item in predict_all([candidate, reference], samples, protocol, progress):
         for score, predicted in zip(scores, item.predictions, strict=True):
             score.add(item.sample, predicted, item.ground_truth)
         parity.add(candidate=item.predictions[0], reference=item.predictions[1])
-        progress(item.index + 1, len(samples), item.sample.name)
     reports = [score.report(skipped) for score in scores]
     return ComparisonReport(reports[0], reports[1], parity.report())

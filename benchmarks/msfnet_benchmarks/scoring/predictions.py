@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.accuracy import read_sample
 from msfnet_benchmarks.scoring.protocols import Protocol
+from msfnet_datasets.ground_truth import read_depth
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthMap, Frame, MsfnetError
-from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
-from msfnet_runtime.images import read_raw
+from msfnet_runtime.depth_storage import ENCODINGS, DepthEncoding, PngStorage
 from msfnet_runtime.sinks.folder import MANIFEST
 from msfnet_runtime.typed import parse_json, read_text
 
@@ -52,7 +51,8 @@ class PredictionFolder:
         """
         if not folder.is_dir():
             raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
-        self._counts_per_metre = _counts_per_metre(folder, unit)
+        counts = _counts_per_metre(folder, unit)
+        self._encoding = DepthEncoding("uint16", counts, f"{counts:g} = 1 m")
         self._declared = unit
         self._protocol = protocol
         self._files = _match(
@@ -66,7 +66,7 @@ class PredictionFolder:
             MsfnetError: unreadable, not 16 bits, without any depth, or of another size.
         """
         path = self._files[frame.name]
-        depth = self._read(path)
+        depth = read_depth(path, self._encoding)
         size = frame.image.shape[:2]
         if depth.shape != size:
             try:
@@ -108,16 +108,6 @@ class PredictionFolder:
                 f"{self._files[first[0]]} is {first[1]:.2f} times as deep as its ground truth; "
                 f"its unit looks like {other}, not {self._declared}"
             )
-
-    def _read(self, path: Path) -> NDArray[np.float32]:
-        stored = read_raw(path)
-        if stored.ndim != 2 or stored.dtype != np.uint16:
-            raise MsfnetError(
-                f"{path} is {stored.dtype} {stored.shape}; depth maps are PNG of one 16-bit channel"
-            )
-        if not stored.any():
-            raise MsfnetError(f"{path} holds no depth at all; write it again")
-        return np.asarray(stored, np.float32) / np.float32(self._counts_per_metre)
 
 
 def _counts(unit: PngStorage) -> float:
