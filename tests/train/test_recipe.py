@@ -130,7 +130,7 @@ def test_wrong_keys_and_types_are_named(tmp_path: Path, text: str, words: str) -
         ("trainer.workers=-1", "trainer.workers is -1"),
         ("trainer.seed=-1", "trainer.seed is -1"),
         ("optimizer.learning_rate=-1", "learning_rate"),
-        ("optimizer.betas=[0.9, 1.0]", r"betas is \[0\.9, 1\.0\]"),
+        ("optimizer.betas=[0.9, 1.0]", r"betas is \(0\.9, 1\.0\)"),
         ("optimizer.warmup_share=1.5", "warmup_share"),
         ("augmentation.flip=2", "augmentation.flip"),
         ("loss.dynamic_range=0", "dynamic_range positive"),

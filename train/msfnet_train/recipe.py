@@ -120,11 +120,9 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
         for name in ("flip", "channel_permutation", "erase"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"augmentation.{name}", value, "lie between 0 and 1")
-        _require(1 <= self.zoom <= 4, "augmentation.zoom", self.zoom, "lie between 1 and 4")
-        jitter = self.colour_jitter
-        _require(0 <= jitter < 1, "augmentation.colour_jitter", jitter, "be 0 or more and below 1")
+            _require(self, f"augmentation.{name}", 0 <= getattr(self, name) <= 1, "be from 0 to 1")
+        _require(self, "augmentation.zoom", 1 <= self.zoom <= 4, "be from 1 to 4")
+        _require(self, "augmentation.colour_jitter", 0 <= self.colour_jitter < 1, _BELOW_1)
 
 
 @dataclass(frozen=True)
@@ -147,16 +145,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
         for name in ("learning_rate", "step_factor"):
-            value = getattr(self, name)
-            _require(value > 0, f"optimizer.{name}", value, "be positive")
-        _require(
-            self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "be 0 or more"
-        )
-        valid = all(0 <= beta < 1 for beta in self.betas)
-        _require(valid, "optimizer.betas", list(self.betas), "be 0 or more and below 1")
-        _require(self.step_epochs >= 1, "optimizer.step_epochs", self.step_epochs, "be 1 or more")
-        share = self.warmup_share
-        _require(0 < share < 1, "optimizer.warmup_share", share, "lie between 0 and 1")
+            _require(self, f"optimizer.{name}", getattr(self, name) > 0, "be positive")
+        _require(self, "optimizer.weight_decay", self.weight_decay >= 0, "be 0 or more")
+        _require(self, "optimizer.betas", all(0 <= beta < 1 for beta in self.betas), _BELOW_1)
+        _require(self, "optimizer.step_epochs", self.step_epochs >= 1, "be 1 or more")
+        _require(self, "optimizer.warmup_share", 0 < self.warmup_share < 1, "be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -195,21 +188,22 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
         for name in ("epochs", "batch_size", "nodes", "validate_every"):
-            value = getattr(self, name)
-            _require(value >= 1, f"trainer.{name}", value, "be 1 or more")
+            _require(self, f"trainer.{name}", getattr(self, name) >= 1, "be 1 or more")
         for name in ("workers", "devices", "gradient_clip"):
-            value = getattr(self, name)
-            _require(value >= 0, f"trainer.{name}", value, "be 0 or more")
-        decay = self.average_decay
-        _require(0 <= decay < 1, "trainer.average_decay", decay, "be 0 or more and below 1")
-        _require(0 <= self.seed < 2**32, "trainer.seed", self.seed, "lie between 0 and 4294967295")
+            _require(self, f"trainer.{name}", getattr(self, name) >= 0, "be 0 or more")
+        _require(self, "trainer.average_decay", 0 <= self.average_decay < 1, _BELOW_1)
+        _require(self, "trainer.seed", 0 <= self.seed < 2**32, "be from 0 to 4294967295")
         rule = f"be a multiple of validate_every ({self.validate_every}): the last epoch is scored"
-        _require(self.epochs % self.validate_every == 0, "trainer.epochs", self.epochs, rule)
+        _require(self, "trainer.epochs", self.epochs % self.validate_every == 0, rule)
 
 
-def _require(holds: bool, key: str, value: object, rule: str) -> None:
-    """Refuse a value that breaks a rule, such as ``be 1 or more``."""
+_BELOW_1 = "be 0 or more and below 1"
+
+
+def _require(config: object, key: str, holds: bool, rule: str) -> None:
+    """Refuse the value of a key (``table.field``) that breaks a rule such as ``be positive``."""
     if not holds:
+        value = getattr(config, key.rpartition(".")[2])
         raise MsfnetError(f"{key} is {value}; it must {rule}")
 
 

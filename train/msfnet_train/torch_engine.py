@@ -114,7 +114,7 @@ class TorchEngine(EngineBase):
         return network
 
     def _example(self) -> torch.Tensor:
-        """Return one black image of the model's size on the engine's device."""
+        """Return one image of zeros of the model's size on the engine's device."""
         return torch.zeros((1, 3, *self._spec.size), device=self._device)
 
 
