@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msfnet.models import CHECKPOINT_SUFFIXES, open_model, open_timed, read_spec
-from msfnet_benchmarks.candidates import Candidate
-from msfnet_benchmarks.peers import open_peer, peer_spec
-from msfnet_benchmarks.timing.layers import profile_layers
-from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact, open_engine
+from msfnet.models import CHECKPOINT_SUFFIXES, open_model, read_spec
+from msfnet_benchmarks.candidates import (
+    Candidate,
+    engine_candidate,
+    onnx_candidate,
+    peer_candidate,
+)
+from msfnet_benchmarks.peers import peer_spec
+from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.files import sha256
@@ -64,46 +68,15 @@ def order_candidates(
     found = [
         candidate for path in paths for candidate in _candidates(path, modes, providers, threads)
     ]
-    found += [_peer(path, provider, threads) for path in peers for provider in providers]
+    found += [
+        peer_candidate(path, provider=provider, threads=threads)
+        for path in peers
+        for provider in providers
+    ]
     names = [candidate.name for candidate in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise MsfnetError(f"two models are called {twice}; rename one of the files")
     return found
-
-
-def onnx_candidate(artifact: OnnxArtifact, *, provider: str = "cpu", threads: int = 0) -> Candidate:
-    """Return an ONNX file of ours, run by a provider."""
-    path, spec = artifact.path, artifact.spec
-    opener = partial(open_engine, path, provider=provider, threads=threads)
-    return Candidate(
-        name=path.name if provider == "cpu" else f"{path.name} {provider}",
-        precision=spec.precision,
-        open=opener,
-        on_gpu=Provider.parse(provider).name in ("cuda", "tensorrt"),
-        size_bytes=artifact.bytes,
-        file=path,
-        counts=partial(_counts, spec),
-        start=opener,
-        profile=partial(profile_layers, path, provider=provider, threads=threads),
-        threads=threads,
-    )
-
-
-def engine_candidate(artifact: EngineArtifact, *, cuda_graph: bool = True) -> Candidate:
-    """Return a TensorRT engine."""
-    path, opener = artifact.path, partial(open_engine, artifact.path)
-    return Candidate(
-        name=path.name,
-        precision=artifact.spec.precision,
-        open=opener,
-        on_gpu=True,
-        size_bytes=path.stat().st_size,
-        file=path,
-        counts=partial(_counts, artifact.spec),
-        open_device=partial(open_timed, path, cuda_graph=cuda_graph),
-        start=opener,
-        profile=partial(profile_layers, path),
-    )
 
 
 def model_candidate(path: Path, *, provider: str = "cpu", threads: int = 0) -> Candidate:
@@ -127,19 +100,6 @@ def _candidates(
     else:
         for provider in providers:
             yield onnx_candidate(OnnxArtifact.read(path), provider=provider, threads=threads)
-
-
-def _peer(path: Path, provider: str, threads: int) -> Candidate:
-    return Candidate(
-        name=path.name if provider == "cpu" else f"{path.name} {provider}",
-        precision="unknown",
-        open=partial(open_peer, path, provider=provider, threads=threads),
-        on_gpu=Provider.parse(provider).name == "cuda",
-        size_bytes=path.stat().st_size,
-        file=path,
-        depth=False,
-        threads=threads,
-    )
 
 
 class _Checkpoint:
@@ -176,14 +136,6 @@ class _Checkpoint:
 
     def _count(self) -> tuple[int, int] | None:
         return self._first.count() if self._first else None
-
-
-def _counts(spec: ModelSpec) -> tuple[int, int] | None:
-    """Return MACs for one image and parameters, where the spec names them."""
-    blocks = spec.blocks
-    if not blocks:
-        return None
-    return sum(block.macs for block in blocks), sum(block.parameters for block in blocks)
 
 
 def _find_baseline(against: str | Path, model: Path) -> Path:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from msfnet_runtime import Engine, ModelSpec
-    from msfnet_runtime.engine import DeviceTimedEngine
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 
@@ -35,17 +34,6 @@ def open_model(
     from msfnet_runtime import open_engine
 
     return open_engine(path, provider=provider, threads=threads)
-
-
-def open_timed(path: Path, *, cuda_graph: bool = True) -> DeviceTimedEngine:
-    """Open a TensorRT engine, which times its own stages.
-
-    Raises:
-        MsfnetError: as :class:`~msfnet_runtime.engines.tensorrt.TensorRTEngine`.
-    """
-    from msfnet_runtime.engines.tensorrt import TensorRTEngine
-
-    return TensorRTEngine(path, cuda_graphs=cuda_graph)
 
 
 def read_spec(path: str | os.PathLike[str]) -> ModelSpec:

@@ -9,8 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
-from msfnet.candidates import onnx_candidate
-from msfnet_benchmarks.candidates import Candidate
+from msfnet_benchmarks.candidates import Candidate, onnx_candidate
 from msfnet_export.export_options import Dynamic
 from msfnet_runtime import MsfnetError, OnnxArtifact
 from msfnet_train.network import MSFNet, NetworkConfig

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from msfnet_benchmarks.peers import open_peer
 from msfnet_benchmarks.timing.costs import LayerCost
 from msfnet_benchmarks.timing.energy import device_memory
 from msfnet_benchmarks.timing.generated import generated_batch, random_batch, usual_shape
-from msfnet_runtime import DepthEstimator, Engine
+from msfnet_benchmarks.timing.layers import profile_layers
+from msfnet_runtime import (
+    DepthEstimator,
+    Engine,
+    EngineArtifact,
+    ModelSpec,
+    OnnxArtifact,
+    open_engine,
+)
 from msfnet_runtime.engine import DeviceTimed, DeviceTimedEngine
+from msfnet_runtime.engines.providers import Provider
 
 
 @dataclass(frozen=True)
@@ -109,3 +120,71 @@ def open_candidates(candidates: Sequence[Candidate], stack: ExitStack) -> dict[s
             one = replace(one, device_bytes=max((device_memory() or before) - before, 0))
         opened[candidate.name] = one
     return opened
+
+
+def onnx_candidate(artifact: OnnxArtifact, *, provider: str = "cpu", threads: int = 0) -> Candidate:
+    """Return an ONNX file of ours, run by a provider."""
+    path, spec = artifact.path, artifact.spec
+    opener = partial(open_engine, path, provider=provider, threads=threads)
+    return Candidate(
+        name=path.name if provider == "cpu" else f"{path.name} {provider}",
+        precision=spec.precision,
+        open=opener,
+        on_gpu=Provider.parse(provider).name in ("cuda", "tensorrt"),
+        size_bytes=artifact.bytes,
+        file=path,
+        counts=partial(_counts, spec),
+        start=opener,
+        profile=partial(profile_layers, path, provider=provider, threads=threads),
+        threads=threads,
+    )
+
+
+def engine_candidate(artifact: EngineArtifact, *, cuda_graph: bool = True) -> Candidate:
+    """Return a TensorRT engine."""
+    path, opener = artifact.path, partial(open_engine, artifact.path)
+    return Candidate(
+        name=path.name,
+        precision=artifact.spec.precision,
+        open=opener,
+        on_gpu=True,
+        size_bytes=path.stat().st_size,
+        file=path,
+        counts=partial(_counts, artifact.spec),
+        open_device=partial(open_timed, path, cuda_graph=cuda_graph),
+        start=opener,
+        profile=partial(profile_layers, path),
+    )
+
+
+def peer_candidate(path: Path, *, provider: str = "cpu", threads: int = 0) -> Candidate:
+    """Return an ONNX file of another project, of which the engine alone is timed."""
+    return Candidate(
+        name=path.name if provider == "cpu" else f"{path.name} {provider}",
+        precision="unknown",
+        open=partial(open_peer, path, provider=provider, threads=threads),
+        on_gpu=Provider.parse(provider).name == "cuda",
+        size_bytes=path.stat().st_size,
+        file=path,
+        depth=False,
+        threads=threads,
+    )
+
+
+def open_timed(path: Path, *, cuda_graph: bool = True) -> DeviceTimedEngine:
+    """Open a TensorRT engine, which times its own stages.
+
+    Raises:
+        MsfnetError: as :class:`~msfnet_runtime.engines.tensorrt.TensorRTEngine`.
+    """
+    from msfnet_runtime.engines.tensorrt import TensorRTEngine
+
+    return TensorRTEngine(path, cuda_graphs=cuda_graph)
+
+
+def _counts(spec: ModelSpec) -> tuple[int, int] | None:
+    """Return MACs for one image and parameters, where the spec names them."""
+    blocks = spec.blocks
+    if not blocks:
+        return None
+    return sum(block.macs for block in blocks), sum(block.parameters for block in blocks)

@@ -27,7 +27,8 @@ def latency(
 
     Example: msfnet latency model.engine --trtexec --json latency.json
     """
-    from msfnet.candidates import engine_candidate, model_candidate
+    from msfnet.candidates import model_candidate
+    from msfnet_benchmarks.candidates import engine_candidate
     from msfnet_benchmarks.latency import LatencyPlan, measure_latency
     from msfnet_benchmarks.report import tables
     from msfnet_runtime import EngineArtifact, MsfnetError

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet.__main__ import run
-from msfnet.models import open_timed
+from msfnet_benchmarks.candidates import open_timed
 from msfnet_runtime.engines import tensorrt
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.timings import Timings
@@ -50,7 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with an engine and a model; opening the engine gives known times."""
     write_engine(tmp_path)
     onnx.save(conv_model(network_spec()), tmp_path / "good.onnx")
-    monkeypatch.setattr("msfnet.candidates.open_timed", lambda path, cuda_graph: KnownEngine())
+    monkeypatch.setattr(
+        "msfnet_benchmarks.candidates.open_timed", lambda path, cuda_graph: KnownEngine()
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -114,7 +116,7 @@ def test_the_engine_itself_is_timed(
 ) -> None:
     """On a GPU of NumPy, which computes for 3 ms and gives back all it lent."""
     library = FakeTensorRT(FakeDevice())
-    monkeypatch.setattr("msfnet.candidates.open_timed", open_timed)
+    monkeypatch.setattr("msfnet_benchmarks.candidates.open_timed", open_timed)
     monkeypatch.setattr(tensorrt, "load_tensorrt", lambda _: library)
     monkeypatch.setattr(tensorrt, "open_device", lambda: library.device)
     flag = "--cuda-graph" if cuda_graph else "--no-cuda-graph"
