@@ -7,24 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "DepthEstimator": "msfnet_runtime",
-    "DepthMap": "msfnet_runtime",
-    "Frame": "msfnet_runtime",
-    "CameraIntrinsics": "msfnet_runtime",
-    "ModelSpec": "msfnet_runtime",
-    "MsfnetError": "msfnet_runtime",
-    "open_engine": "msfnet_runtime",
-    "depth_metrics": "msfnet_benchmarks.scoring",
-    "PROTOCOLS": "msfnet_benchmarks.scoring",
-    "quantize_int8": "msfnet_calibration",
-    "MSFNet": "msfnet_train",
-    "NetworkConfig": "msfnet_train",
-    "load_checkpoint": "msfnet_train",
-    "export_network": "msfnet_export",
-    "convert_fp16": "msfnet_calibration",
-    "build_engine": "msfnet_export",
+_ROOMS = {
+    "msfnet_runtime": (
+        *("CameraIntrinsics", "DepthEstimator", "DepthMap", "Frame", "ModelSpec", "MsfnetError"),
+        "open_engine",
+    ),
+    "msfnet_benchmarks.scoring": ("PROTOCOLS", "depth_metrics"),
+    "msfnet_calibration": ("convert_fp16", "quantize_int8"),
+    "msfnet_train": ("MSFNet", "NetworkConfig", "load_checkpoint"),
+    "msfnet_export": ("build_engine", "export_network"),
 }
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
 if TYPE_CHECKING:
     from msfnet_benchmarks.scoring import PROTOCOLS, depth_metrics

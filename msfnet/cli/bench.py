@@ -56,7 +56,7 @@ def bench(
     ] = None,
     peer: Annotated[
         list[Path] | None,
-        typer.Option(help="Another project's ONNX file, engine only. Repeatable."),
+        typer.Option(help="Another project's ONNX file; only its engine is timed. Repeatable."),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     split: ListOption = None,
@@ -67,7 +67,9 @@ def bench(
         Numbers, numbers_option("--batch", "Batch sizes of the throughput, for example 1,4,8.")
     ] = _SINGLE,
     threads: ThreadsOption = 0,
-    cold: Annotated[bool, typer.Option("--cold", help="Time process start to depth.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Time a start, up to the first depth.")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer.")] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report to write, with its JSON beside it.")

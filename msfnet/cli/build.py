@@ -51,11 +51,13 @@ def export(
     out: Annotated[Path, typer.Argument(help="ONNX file to write.")],
     size: Annotated[
         Size | None,
-        size_option("--size", "Network input; the recipe's inference size if left out."),
+        size_option(
+            "--size", "Size of the network's input; the recipe's inference size if left out."
+        ),
     ] = None,
     frame_size: Annotated[
         Size | None,
-        size_option("--frame-size", "Frames of a deploy graph; the network's size if left out."),
+        size_option("--frame-size", "Size of a deploy graph's frames; the network's if left out."),
     ] = None,
     graph: Annotated[
         Graph,
@@ -78,7 +80,7 @@ def export(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help=f"{SOURCE_HELP} Compared besides random images."),
+        typer.Option("--data", help=f"{SOURCE_HELP} The graph is also compared on them."),
     ] = None,
     split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 4,

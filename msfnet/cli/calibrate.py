@@ -25,7 +25,7 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="FP32 ONNX file made by `msfnet export`.")],
     out: Annotated[Path, typer.Argument(help="INT8 ONNX file to write.")],
     data: Annotated[
-        str, typer.Option("--data", help=f"{SOURCE_HELP} Of a data set, frames to train on.")
+        str, typer.Option("--data", help=f"{SOURCE_HELP} Of a data set, training frames.")
     ],
     split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 64,

@@ -30,7 +30,8 @@ def synthesize(
     scenes: Annotated[int, typer.Option(min=1, help="Drives or rooms.")] = 4,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each drive or room.")] = 24,
     size: Annotated[
-        Size | None, size_option("--size", "Frames; the data set's own size if left out.")
+        Size | None,
+        size_option("--size", "Size of the frames; that of the real data set if left out."),
     ] = None,
     seed: SeedOption = 0,
 ) -> None:

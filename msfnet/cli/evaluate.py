@@ -32,7 +32,9 @@ def evaluate(
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 0,
     align: Annotated[
         Alignment | None,
-        typer.Option(help="Also score predictions aligned to their ground truth, reported apart."),
+        typer.Option(
+            help="Also score predictions aligned to their ground truth, in a row of their own."
+        ),
     ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="Compare with this model, frame by frame.")
@@ -50,7 +52,7 @@ def evaluate(
         typer.Option("--static", help="Measure flicker: a source whose camera does not move."),
     ] = None,
     json_path: JsonOption = None,
-    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one row an image.")] = None,
+    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one row per image.")] = None,
     sheet: Annotated[
         Path | None,
         typer.Option("--sheet", help="Write a PNG of the best, median and worst frame."),

@@ -153,7 +153,7 @@ def parse_names(text: str) -> Names:
     return Names(name.strip() for name in text.split(",") if name.strip())
 
 
-def parse_numbers(text: str, what: str = "") -> Numbers:
+def parse_numbers(text: str) -> Numbers:
     """Read whole numbers separated by commas.
 
     Raises:
@@ -161,7 +161,7 @@ def parse_numbers(text: str, what: str = "") -> Numbers:
     """
     names = parse_names(text)
     if not all(name.isdecimal() for name in names):
-        raise MsfnetError(f"{what} {text!r} are not whole numbers; write for example 0,1".lstrip())
+        raise MsfnetError(f"{text!r} are not whole numbers; write for example 0,1")
     return Numbers(int(name) for name in names)
 
 

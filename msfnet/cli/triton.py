@@ -18,10 +18,12 @@ def triton(
     name: Annotated[
         str, typer.Option(help="Name on the server; that of the file if left out.")
     ] = "",
-    version: Annotated[int, typer.Option(min=1, help="Version to write, a folder.")] = 1,
+    version: Annotated[int, typer.Option(min=1, help="Version to write.")] = 1,
     max_batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="For an open batch; 8, or the engine's largest, if left out."),
+        typer.Option(
+            min=1, help="Largest batch, if it is open; 8, or the engine's largest, if left out."
+        ),
     ] = None,
     max_queue_delay_us: Annotated[
         int | None, typer.Option(min=0, help="Microseconds a request may wait for a batch.")
