@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfnet.candidates import order_candidates
-from msfnet.console import progress
+from msfnet.cli.console import progress
 from msfnet.models import open_model
 from msfnet_benchmarks.bench import BenchPlan, bench
 from msfnet_benchmarks.report import tables

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfnet.cli.console import STANDARD_OUTPUT, progress, say
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
@@ -21,7 +22,6 @@ from msfnet.cli.options import (
     numbers_option,
     share_option,
 )
-from msfnet.console import STANDARD_OUTPUT, progress, say
 from msfnet_runtime.errors import MsfnetError
 
 if TYPE_CHECKING:

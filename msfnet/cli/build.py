@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from msfnet.cli.console import progress, say
 from msfnet.cli.options import (
     FRAMES_HELP,
     SOURCE_HELP,
@@ -19,7 +20,6 @@ from msfnet.cli.options import (
     refuse_existing,
     size_option,
 )
-from msfnet.console import progress, say
 from msfnet_export.build_options import BuildOptions, Compatibility, Profile, parse_profile
 from msfnet_export.export_options import (
     PASSES,

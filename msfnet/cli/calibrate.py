@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import progress, say
 from msfnet.cli.options import (
     FRAMES_HELP,
     SOURCE_HELP,
@@ -17,7 +18,6 @@ from msfnet.cli.options import (
     ThreadsOption,
     refuse_existing,
 )
-from msfnet.console import progress, say
 from msfnet_calibration.calibration_options import CalibrationOptions, Method, Target
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from msfnet.cli.console import STANDARD_OUTPUT, progress, say, show
 from msfnet.cli.options import JsonOption, ListOption, SeedOption, Size, size_option
-from msfnet.console import STANDARD_OUTPUT, progress, say, show
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.words import counted

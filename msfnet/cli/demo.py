@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import say
 from msfnet.cli.options import ForceOption, SeedOption
-from msfnet.console import say
 
 
 def demo(

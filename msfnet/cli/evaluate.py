@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfnet.cli.console import STANDARD_OUTPUT, progress, show
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
@@ -16,7 +17,6 @@ from msfnet.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from msfnet.console import STANDARD_OUTPUT, progress, show
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_runtime.depth_storage import PngStorage
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import show
 from msfnet.cli.options import JsonOption
-from msfnet.console import show
 
 
 def inspect(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import STANDARD_OUTPUT, progress, say
 from msfnet.cli.options import JsonOption, ProviderOption, ThreadsOption
-from msfnet.console import STANDARD_OUTPUT, progress, say
 
 
 def latency(

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from msfnet.cli.console import progress, say
 from msfnet.cli.options import ProviderOption, Size, ThreadsOption, size_option
-from msfnet.console import progress, say
 from msfnet_runtime.colour import COLOUR_MAPS, Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent

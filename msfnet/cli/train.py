@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import progress, say
 from msfnet.cli.options import DATA_HELP, Names, Numbers, names_option, numbers_option
-from msfnet.console import progress, say
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.progress import silent
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msfnet.cli.console import say
 from msfnet.cli.options import ForceOption, Numbers, numbers_option
-from msfnet.console import say
 from msfnet_export.triton_config import Kind, TritonOptions
 
 

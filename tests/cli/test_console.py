@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet.console import progress, show
+from msfnet.cli.console import progress, show
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Found:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time that the display reads, seconds; it stands still until a test moves it."""
     now = [100.0]
-    monkeypatch.setattr("msfnet.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("msfnet.cli.console.time.monotonic", lambda: now[0])
     return now
 
 
