@@ -153,7 +153,8 @@ class DataCheck:
 
     def text(self) -> str:
         """Return the whole check."""
-        lines = [f"{self.path}: {self.layout}", *(checked.text() for checked in self.lists)]
+        usual = f" (usual protocol: {self.protocol})" if self.has_ground_truth else ""
+        lines = [f"{self.path}: {self.layout}{usual}", *(checked.text() for checked in self.lists)]
         if not self.has_ground_truth:
             lines.append("no ground truth: good to stream and to calibrate, not to train or score")
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Training and validation pairs from the readers that evaluation uses (``msfnet_benchmarks``).
+"""Training and validation pairs from the readers that evaluation uses (``msfnet_datasets``).
 
 Training pairs are scaled, cropped and augmented as in Sec. IV; sparse depth is moved point by
 point and never interpolated. Validation frames go through the very steps of a deployed model: the
