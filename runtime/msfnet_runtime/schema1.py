@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.typed import parse_json
 
 _CALIBRATION = re.compile(r"(\w+), (\d+) frames, (\d+) convolutions, for (\w+)")
 
@@ -32,7 +32,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         return _upgrade(dict(values))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (MsfnetError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsfnetError(f"the model's spec of schema 1 cannot be read ({error})") from None
 
 
@@ -45,7 +45,7 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
     values["layout"] = "cpu" if "for CPUs" in notes else "any"
     values["opset"] = int(notes["opset"]) if "opset" in notes else None
     values |= {name: notes.get(name, "") for name in ("recipe", "ablation")}
-    blocks = json.loads(notes.get("blocks", "[]"))
+    blocks = parse_json(notes.get("blocks", "[]"), tuple[dict[str, Any], ...], "blocks")
     values["blocks"] = [{"inputs": block.pop("takes"), **block} for block in blocks]
     values["schema_version"] = 2
     return values | _measured(notes)
@@ -55,13 +55,13 @@ def _measured(notes: Mapping[str, str]) -> dict[str, Any]:
     """Return the figures in the sentences that calibration, FP16 and the search wrote."""
     measured: dict[str, Any] = {}
     if found := _CALIBRATION.fullmatch(notes.get("calibration", "")):
-        summary = json.loads(notes.get("calibration_frames", "null"))
+        summary = parse_json(notes.get("calibration_frames", "{}"), dict[str, Any], "frames")
         measured["calibration"] = {
             "method": found[1],
             "frames": int(found[2]),
             "convolutions": int(found[3]),
             "target": found[4],
-            "summary": summary and {k: v for k, v in summary.items() if k != "count"},
+            "summary": {k: v for k, v in summary.items() if k != "count"} or None,
         }
     sentence = notes.get("precision_measured", notes.get("fp16", ""))
     if found := _CHANGE.fullmatch(sentence):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from msfnet_runtime.precision_records import (
     SearchRecord,
 )
 from msfnet_runtime.schema1 import upgrade
-from msfnet_runtime.typed import build, parse_json, to_plain
+from msfnet_runtime.typed import build, parse_json, to_json
 
 METADATA_KEY = "msfnet_spec"
 """The key of the spec's JSON in an ONNX file's ``metadata_props``."""
@@ -231,7 +230,7 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """Return the spec as one JSON object on one line."""
-        return json.dumps(to_plain(self), sort_keys=True, allow_nan=False)
+        return to_json(self, indent=None)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:

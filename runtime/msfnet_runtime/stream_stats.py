@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from msfnet_runtime.channel import CLOCK, Clock
+from msfnet_runtime.typed import to_json, to_plain
 from msfnet_runtime.words import counted
 
 _RECENT = 4096
@@ -134,10 +134,9 @@ class StreamStats:
 
     def to_json(self) -> str:
         """Return all but the single frames as one line of JSON, to three decimals."""
-        values = asdict(replace(self, recent=()))
+        values = to_plain(replace(self, recent=()), digits=3)
         del values["recent"]
-        exact = json.dumps(values, allow_nan=False)
-        return json.dumps(json.loads(exact, parse_float=lambda text: round(float(text), 3)))
+        return to_json(values, indent=None)
 
 
 class AgeCounts:

@@ -107,20 +107,24 @@ def read_text(path: str | os.PathLike[str], source: str | None = None) -> str:
         raise MsfnetError(f"cannot read {name}: {reason}; check the path") from None
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: Any, digits: int | None = None) -> Any:
     """Return dicts, lists and numbers that :func:`build` turns into ``value`` again.
 
-    Numbers that are not finite become None, since JSON has no notation for them.
+    Numbers that are not finite become None, since JSON has no notation for them; others are
+    rounded to ``digits`` decimals if that is given.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {f.name: to_plain(getattr(value, f.name), digits) for f in fields(value) if f.init}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
+        return [to_plain(item, digits) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    rounded = value if digits is None else round(float(value), digits)
+    return rounded if math.isfinite(rounded) else None
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -217,7 +218,7 @@ def test_mixed_types_are_refused_before_the_builder_by_name(
 def test_an_export_never_writes_mixed_types(tmp_path: Path) -> None:
     """Found when the file is saved, on machines without TensorRT as well."""
     with pytest.raises(MsfnetError, match=r"types or shapes do not fit: .*usf\.rdr\.join"):
-        save_model(mixed("Add"), tmp_path / "model.onnx", network_spec())
+        save_model(ir.from_proto(mixed("Add")), tmp_path / "model.onnx", network_spec())
     assert not list(tmp_path.iterdir())
 
 
