@@ -1,19 +1,89 @@
-"""Plain folders of images, and images named by a pattern."""
+"""Reads image files, folders of images and images that match a pattern."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.images import IMAGE_SUFFIXES
-from msfnet_runtime.sources.skipping import FileSource
+from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
+from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.types import Frame
+
+LOGGER = logging.getLogger("msfnet_runtime.sources")
+
+T = TypeVar("T")
+
+
+class SlowLog:
+    """Logs at most one warning per second, with the number of those it suppressed."""
+
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._suppressed = 0
+
+    def __call__(self, text: str) -> None:
+        """Log a warning, unless the last one is less than a second old."""
+        now = self._clock.now()
+        if now < self._next:
+            self._suppressed += 1
+            return
+        LOGGER.warning("%s%s", text, f" (and {self._suppressed} more)" if self._suppressed else "")
+        self._next, self._suppressed = now + 1, 0
+
+
+class FileSource(SourceBase):
+    """Reads image files.
+
+    Args:
+        skip_bad: skip and count images that cannot be decoded.
+    """
+
+    def __init__(self, *, skip_bad: bool = False) -> None:
+        self._skip_bad = skip_bad
+        self._skipped = 0
+        self._log = SlowLog()
+
+    @property
+    def health(self) -> SourceHealth:
+        """The number of skipped images."""
+        return SourceHealth(skipped=self._skipped)
+
+    def _images(
+        self, files: Iterable[tuple[T, Path]]
+    ) -> Iterator[tuple[int, T, Path, NDArray[np.uint8]]]:
+        """Yield position, key, path and (H, W, 3) uint8 RGB image of each file.
+
+        Raises:
+            MsfnetError: an image cannot be decoded; with ``skip_bad``, none can be.
+        """
+        reason, decoded = "", 0
+        for index, (key, file) in enumerate(files):
+            try:
+                image = read_image(file)
+            except MsfnetError as error:
+                if not self._skip_bad:
+                    raise
+                reason = reason or str(error)
+                self._skipped += 1
+                self._log(f"skipped: {error}")
+                continue
+            decoded += 1
+            yield index, key, file, image
+        if reason and not decoded:
+            raise MsfnetError(f"none of the {self._skipped} images can be decoded: {reason}")
 
 
 class ImageFiles(FileSource):
-    """Image files of any sizes, in natural order (``2.png`` before ``10.png``)."""
+    """Yields image files of any sizes, in natural order (``2.png`` before ``10.png``)."""
 
     def __init__(self, files: list[Path], *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
@@ -22,7 +92,7 @@ class ImageFiles(FileSource):
 
     @classmethod
     def matching(cls, pattern: str, *, skip_bad: bool = False) -> ImageFiles:
-        """Open the images that a pattern names: ``frames/*.png``, ``**`` for any folders.
+        """Open the images that match a pattern: ``frames/*.png``, ``**`` for any folders.
 
         Raises:
             MsfnetError: there is none.
@@ -32,7 +102,9 @@ class ImageFiles(FileSource):
             files = Path(root or ".").glob(pattern.removeprefix(root))
             images = [file for file in files if _is_image(file)]
         except (ValueError, NotImplementedError, OSError) as error:
-            raise MsfnetError(f"{pattern!r} is no pattern of files ({error}); mend it") from None
+            raise MsfnetError(
+                f"{pattern!r} is not a pattern of files ({error}); correct it"
+            ) from None
         if not images:
             raise MsfnetError(
                 f"{pattern} names no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check it"
@@ -46,7 +118,7 @@ class ImageFiles(FileSource):
 
 
 class ImageFolder(ImageFiles):
-    """The images directly in a folder.
+    """Yields the images directly in a folder.
 
     Raises:
         MsfnetError: there is none, or the folder cannot be read.
@@ -60,7 +132,7 @@ class ImageFolder(ImageFiles):
         if not files:
             raise MsfnetError(
                 f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no KITTI drive, "
-                "NYU list or pairs of images and depth; give the folder that holds the frames"
+                "NYU list or pairs of images and depth; name the folder of the frames"
             )
         super().__init__(files, skip_bad=skip_bad)
 

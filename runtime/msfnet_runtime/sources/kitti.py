@@ -1,4 +1,6 @@
-"""KITTI raw drives: ``DATE/DATE_drive_NNNN_sync/image_02/data``, calibration beside the drives.
+"""Reads KITTI raw drives: ``DATE/DATE_drive_NNNN_sync/image_02/data``.
+
+The calibration is beside the drives of a date.
 
 Source: the KITTI raw development kit's readme (Geiger et al., 2013). ``image_02`` is the left
 colour camera.
@@ -14,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.sources.skipping import FileSource
+from msfnet_runtime.sources.images import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 FRAME_RATE = 10.0
-"""Of the synchronised drives; timestamps are index / 10 Hz where the file is absent."""
+"""Frames per second of synchronised drives; timestamps are index / 10 Hz without their file."""
 
 CAMERA = "image_02"
 
 
 def is_drive(path: Path) -> bool:
-    """Tell whether a folder is one KITTI drive."""
+    """Return whether a folder is one KITTI drive."""
     return (path / CAMERA / "data").is_dir()
 
 
 def find_drives(path: Path) -> list[Path]:
-    """Return the drives at ``path``: itself, those of a date, or those of a root of dates, sorted.
+    """Return the sorted drives at ``path``: itself, those of a date, or those of all dates.
 
     Raises:
         MsfnetError: there is none.
@@ -40,7 +42,7 @@ def find_drives(path: Path) -> list[Path]:
     drives = sorted(folder.parents[1] for folder in candidates)
     if not drives:
         raise MsfnetError(
-            f"{path} holds no KITTI drive; give a folder with DATE/DRIVE/{CAMERA}/data below it"
+            f"{path} holds no KITTI drive; name a folder with DATE/DRIVE/{CAMERA}/data below it"
         )
     return drives
 
@@ -81,7 +83,7 @@ def read_calibration_file(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def calibration_folder(drive: Path) -> Path:
-    """Return the folder that holds a drive's calibration: its date's."""
+    """Return the folder of a drive's calibration: that of its date."""
     return drive.parent
 
 
@@ -110,7 +112,7 @@ def read_intrinsics(folder: Path, camera: str = CAMERA) -> CameraIntrinsics | No
 
 
 def read_timestamps(drive: Path) -> list[float]:
-    """Return the seconds since the first frame from ``timestamps.txt``; empty when it is absent."""
+    """Return the seconds since the first frame from ``timestamps.txt``; empty if it is absent."""
     file = drive / CAMERA / "timestamps.txt"
     if not file.exists():
         return []
@@ -118,13 +120,13 @@ def read_timestamps(drive: Path) -> list[float]:
         text = file.read_text(encoding="utf-8")
         lines = [line[:26] for line in text.splitlines() if line.strip()]
         moments = [datetime.fromisoformat(line).replace(tzinfo=None) for line in lines]
-    except (OSError, ValueError):  # what is no UTF-8 is a ValueError too
+    except (OSError, ValueError):  # invalid UTF-8 is a ValueError too
         raise MsfnetError(f"{file} is not a list of times; replace or remove it") from None
     return [(moment - moments[0]).total_seconds() for moment in moments]
 
 
 class KittiDrive(FileSource):
-    """The left colour frames of one drive, or of all drives of a date, in order.
+    """Yields the left colour frames of one drive, or of all drives of a date, in order.
 
     They are named after their files; those of several drives ``DRIVE/FRAME``.
     """

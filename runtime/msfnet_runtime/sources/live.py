@@ -16,8 +16,8 @@ from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.decoding import PyavCapture
+from msfnet_runtime.sources.images import LOGGER, SlowLog
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
-from msfnet_runtime.sources.skipping import LOGGER, SlowLog
 from msfnet_runtime.types import Frame
 
 FIRST_WAIT_S = 0.5

@@ -1,6 +1,7 @@
-"""NYU Depth V2 in DenseDepth's layout: CSV lists of ``image,depth`` paths from the data's root.
+"""Reads NYU Depth V2 in DenseDepth's layout: CSV lists of ``image,depth`` paths.
 
-The root is the folder that holds ``data/``; the lists are ``data/nyu2_train.csv`` and the like.
+Paths are relative to the root, the folder with ``data/``; lists are ``data/nyu2_train.csv`` and
+others of that form.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.sources.skipping import FileSource
+from msfnet_runtime.sources.images import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 INTRINSICS = CameraIntrinsics(518.8579, 519.4696, 325.5824, 253.7362, 640, 480)
@@ -60,12 +61,12 @@ def read_list(file: Path) -> list[tuple[Path, Path]]:
 
 
 class NyuList(FileSource):
-    """The images of one list, in the list's order, named ``ROOM/IMAGE``."""
+    """Yields the images of one list in order, named ``ROOM/IMAGE``."""
 
     fps = FRAME_RATE
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
-        """Open a CSV list, or a data set's test, validation or training list, the first found."""
+        """Open a CSV list, or the first of a data set's test, validation and training lists."""
         super().__init__(skip_bad=skip_bad)
         if path.is_dir():
             lists = find_lists(path)

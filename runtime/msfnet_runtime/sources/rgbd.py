@@ -21,9 +21,8 @@ from typing import Literal
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image, read_raw
-from msfnet_runtime.sources.images import natural_key
+from msfnet_runtime.sources.images import FileSource, natural_key
 from msfnet_runtime.sources.kitti import read_calibration_file
-from msfnet_runtime.sources.skipping import FileSource
 from msfnet_runtime.typed import read_json
 from msfnet_runtime.types import CameraIntrinsics, Frame
 

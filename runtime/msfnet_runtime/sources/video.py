@@ -13,8 +13,8 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.decoding import PyavCapture
+from msfnet_runtime.sources.images import LOGGER
 from msfnet_runtime.sources.live import Capture, frame_rate
-from msfnet_runtime.sources.skipping import LOGGER
 from msfnet_runtime.types import Frame
 
 _COUNTED = (".mp4", ".mov", ".m4v")
