@@ -155,7 +155,7 @@ def parse_profile(text: str) -> Profile:
 
 
 def _default(spec: ModelSpec) -> Profile:
-    """Return the profile of a dynamic engine if none is asked for, tuned for the spec's size."""
+    """Return the profile of options that have none, tuned for the spec's size."""
     height, width = spec.size
     ranges = ((1, 1, MAX_BATCH), (MIN_SIDE, height, 2 * height), (MIN_SIDE, width, 2 * width))
     columns = [

@@ -40,8 +40,8 @@ def configure(
     if options.hardware_compatibility is not None:
         name = options.hardware_compatibility.replace("-", "_").upper()
         config.hardware_compatibility_level = _feature(trt, "HardwareCompatibilityLevel", name)
-    for name, asked in _flags(options).items():
-        if asked:
+    for name, wanted in _flags(options).items():
+        if wanted:
             config.set_flag(_feature(trt, "BuilderFlag", name))
     if flavour == "tensorrt-rtx":
         config.num_compute_capabilities = len(architectures)

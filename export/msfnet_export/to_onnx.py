@@ -51,7 +51,7 @@ class ExportReport:
     parity: Parity
     """Of the FP32 graph."""
     blocks: tuple[BlockParity, ...]
-    """Of the FP32 graph's blocks, in running order; empty unless asked for."""
+    """Of the FP32 graph's blocks, in running order; empty unless verified ``deep``."""
     parameters: int
     macs: int
     """Multiply-accumulates for one image at the spec's size."""

@@ -1,4 +1,4 @@
-"""Traces a network to ONNX: lean, with names that say where every node comes from."""
+"""Traces a network to ONNX; nodes are named after the modules they come from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trace(
     without: Collection[Pass] = (),
     runs_on: RunsOn = "any",
 ) -> tuple[ir.Model, tuple[str, ...]]:
-    """Return the ONNX graph of a network, with the rest of the deploy graph where asked.
+    """Return the ONNX graph of a network, and of what surrounds it in a deploy graph.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -79,7 +79,7 @@ def trace(
 
 
 class _Recorded(nn.Module):
-    """A network that answers with its blocks' values, too."""
+    """A network that returns its blocks' values, too."""
 
     def __init__(self, network: nn.Module, values: dict[str, Tensor]) -> None:
         super().__init__()
@@ -87,10 +87,10 @@ class _Recorded(nn.Module):
         self._values = values
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Return the network's answer and every recorded value."""
+        """Return the network's prediction and every recorded value."""
         self._values.clear()
-        answer = self.network(batch)
-        return (answer, *self._values.values())
+        prediction = self.network(batch)
+        return (prediction, *self._values.values())
 
 
 @contextmanager

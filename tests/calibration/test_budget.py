@@ -40,7 +40,7 @@ def test_a_budget_is_read_and_written(
 
 
 def test_the_loss_is_what_the_metric_loses(metrics: DepthMetrics) -> None:
-    """Errors lose by rising, shares by falling; in per cent of the reference where asked for."""
+    """Errors lose by rising, shares by falling; relative to the reference for a per cent budget."""
     worse = replace(metrics, rel=metrics.rel * 1.02, delta1=metrics.delta1 - 0.01)
 
     assert Budget.parse("rel +1%").loss(worse, metrics) == pytest.approx(0.02)
@@ -67,7 +67,7 @@ def test_the_loss_is_what_the_metric_loses(metrics: DepthMetrics) -> None:
         ("delta1 +0.003", "better depth than the reference's"),
     ],
 )
-def test_what_is_no_budget_is_one_line(text: str, message: str) -> None:
+def test_a_wrong_budget_is_one_line(text: str, message: str) -> None:
     """The line shows how a budget is written."""
     with pytest.raises(MsfnetError, match=message):
         Budget.parse(text)

@@ -124,7 +124,7 @@ def test_depth_changes_by_less_than_fp16s_own_steps_allow(exports: Exports, tmp_
 
 
 def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
-    """Converted blindly the answer is infinite; converted with the probe it is right.
+    """Without the probe the result is infinite; with the probe it is correct.
 
     The onnx package's evaluator computes in FP16 for real; ONNX Runtime's CPU provider does not.
     """
@@ -188,7 +188,7 @@ def refused(model: onnx.ModelProto, folder: Path, **options: object) -> str:
 
 
 def test_values_that_are_not_finite_in_fp32_are_refused_by_block(tmp_path: Path) -> None:
-    """The block of the division by zero is named, not those behind it that take its NaN."""
+    """The block of the division by zero is named, not those behind it that inherit its NaN."""
     model = chain(
         ("Mul", "usf.stage1.mul", ("zero",)),
         ("Div", "usf.stage2.div", ("zero",)),
@@ -217,7 +217,7 @@ def test_values_that_are_not_finite_in_fp16_alone_are_refused_by_block(tmp_path:
 def test_depth_that_moves_too_far_is_refused_by_the_block_that_moves_it(
     tmp_path: Path, guilty: str
 ) -> None:
-    """Around 5000 FP16 has steps of 4; values of about 1 go there and back in one of two blocks."""
+    """Around 5000 FP16 has steps of 4; values of about 1 go there and back in one block."""
     offsets = {"usf.stage1": 0.0, "usf.stage2": 0.0, guilty: 5000.0}
     model = chain(
         ("Add", "usf.stage1.add", ("first",)),
@@ -247,7 +247,7 @@ def test_a_weight_beyond_fp16s_range_is_refused_by_its_block(tmp_path: Path) -> 
 
 
 def test_how_far_depth_may_move_can_be_chosen(exports: Exports, tmp_path: Path) -> None:
-    """What passes 1 % is refused at 0.0001 %; 0 would allow nothing and is refused as such."""
+    """What passes 1 % is refused at 0.0001 %; 0 allows nothing and is refused."""
     source, target = exports.plain.artifact.path, tmp_path / "fp16.onnx"
 
     for allowed, message in (
@@ -292,7 +292,7 @@ def test_the_spec_says_what_was_measured_and_what_stays_fp32(tmp_path: Path) -> 
     assert precisions["encoder"] == precisions["decoder.head"] == "fp16"
 
 
-def test_only_the_blocks_asked_for_become_fp16(exports: Exports) -> None:
+def test_only_the_named_blocks_become_fp16(exports: Exports) -> None:
     """Their convolutions take FP16, all others FP32; valid under strict typing."""
     blocks = {"decoder.stage1", "usf.fuse"}
 

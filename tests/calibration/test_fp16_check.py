@@ -46,7 +46,7 @@ def graph_model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]])
 
 
 def conv(taken: str, given: str, weight: str) -> onnx.NodeProto:
-    """Return a convolution named after what it gives."""
+    """Return a convolution named after its output."""
     return helper.make_node("Conv", [taken, weight], [given], given)
 
 
@@ -85,7 +85,7 @@ def test_peaks_are_the_largest_absolute_values_and_answers_the_models_own() -> N
     assert probe.first_not_finite() is None
 
 
-def test_the_first_value_that_is_not_finite_is_told() -> None:
+def test_the_first_value_that_is_not_finite_is_named() -> None:
     """0 / 0 is NaN, and stays so downstream; what lies before is finite."""
     model = between(
         helper.make_node("Sub", ["a", "a"], ["zero"], "zero"),
@@ -168,7 +168,7 @@ def test_an_island_of_sums_leaves_its_neighbours_in_fp16() -> None:
 
 
 def test_emulation_rounds_as_fp16_does() -> None:
-    """The onnx package's evaluator computes in FP16 for real: the very same answer, bit by bit."""
+    """The onnx package's evaluator computes in FP16 for real: equal bit by bit."""
     model = between(
         helper.make_node("Mul", ["a", "k"], ["m"], "m"),
         helper.make_node("Add", ["m", "c"], ["s"], "s"),
@@ -188,7 +188,7 @@ def test_emulation_rounds_as_fp16_does() -> None:
 
 
 def test_emulation_overflows_as_fp16_does() -> None:
-    """2.5 times 1e5 cannot be held; ONNX Runtime, given the FP16 file, finds nothing amiss."""
+    """2.5 times 1e5 cannot be held; ONNX Runtime, given the FP16 file, computes finite values."""
     model = between(
         helper.make_node("Mul", ["a", "k"], ["m"], "m"),
         helper.make_node("Div", ["m", "k"], ["b"], "b"),
@@ -220,7 +220,7 @@ def test_emulation_of_a_network_rounds_every_value(exports: Exports) -> None:
         assert not np.array_equal(values[name], plain[name])
 
 
-def test_the_change_that_is_noted_is_that_of_fp16_arithmetic(
+def test_the_recorded_change_is_that_of_fp16_arithmetic(
     exports: Exports, tmp_path: Path, real_data: Path
 ) -> None:
     """On a real frame, against the onnx package's evaluator, which adds up in FP16, too."""

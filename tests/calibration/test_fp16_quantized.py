@@ -152,7 +152,7 @@ def quantized(scale: float, others: tuple[str, ...] = ()) -> onnx.ModelProto:
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the type of what every named node takes first, inferred strictly."""
+    """Return the type of every named node's first input, inferred strictly."""
     onnx.checker.check_model(model, full_check=True)
     graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     infos = {info.name: info.type.tensor_type.elem_type for info in graph.value_info}
@@ -195,7 +195,7 @@ def test_weights_whose_scale_fp16_cannot_hold_stay_fp32(scale: float, wanted: in
     np.testing.assert_allclose(answer(half), answer(model), rtol=5e-3, atol=5e-3)
 
 
-def test_an_activation_that_both_precisions_take_is_dequantised_twice() -> None:
+def test_an_activation_for_both_precisions_is_dequantised_twice() -> None:
     """Once for each; neither convolution nor normalisation has a Cast behind its Q/DQ pair."""
     model = quantized(0.01, others=("Relu", "Sigmoid"))
 
@@ -211,7 +211,7 @@ def test_an_activation_that_both_precisions_take_is_dequantised_twice() -> None:
     np.testing.assert_allclose(answer(half), answer(model), atol=0.06)
 
 
-def test_what_a_quantised_convolution_took_decides_too() -> None:
+def test_the_float_input_of_a_quantised_convolution_is_kept_too() -> None:
     """A tensor to keep, seen on the FP32 model, keeps the convolution behind its Q/DQ pair."""
     half = ir.to_proto(to_fp16(typed(quantized(0.01)), keep={"a"}))
 

@@ -14,7 +14,7 @@ from tests.specs import network_spec
 
 
 def test_a_saved_model_is_read_back_with_its_new_spec(tmp_path: Path) -> None:
-    """The spec given replaces the one the model had."""
+    """The new spec replaces the one the model had."""
     spec = network_spec(dataset="another")
 
     save_model(typed(conv_model(network_spec())), tmp_path / "model.onnx", spec)
@@ -46,7 +46,7 @@ def test_an_invalid_model_is_neither_read_nor_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x0a\x12", b"plain text, no protobuf at all"])
-def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     """Empty, cut off, and text: one line with the file's name."""
     (tmp_path / "model.onnx").write_bytes(content)
 

@@ -4,15 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from msfnet_calibration import onnx_files, quantize_int8
-from msfnet_calibration.calibration_options import METHODS, Method
+from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
 from msfnet_calibration.graph import count_operators
 from msfnet_calibration.onnx_files import load_model
-from msfnet_calibration.quantize import find_units
+from msfnet_calibration.quantize import find_units, insert_pairs, tensors_beside
+from msfnet_calibration.ranges import collect_ranges
 from msfnet_export.parity import random_image
 from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
 from msfnet_runtime.onnx_metadata import read_onnx_spec
@@ -78,7 +84,7 @@ def quantized_reference(
 
 
 def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) -> None:
-    """NumPy's own quantisation with min-max ranges is the reference; FP32 answers otherwise."""
+    """NumPy's own quantisation with min-max ranges is the reference; FP32's result differs."""
     spec = network_spec()
     batches = [prepare(frame.image, spec) for frame in frames]
 
@@ -93,7 +99,49 @@ def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) 
     assert np.abs(plain - expected).max() > 0.1
 
 
-def test_only_convolutions_with_channels_enough_get_pairs(model: Path, frames: list[Frame]) -> None:
+@pytest.mark.parametrize("runs_on", TARGETS)
+def test_pairs_are_those_of_onnxruntimes_quantiser(
+    model: Path, frames: list[Frame], runs_on: Target
+) -> None:
+    """The same answer, bit by bit, and as many operators as its explicit quantisation inserts."""
+    source = load_model(model)
+    names = tensors_beside(source, ["conv1"])
+    ranges = collect_ranges(source, names, [prepare(f.image, network_spec()) for f in frames])
+    limits = [np.float32(ranges.threshold(name, "minmax")) for name in names]
+    spans = {name: (-limit, limit) for name, limit in zip(names, limits, strict=True)}
+    reference = QDQQuantizer(
+        onnx.load(model),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, spans),
+        nodes_to_quantize=["conv1"],
+        nodes_to_exclude=[],
+        op_types_to_quantize=["Conv"],
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": False,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv"] if runs_on == "tensorrt" else [],
+        },
+    )
+    reference.quantize_model()
+
+    ours = ir.to_proto(insert_pairs(source, ["conv1"], ranges, "minmax", runs_on))
+
+    models = ours, reference.model.model
+    counts = [sorted(node.op_type for node in each.graph.node) for each in models]
+    assert counts[0] == counts[1]
+    batch = prepare(frames[0].image, network_spec())
+    answers = [
+        InferenceSession(each.SerializeToString()).run(None, {"image": batch})[0] for each in models
+    ]
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_only_convolutions_with_enough_channels_get_pairs(model: Path, frames: list[Frame]) -> None:
     """Of three, the middle one: a pair on its input, and its weight stored in INT8; zero points
     are all 0."""
     assert find_units(load_model(model)) == {"conv1": ["conv1"]}
@@ -115,7 +163,7 @@ def test_only_convolutions_with_channels_enough_get_pairs(model: Path, frames: l
     assert sorted(s.size for s in scales) == [1, 16]
 
 
-def test_the_spec_says_what_was_done(model: Path, frames: list[Frame]) -> None:
+def test_the_spec_records_the_calibration(model: Path, frames: list[Frame]) -> None:
     """Precision, method and number of frames travel with the file."""
     artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, method="percentile")
 

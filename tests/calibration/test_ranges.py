@@ -56,7 +56,7 @@ def test_the_information_lost_is_scipys(rng: np.random.Generator, cut: int) -> N
 
 
 def test_entropy_cuts_tails_and_keeps_what_has_none(rng: np.random.Generator) -> None:
-    """A uniform law is kept whole; of a heavy-tailed one the far tail is given up."""
+    """A uniform distribution is kept whole; the far tail of a heavy-tailed one is cut."""
     whole, heavy = Histogram(), Histogram()
     whole.add(rng.uniform(-1, 1, 50_000).astype(np.float32))
     heavy.add(rng.standard_t(3, 50_000).astype(np.float32))
@@ -66,7 +66,7 @@ def test_entropy_cuts_tails_and_keeps_what_has_none(rng: np.random.Generator) ->
 
 
 def test_zeros_have_no_range_and_nan_is_refused() -> None:
-    """A tensor that a ReLU silenced; a model whose activations are not finite."""
+    """A tensor that a ReLU sets to zero; a model whose activations are not finite."""
     histogram = Histogram()
     histogram.add(np.zeros((3, 4), np.float32))
     assert histogram.threshold("percentile") == 0
@@ -77,7 +77,7 @@ def test_zeros_have_no_range_and_nan_is_refused() -> None:
             histogram.add(np.array([1.0, broken], np.float32))
 
 
-def test_kept_ranges_are_read_and_a_stopped_run_goes_on(
+def test_kept_ranges_are_read_and_a_stopped_run_is_resumed(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was counted before the stop is not run again; the result is that of one run."""
@@ -116,7 +116,7 @@ def test_kept_ranges_are_read_and_a_stopped_run_goes_on(
         collect_ranges(model, names, batches, folder=tmp_path)
 
 
-def test_a_file_of_another_kind_is_no_ranges(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     """A NumPy archive without the fields."""
     np.savez(tmp_path / "other.npz", frames=3)
     with pytest.raises(MsfnetError, match="remove it"):

@@ -32,7 +32,7 @@ FP32_MS = 100.0
 
 
 class Machine:
-    """Opens models as engines that take a known time and answer with a known error.
+    """Opens models as engines of a known latency and a known depth error.
 
     Args:
         saves: milliseconds that each unit saves in INT8; others save 0.
@@ -89,7 +89,7 @@ def variants(exports: Exports, tmp_path: Path) -> Variants:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
-    """Return six ramps whose depth is told by their red channel, as the machine answers."""
+    """Return six ramps whose depth follows from their red channel, as in the machine."""
     folder = tmp_path_factory.mktemp("rooms")
     synthesize_nyu(folder, scenes=2, frames=6)
     found = open_dataset(folder, split="test", ground_truth="nyu_depth")
@@ -105,7 +105,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
 def search(
     variants: Variants, samples: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Machine], PrecisionSearch]:
-    """Return what opens a search on a machine."""
+    """Return a function that opens a search on a machine."""
 
     def start(machine: Machine) -> PrecisionSearch:
         monkeypatch.setattr(trials, "_clock", machine.clock)
@@ -179,7 +179,7 @@ def test_the_fastest_choice_within_the_budget_is_written(
         assert picture.std() > 10
 
 
-def test_a_stopped_search_goes_on(
+def test_a_stopped_search_is_resumed(
     search: Callable[[Machine], PrecisionSearch], tmp_path: Path
 ) -> None:
     """What was tried is not tried again; the choice is that of the first."""
@@ -237,7 +237,7 @@ def test_no_slower_file_is_ever_written(
     assert not out.exists()
 
 
-def test_an_impossible_budget_tells_the_best_that_was_reached(
+def test_an_error_about_an_impossible_budget_names_the_best_choice(
     search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
 ) -> None:
     """Every unit saves and harms: nothing faster is within the budget, nothing is written."""
@@ -252,7 +252,9 @@ def test_an_impossible_budget_tells_the_best_that_was_reached(
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_one_frame_is_no_search(variants: Variants, samples: SampleList, tmp_path: Path) -> None:
+def test_one_frame_is_too_few_for_a_search(
+    variants: Variants, samples: SampleList, tmp_path: Path
+) -> None:
     """One has to be held out."""
     with pytest.raises(MsfnetError, match="two frames with ground truth"):
         PrecisionSearch(

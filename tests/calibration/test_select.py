@@ -44,7 +44,7 @@ def test_one_frame_is_drawn_from_every_stretch() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_short_source_gives_all_it_has(known: bool) -> None:
-    """Asking for more is no error."""
+    """Asking for more is not an error."""
     assert indices(Numbered(3, known=known), 8) == [0, 1, 2]
 
 
@@ -58,7 +58,7 @@ def test_every_frame_of_an_unknown_length_is_equally_likely() -> None:
 
 
 def test_frames_of_an_unknown_length_keep_their_order() -> None:
-    """Ranges do not care; people who look at the frames do."""
+    """Order is irrelevant to ranges but not to people who view the frames."""
     chosen = indices(Numbered(50, known=False), 7)
 
     assert chosen == sorted(set(chosen))
@@ -72,7 +72,9 @@ def test_frames_of_an_unknown_length_keep_their_order() -> None:
         (Numbered(9, live=True), 4, "record it"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(source: Numbered, count: int, message: str) -> None:
+def test_a_source_that_cannot_be_sampled_is_refused(
+    source: Numbered, count: int, message: str
+) -> None:
     """One line each."""
     with pytest.raises(MsfnetError, match=message):
         select_frames(source, count)
@@ -104,14 +106,14 @@ def far(frame: Frame) -> DepthMap:
 
 
 def greys(values: list[int], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """Return a (12, 16, 3) image of faint noise about each grey value."""
+    """Return (12, 16, 3) images of faint noise about each grey value."""
     noise = rng.integers(-3, 4, (len(values), 12, 16, 3))
     return list((np.array(values)[:, None, None, None] + noise).astype(np.uint8))
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_rare_kinds_are_kept_by_their_looks(known: bool, rng: np.random.Generator) -> None:
-    """Of 37 dark frames, two grey and one bright, all candidates, four chosen meet all kinds."""
+def test_rare_kinds_are_kept_by_their_appearance(known: bool, rng: np.random.Generator) -> None:
+    """Of 37 dark frames, two grey and one bright, all candidates, four chosen cover all kinds."""
     values = [20] * 40
     values[5] = values[6] = 120
     values[33] = 230
@@ -126,7 +128,7 @@ def test_rare_kinds_are_kept_by_their_looks(known: bool, rng: np.random.Generato
         assert len(chosen) == 10
 
 
-def test_depth_alone_tells_frames_apart(rng: np.random.Generator) -> None:
+def test_depth_alone_distinguishes_frames(rng: np.random.Generator) -> None:
     """Of 16 like images four are chosen, and two or more of the three at a depth of their own."""
     images = greys([90] * 16, rng)
     metres = {3: 2.0, 7: 8.0, 11: 30.0}
@@ -141,7 +143,7 @@ def test_depth_alone_tells_frames_apart(rng: np.random.Generator) -> None:
         assert len({frame.index for frame in chosen} & set(metres)) >= 2
 
 
-def test_the_seed_decides_which_looks_are_chosen(photo: NDArray[np.uint8]) -> None:
+def test_the_seed_decides_which_frames_are_chosen(photo: NDArray[np.uint8]) -> None:
     """The same one chooses the same frames; another one others, also of the same candidates."""
     images = [np.roll(photo, step, axis=1) // (1 + step % 5) for step in range(30)]
 
@@ -181,7 +183,9 @@ def test_images_of_the_same_figures_are_all_frames() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 4, 100])
-def test_a_short_source_gives_all_it_has_by_looks_too(count: int, rng: np.random.Generator) -> None:
+def test_a_short_source_gives_all_it_has_with_an_estimator_too(
+    count: int, rng: np.random.Generator
+) -> None:
     """Nothing is predicted where nothing is left to choose."""
 
     def refuse(frame: Frame) -> DepthMap:
@@ -193,7 +197,7 @@ def test_a_short_source_gives_all_it_has_by_looks_too(count: int, rng: np.random
     assert [frame.index for frame in chosen] == [0, 1, 2]
 
 
-def test_four_candidates_are_looked_at_for_each_frame(rng: np.random.Generator) -> None:
+def test_four_candidates_are_described_for_each_frame(rng: np.random.Generator) -> None:
     """A long source costs no more predictions than that; progress counts them."""
     seen: list[tuple[int, int]] = []
     images = greys(list(rng.integers(10, 240, 200)), rng)
@@ -226,7 +230,7 @@ def test_frames_without_valid_depth_are_chosen_among_all_the_same(
         assert len(chosen) == 4
 
 
-def test_looks_cover_real_rooms_better_than_chance(real_data: Path) -> None:
+def test_selection_covers_real_rooms_better_than_chance(real_data: Path) -> None:
     """Of NYU's validation rooms no frame is as far from a chosen one, in units of the spans."""
     with open_source(str(real_data / "nyu_mini/data/nyu2_val.csv")) as source:
         frames = list(source)

@@ -89,8 +89,10 @@ def test_every_graph_and_precision_builds_for_all_architectures(
 
 
 @needs_rtx
-def test_what_turing_lacks_is_told_with_the_way_out(exports: Exports, tmp_path: Path) -> None:
-    """Pooling of uneven ratio is an FP32 product; both ways that the line names are passable."""
+def test_a_graph_that_turing_cannot_run_is_refused_with_two_remedies(
+    exports: Exports, tmp_path: Path
+) -> None:
+    """Pooling of uneven ratio is an FP32 product; both remedies in the error work."""
     source = exports.plain.artifact.path
     options = BuildOptions(architectures=known_architectures())
 
@@ -134,7 +136,7 @@ def test_the_manifest_says_what_was_built_from_what(model: Path, tmp_path: Path)
 
 @needs_rtx
 def test_weights_beside_the_model_are_part_of_its_hash(exports: Exports, tmp_path: Path) -> None:
-    """As they are part of what was built."""
+    """Two models that differ only in weights have different hashes."""
     model = onnx.load(exports.plain.artifact.path)
     spec = replace(read_onnx_spec(exports.plain.artifact.path), weights_file="w.data")
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -149,7 +151,9 @@ def test_weights_beside_the_model_are_part_of_its_hash(exports: Exports, tmp_pat
 
 
 @needs_rtx
-def test_without_a_gpu_and_a_list_it_builds_for_all_it_knows(model: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_and_architectures_it_builds_for_all_that_are_known(
+    model: Path, tmp_path: Path
+) -> None:
     """The default never needs a GPU."""
     artifact = build_engine(model, tmp_path / "model.engine")
 
@@ -158,8 +162,8 @@ def test_without_a_gpu_and_a_list_it_builds_for_all_it_knows(model: Path, tmp_pa
 
 
 @needs_rtx
-def test_an_engine_for_another_machine_is_refused_with_words(model: Path, tmp_path: Path) -> None:
-    """No GPU, or another one: one line either way, before TensorRT sees the file."""
+def test_an_engine_for_another_machine_is_refused(model: Path, tmp_path: Path) -> None:
+    """No GPU, or another one: one line, before TensorRT reads the file."""
     build_engine(model, tmp_path / "model.engine", options=BuildOptions(architectures=("sm75",)))
 
     with pytest.raises(MsfnetError, match=r"GPU|CUDA|sm75"):
@@ -168,7 +172,7 @@ def test_an_engine_for_another_machine_is_refused_with_words(model: Path, tmp_pa
 
 @needs_rtx
 def test_a_file_that_only_claims_fp16_is_refused(tmp_path: Path) -> None:
-    """An FP32 graph would build an FP32 engine without a word."""
+    """An FP32 graph would build an FP32 engine without an error."""
     onnx.save(conv_model(network_spec(precision="fp16")), tmp_path / "model.onnx")
 
     with pytest.raises(MsfnetError, match="says fp16 but holds no such layer"):
@@ -201,7 +205,7 @@ def mixed(op_type: str) -> onnx.ModelProto:
 def test_mixed_types_are_refused_before_the_builder_by_name(
     tmp_path: Path, op_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strong typing allows none; the line names the node after its module."""
+    """Strong typing forbids them; the error names the node after its module."""
     onnx.save(mixed(op_type), tmp_path / "model.onnx")
     builder = sys.modules["msfnet_export.build_engine"]
     monkeypatch.setattr(builder, "configure", lambda *_: pytest.fail("too late"))
@@ -216,7 +220,7 @@ def test_mixed_types_are_refused_before_the_builder_by_name(
 
 
 def test_an_export_never_writes_mixed_types(tmp_path: Path) -> None:
-    """Found when the file is saved, on machines without TensorRT as well."""
+    """The error comes when the file is saved, without TensorRT."""
     with pytest.raises(MsfnetError, match=r"types or shapes do not fit: .*usf\.rdr\.join"):
         save_model(ir.from_proto(mixed("Add")), tmp_path / "model.onnx", network_spec())
     assert not list(tmp_path.iterdir())
@@ -224,7 +228,7 @@ def test_an_export_never_writes_mixed_types(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_a_graph_tensorrt_refuses_gives_its_reason(tmp_path: Path) -> None:
-    """An operator no TensorRT knows; no engine and no manifest are left."""
+    """An operator that TensorRT does not support; no engine and no manifest are left."""
     broken = conv_model(network_spec())
     broken.graph.node[0].op_type = "Convolute"
     onnx.save(broken, tmp_path / "model.onnx")
@@ -242,7 +246,7 @@ def test_a_graph_tensorrt_refuses_gives_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("architecture", "message"), [("sm90", "choose from sm75"), ("gtx", "cannot build for 'gtx'")]
 )
-def test_an_unknown_architecture_is_answered_with_the_known_ones(
+def test_an_error_about_an_unknown_architecture_lists_the_known_ones(
     model: Path, tmp_path: Path, architecture: str, message: str
 ) -> None:
     """TensorRT for RTX has no data-centre GPUs."""
@@ -253,21 +257,21 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones(
 
 
 def test_a_missing_library_is_named(model: Path, tmp_path: Path) -> None:
-    """TensorRT proper comes from elsewhere; the line says which extra brings it."""
+    """The error names the extra that installs TensorRT."""
     if importlib.util.find_spec("tensorrt"):
         pytest.skip("tensorrt is installed here")
     with pytest.raises(MsfnetError, match=r"msfnet\[tensorrt\]"):
         build_engine(model, tmp_path / "model.engine", flavour="tensorrt")
 
 
-def test_the_engine_must_be_called_one(model: Path, tmp_path: Path) -> None:
-    """The suffix tells ``open_engine`` what to do."""
+def test_an_engine_needs_an_engines_suffix(model: Path, tmp_path: Path) -> None:
+    """``open_engine`` recognises engines by their suffix."""
     with pytest.raises(MsfnetError, match=r"does not end in \.engine"):
         build_engine(model, tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", np.arange(64, dtype=np.uint8).tobytes()])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     """Empty, text, and bytes."""
     (tmp_path / "model.onnx").write_bytes(content)
 

@@ -60,10 +60,8 @@ REFUSED: dict[str, tuple[BuildOptions, Flavour, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_flavour_or_model_does_not_have_is_one_line(
-    model: Path, tmp_path: Path, name: str
-) -> None:
-    """Before a library is loaded; nothing is written, nothing silently left out."""
+def test_an_unsupported_option_is_one_line(model: Path, tmp_path: Path, name: str) -> None:
+    """Before a library is loaded; nothing is written, no option is ignored."""
     options, flavour, words = REFUSED[name]
 
     with pytest.raises(MsfnetError, match=words):
@@ -83,7 +81,7 @@ def test_what_a_flavour_or_model_does_not_have_is_one_line(
 def test_refitting_needs_a_gpu_and_one_architecture(
     model: Path, tmp_path: Path, options: BuildOptions, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorRT for RTX compiles such engines with the driver: found before it starts."""
+    """TensorRT for RTX compiles such engines with the driver; the error comes before it starts."""
 
     def no_device() -> None:
         raise MsfnetError("no NVIDIA GPU can be used here; run the .onnx file instead")
@@ -95,7 +93,7 @@ def test_refitting_needs_a_gpu_and_one_architecture(
 
 
 @needs_rtx
-def test_tensorrt_is_asked_for_every_option() -> None:
+def test_every_option_reaches_tensorrts_configuration() -> None:
     """Read back from a real configuration; both flavours share it."""
     import tensorrt_rtx as trt
 
@@ -119,8 +117,8 @@ def test_tensorrt_is_asked_for_every_option() -> None:
 
 
 @pytest.mark.parametrize("name", ["ampere-plus", "same-compute-capability"])
-def test_hardware_compatibility_is_handed_on_or_refused(name: str) -> None:
-    """A version that does not know the level is named."""
+def test_hardware_compatibility_is_set_or_refused(name: str) -> None:
+    """The error names a version that does not support the level."""
     config = SimpleNamespace()
     builder = SimpleNamespace(create_builder_config=lambda: config)
     levels = SimpleNamespace(AMPERE_PLUS="ampere", SAME_COMPUTE_CAPABILITY="same")
@@ -146,7 +144,7 @@ class Config:
         return SimpleNamespace(serialize=lambda: content + b"+timed")
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        """Refuse what is of another device."""
+        """Refuse a cache of another device."""
         self.cache = cache
         return not ignore_mismatch and not cache.serialize().startswith(b"other")
 
@@ -155,7 +153,7 @@ class Config:
         return self.cache
 
 
-def test_a_timing_cache_is_made_extended_and_never_replaced_by_half(tmp_path: Path) -> None:
+def test_a_timing_cache_is_created_extended_and_never_written_by_half(tmp_path: Path) -> None:
     """Written only where the build succeeds; one of another machine is refused."""
     path = tmp_path / "cache.bin"
     options = BuildOptions(timing_cache=path)
@@ -188,7 +186,7 @@ def test_a_timing_cache_of_the_library_is_written(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_too_small_a_workspace_gives_tensorrts_reason(exports: Exports, tmp_path: Path) -> None:
-    """The limit is really set."""
+    """The limit reaches TensorRT."""
     options = BuildOptions(architectures=SM86, workspace_mib=1)
 
     with pytest.raises(MsfnetError, match="workspace"):
@@ -212,8 +210,8 @@ def test_verbose_prints_tensorrts_own_messages(
     assert "INFO: " in loud.err
 
 
-def test_progress_tells_phase_steps_time_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The innermost phase of several steps that is not through; time left is that of its steps."""
+def test_progress_reports_phase_steps_time_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the innermost unfinished phase with several steps; time left is that of its steps."""
     now = [100.0]
     monkeypatch.setattr("msfnet_export.builder.time.monotonic", lambda: now[0])
     told: list[tuple[int, int, str]] = []

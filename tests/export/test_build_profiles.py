@@ -27,7 +27,7 @@ def open_spec(*shape: int | str, **changes: object) -> ModelSpec:
 
 
 def test_a_profile_is_read_as_batch_height_width() -> None:
-    """Three shapes; capital letters do."""
+    """Three shapes; capital letters are accepted."""
     assert parse_profile("1x64x96:1X224x320:8x480x640") == Profile(
         (1, 64, 96), (1, 224, 320), (8, 480, 640)
     )
@@ -37,8 +37,8 @@ def test_a_profile_is_read_as_batch_height_width() -> None:
     "text",
     ["", "1x64x96", "1x64x96:1x64x96", "64x96:64x96:64x96", "axbxc:1x1x1:1x1x1", "1x-2x3:::"],
 )
-def test_what_is_no_profile_is_told_an_example(text: str) -> None:
-    """One line, with the text."""
+def test_an_error_about_a_wrong_profile_shows_an_example(text: str) -> None:
+    """One line that quotes the text."""
     with pytest.raises(MsfnetError, match=r"is not MIN:OPT:MAX .* 1x64x96:1x224x320:8x480x640"):
         parse_profile(text)
 
@@ -62,7 +62,7 @@ def test_what_is_no_profile_is_told_an_example(text: str) -> None:
         ),
     ],
 )
-def test_without_a_profile_a_dynamic_engine_takes_what_is_documented(
+def test_a_dynamic_engines_default_profile_is_the_documented_one(
     spec: ModelSpec, shapes: list[tuple[int, ...]]
 ) -> None:
     """1 to 8 images, sides from 32 to twice the spec's; fixed dimensions stay."""
@@ -79,7 +79,7 @@ def test_without_a_profile_a_dynamic_engine_takes_what_is_documented(
     ],
 )
 def test_a_profile_that_does_not_fit_is_one_line(profile: str, words: str) -> None:
-    """Naming the dimension and its numbers."""
+    """The line has the dimension and its numbers."""
     options = BuildOptions(profiles=(parse_profile(profile),))
 
     with pytest.raises(MsfnetError, match=words):
@@ -95,8 +95,8 @@ def test_a_profile_keeps_to_fixed_dimensions() -> None:
 
 
 @needs_rtx
-def test_every_profile_is_built_and_written_down(tmp_path: Path) -> None:
-    """Two profiles hold code for both; the manifest has their shapes and what was asked."""
+def test_every_profile_is_built_and_in_the_manifest(tmp_path: Path) -> None:
+    """Two profiles hold code for both; the manifest has their shapes and the options."""
     onnx.save(conv_model(open_spec("batch", 3, "height", "width")), tmp_path / "model.onnx")
     asked = ("1x32x32:1x64x96:2x96x128", "1x64x96:4x64x96:8x64x96")
     one, two = (

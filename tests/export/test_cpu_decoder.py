@@ -55,7 +55,7 @@ def test_winograds_scheme_is_the_convolution(
 def test_multiplying_before_resizing_is_multiplying_after(
     before: tuple[int, int], after: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Held against PyTorch's own resizing and convolution, at whole and fractional factors."""
+    """The reference is PyTorch's resizing and convolution, at whole and fractional factors."""
     torch.manual_seed(0)
     weight = torch.randn(6, 20, 3, 3, dtype=dtype) / 13
     features = torch.randn(2, 20, *before, dtype=dtype)
@@ -69,7 +69,7 @@ def test_multiplying_before_resizing_is_multiplying_after(
 
 @pytest.mark.parametrize(("resizing", "winograd"), product((True, False), repeat=2))
 def test_a_decoder_block_answers_as_before(resizing: bool, winograd: bool) -> None:
-    """Two skips; each pass makes what it is there for, or nothing."""
+    """With two skips; each module appears only if its pass is on."""
     torch.manual_seed(0)
     block = DecoderBlock(160, 150, 128).double()
     below = torch.randn(1, 160, 7, 10).double()
@@ -83,8 +83,8 @@ def test_a_decoder_block_answers_as_before(resizing: bool, winograd: bool) -> No
         assert isinstance(conv, WinogradConv if winograd else nn.Conv2d)
 
 
-def test_what_does_not_pay_stays_as_it_is() -> None:
-    """Few channels do not repay the transforms, nor large grids the matrices."""
+def test_blocks_that_would_not_gain_are_unchanged() -> None:
+    """Few channels do not gain by the transforms, nor large grids by the matrices."""
     narrow = CheapDecoderBlock(
         DecoderBlock(64, 64, 64), (56, 80), (112, 160), resizing=True, winograd=True
     )
@@ -94,8 +94,8 @@ def test_what_does_not_pay_stays_as_it_is() -> None:
     assert isinstance(narrow.second, nn.Conv2d)
 
 
-def test_an_ordinary_export_has_none_of_it() -> None:
-    """It would cost GPUs more than it saves."""
+def test_an_export_for_any_machine_has_no_cpu_modules() -> None:
+    """They would be slower on GPUs."""
     network, image = wide_network(), torch.randn(1, 3, *SIZE)
 
     kinds = [
@@ -139,7 +139,7 @@ def test_an_export_for_cpus_agrees_with_less_arithmetic_and_serves_nothing_else(
 
 @pytest.mark.parametrize("asked", [{"precision": "fp16"}, {"dynamic": ["batch"]}])
 def test_a_graph_for_cpus_has_one_size_and_fp32(tmp_path: Path, asked: dict[str, object]) -> None:
-    """Said before any work; nothing is written."""
+    """The error comes before any work; nothing is written."""
     with pytest.raises(MsfnetError, match="a graph for CPUs has one size and is fp32"):
         export_network(
             light_network(),

@@ -42,8 +42,8 @@ def test_a_dynamic_graph_answers_at_sizes_it_was_not_exported_at(
     assert dynamic.artifact.spec.outputs[0].shape == ("batch", 1, "height/2", "width/2")
 
 
-def test_a_dynamic_graph_is_proven_at_several_sizes_and_batches(dynamic: ExportReport) -> None:
-    """The report says at which."""
+def test_a_dynamic_graph_is_compared_at_several_sizes_and_batches(dynamic: ExportReport) -> None:
+    """The report lists them."""
     assert (1, 3, 64, 96) in dynamic.parity.shapes
     assert len({shape[2:] for shape in dynamic.parity.shapes}) >= 3
     assert {shape[0] for shape in dynamic.parity.shapes} == {1, 2, 3}
@@ -51,7 +51,7 @@ def test_a_dynamic_graph_is_proven_at_several_sizes_and_batches(dynamic: ExportR
 
 
 def test_a_deploy_graph_takes_several_frames_where_asked(exports: Exports, tmp_path: Path) -> None:
-    """Each as if it came alone."""
+    """Each gets the depth that it gets alone."""
     report = export_network(
         exports.network,
         tmp_path / "model.onnx",
@@ -77,13 +77,13 @@ class SizeInside(Strided):
     """Adds a ramp over the columns of the size it was exported at."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Right at one size only."""
+        """Correct at one size only."""
         output = super().forward(image)
         return output + torch.linspace(0, 1, int(output.shape[-1]))
 
 
 def test_a_network_that_knows_its_size_cannot_be_dynamic(tmp_path: Path) -> None:
-    """The gate runs other sizes, finds out, and nothing is written."""
+    """The parity gate runs other sizes and fails; nothing is written."""
     export_network(SizeInside(), tmp_path / "fixed.onnx", size=(64, 64))
 
     with pytest.raises(MsfnetError, match=r"does not run|do not fit"):

@@ -43,7 +43,7 @@ def small(encoder: str) -> MSFNet:
 
 @pytest.mark.parametrize("encoder", CONVOLUTIONAL)
 def test_an_encoder_exports_exactly_and_builds(encoder: str, tmp_path: Path) -> None:
-    """At a size that is no multiple of 32; block by block; no index arithmetic in the graph."""
+    """At a size that is not a multiple of 32; block by block; no index arithmetic in the graph."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     path, half = tmp_path / "model.onnx", tmp_path / "half.onnx"
 
@@ -62,7 +62,7 @@ def test_an_encoder_exports_exactly_and_builds(encoder: str, tmp_path: Path) -> 
 
 @slow
 def test_an_encoder_with_attention_exports_and_builds(tmp_path: Path) -> None:
-    """Its transposes are its own; the rest of the rules hold."""
+    """Attention adds transposes; the other rules hold."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     network = small("mobilenetv4_hybrid_medium")
 

@@ -1,4 +1,4 @@
-"""The passes over the exported graph, held against the onnx package's own evaluator."""
+"""Passes over the exported graph, compared with the onnx package's own evaluator."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def answer(model: onnx.ModelProto, image: NDArray[np.floating]) -> NDArray[np.fl
 def test_batch_norm_folds_into_the_convolution_before_it(
     dtype: type[np.floating], tolerance: float
 ) -> None:
-    """One convolution is left, of the same type, and answers alike."""
+    """One convolution of the same type is left, with equal results."""
     model = conv_and_norm(dtype)
     image = np.random.default_rng(7).normal(size=(1, 3, 5, 7)).astype(dtype)
     expected = answer(model, image)
@@ -70,7 +70,7 @@ def test_batch_norm_folds_into_the_convolution_before_it(
 
 
 def test_batch_norm_stays_where_the_convolutions_own_value_is_needed() -> None:
-    """It could not be had back from the folded one."""
+    """It cannot be recovered from the folded one."""
     passed = fold_batch_norm(typed(conv_and_norm(np.float32, tapped=True)))
 
     assert not passed.modified
@@ -78,7 +78,7 @@ def test_batch_norm_stays_where_the_convolutions_own_value_is_needed() -> None:
 
 
 def test_names_come_from_modules_operators_and_roles() -> None:
-    """A module's only node has its name, several are told apart, constants name their taker."""
+    """A module's only node has its name, several are told apart, constants name their consumer."""
     model = conv_and_norm(np.float32)
     model.graph.node[1].name = "eda.0:2"
 
@@ -90,7 +90,7 @@ def test_names_come_from_modules_operators_and_roles() -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_constants_that_hang_on_the_inputs_type_are_folded() -> None:
+def test_constants_that_depend_on_the_inputs_type_are_folded() -> None:
     """As PyTorch's exporter writes them: a constant, cast like the image, spread and added."""
     graph = helper.make_graph(
         [
@@ -116,7 +116,7 @@ def test_constants_that_hang_on_the_inputs_type_are_folded() -> None:
 
 
 def resized(kind: str) -> onnx.ModelProto:
-    """Return an image of open size, enlarged by a factor or to a size that it brings along."""
+    """Return an image of open size, enlarged by a factor or to a size that is another input."""
     inputs = ["image", "", "scales"] if kind == "factor" else ["image", "", "", "sizes"]
     graph = helper.make_graph(
         [
@@ -150,7 +150,7 @@ def test_shapes_of_open_size_are_fractions_of_the_inputs() -> None:
     assert dimensions(small) == ("batch", 3, "height/4", "width/4")
 
 
-def test_a_shape_that_only_running_tells_is_refused_by_name() -> None:
-    """The size comes as data."""
+def test_a_shape_that_is_known_only_at_run_time_is_refused_by_name() -> None:
+    """The size is an input."""
     with pytest.raises(MsfnetError, match="the shape of large cannot be known"):
         infer_shapes(ir.from_proto(resized("size")))

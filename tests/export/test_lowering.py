@@ -27,7 +27,7 @@ STAGES = (4, 6, 10, 14, 20)
 
 
 def randomised(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Give every parameter a value that matters, biases included."""
+    """Give every parameter a random value, biases included."""
     torch.manual_seed(1)
     initialise(module)
     for name, parameter in module.named_parameters():
@@ -110,7 +110,7 @@ def test_folding_an_up_block_is_exact_up_to_the_border(
 def test_merging_two_convolutions_is_exact_up_to_the_border(
     kernel: int, stride: int, padding: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """The first one's bias stops at the zero padding of the second: no plain bias can do that."""
+    """The first one's bias ends at the zero padding of the second, unlike one merged bias."""
     first = randomised(nn.Conv2d(3, 8, 1), dtype)
     second = randomised(nn.Conv2d(8, 5, kernel, stride, padding), dtype)
     assert isinstance(first, nn.Conv2d)
@@ -124,7 +124,7 @@ def test_merging_two_convolutions_is_exact_up_to_the_border(
 
 
 def test_without_a_bias_two_convolutions_become_one_at_every_size() -> None:
-    """Nothing then depends on the grid."""
+    """Without a bias, nothing depends on the grid."""
     first, second = nn.Conv2d(3, 8, 1, bias=False).double(), nn.Conv2d(8, 5, 3, padding=1).double()
 
     merged = merge_pair(first, second, (1, 1))
@@ -153,7 +153,7 @@ def test_every_choice_of_passes_gives_the_same_answer(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
 def test_a_fusion_lowered_for_any_size_serves_others(dtype: torch.dtype, tolerance: float) -> None:
-    """Learnt at one size, held against the original at three more."""
+    """Lowered at one size, compared with the original at three others."""
     network = randomised(Fusion(), dtype)
     lowered = lower(network, torch.randn(1, 3, 64, 96, dtype=dtype), any_size=True)
 
@@ -164,7 +164,7 @@ def test_a_fusion_lowered_for_any_size_serves_others(dtype: torch.dtype, toleran
 
 
 def test_doubling_in_the_decoder_is_resizing_to_a_skip_of_twice_the_size() -> None:
-    """Held against the block that looks at the skip's size."""
+    """The reference is the block that reads the skip's size."""
     network = nn.Sequential(randomised(DecoderBlock(3, 2, 4), torch.float64))
     below, skip = torch.randn(1, 3, 5, 7).double(), torch.randn(1, 2, 10, 14).double()
     expected = network[0](below, skip)
@@ -176,13 +176,13 @@ def test_doubling_in_the_decoder_is_resizing_to_a_skip_of_twice_the_size() -> No
 
 
 def test_a_fractional_pooling_is_refused_where_several_sizes_are_asked_for() -> None:
-    """It would be right at one size alone."""
+    """It would be correct at one size only."""
     with pytest.raises(MsfnetError, match=r"usf\.stage\d\.pool pools .* not a whole ratio"):
         lower(Fusion(), torch.randn(1, 3, 76, 100), any_size=True)
 
 
-def test_a_pass_that_does_not_exist_cannot_be_left_out() -> None:
-    """The line names those that can."""
+def test_an_unknown_pass_is_refused() -> None:
+    """The error lists the known ones."""
     with pytest.raises(MsfnetError, match="unknown pass 'pooling'; choose adaptive-pooling"):
         lower(Fusion(), torch.randn(1, 3, 64, 96), without=["pooling"])  # type: ignore[list-item]
 
@@ -192,7 +192,7 @@ def test_a_pass_that_does_not_exist_cannot_be_left_out() -> None:
     [((64, 96), ["stage1", "stage2"]), ((76, 100), ["stage1", "stage2"]), ((70, 90), ["stage2"])],
 )
 def test_a_lowered_network_answers_as_before(size: tuple[int, int], folded: list[str]) -> None:
-    """The stages whose pooling covers whole cells are folded, and the network itself is left."""
+    """The stages whose pooling covers whole cells are folded; the network itself is unchanged."""
     network, image = light_network(), torch.randn(1, 3, *size)
 
     lowered = lower(network, image)

@@ -28,7 +28,7 @@ MOST_MACS: Mapping[str, float] = MappingProxyType({"lite": 0.78e9, "nano": 0.28e
 
 
 def multiplications(path: Path) -> int:
-    """Count the convolutions' in an ONNX file, from its weights and its inferred shapes."""
+    """Count the multiplications of an ONNX file's convolutions from weights and inferred shapes."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     kernels = {tensor.name: tensor.dims for tensor in graph.initializer}
     grids = {
@@ -46,7 +46,7 @@ def multiplications(path: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(MOST_MACS))
 def test_a_preset_exports_as_small_as_documented(tmp_path: Path, name: str) -> None:
-    """It answers as PyTorch, on an image the export has not compared, with so many products."""
+    """Equal to PyTorch on an image that the export has not compared; GMAC as documented."""
     torch.manual_seed(0)
     network = MSFNet(replace(PRESETS[name], pretrained=False)).eval()
 

@@ -36,7 +36,7 @@ from tests.networks import (
 
 
 class Treacherous(Strided):
-    """Answers differently once it is exported."""
+    """Computes another result once it is exported."""
 
     def forward(self, image: Tensor) -> Tensor:
         """A thousandth more in the exported graph."""
@@ -45,7 +45,7 @@ class Treacherous(Strided):
 
 
 def test_the_network_graph_answers_as_pytorch(exports: Exports) -> None:
-    """Held against PyTorch here again, on an image the export has not compared."""
+    """The reference is PyTorch, on an image that the export has not compared."""
     artifact = exports.plain.artifact
     image = prepare(random_image(NETWORK_SIZE, seed=77), artifact.spec)
 
@@ -73,8 +73,8 @@ def test_the_deploy_graph_is_the_runtimes_contract_around_pytorch(exports: Expor
     assert np.ptp(depth.values) > 0.01
 
 
-def test_the_body_keeps_one_shuffle_per_up_block_and_no_index_arithmetic(exports: Exports) -> None:
-    """Three of five Up-blocks still shuffle; pooling and the channel minimum export plainly."""
+def test_unfolded_up_blocks_keep_one_shuffle_each_and_no_index_arithmetic(exports: Exports) -> None:
+    """Three of five Up-blocks shuffle; poolings and the channel minimum are one operator each."""
     operators = exports.plain.operators
 
     assert operators["DepthToSpace"] == 3
@@ -95,7 +95,7 @@ def test_the_body_keeps_one_shuffle_per_up_block_and_no_index_arithmetic(exports
 def test_the_papers_sizes_export_exactly(
     tmp_path: Path, size: tuple[int, int], grid: tuple[int, int]
 ) -> None:
-    """Pooling ratios there are fractions; every block agrees, and no index arithmetic appears."""
+    """Their pooling ratios are fractions; every block is equal, without index arithmetic."""
     report = export_network(light_network(), tmp_path / "model.onnx", size=size, verify="deep")
 
     assert report.artifact.spec.outputs[0].shape == (1, 1, *grid)
@@ -105,7 +105,7 @@ def test_the_papers_sizes_export_exactly(
 
 
 def test_names_say_where_nodes_and_values_come_from(exports: Exports) -> None:
-    """The same in both graphs; nothing of the heads that only training has."""
+    """Names are the same in both graphs; auxiliary heads of training are absent."""
     for report in (exports.plain, exports.deploy):
         model = onnx.load(report.artifact.path)
         nodes = {node.name for node in model.graph.node}
@@ -121,7 +121,7 @@ def test_names_say_where_nodes_and_values_come_from(exports: Exports) -> None:
 
 
 def test_every_value_has_a_shape(exports: Exports) -> None:
-    """Written into the file, and what ONNX Runtime really computes."""
+    """The shapes in the file are those of the arrays that ONNX Runtime computes."""
     model = onnx.load(exports.deploy.artifact.path)
     noted = {
         info.name: [d.dim_value for d in info.type.tensor_type.shape.dim]
@@ -140,7 +140,7 @@ def test_every_value_has_a_shape(exports: Exports) -> None:
 
 
 def test_a_block_that_differs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folding of stage 2 goes wrong by a thousandth; everything behind it does, too."""
+    """Stage 2 is folded with an error of a thousandth, which all later blocks inherit."""
     honest = lowering.fold_up_block
 
     def treacherous(up: SubPixelUpsample, factor: int) -> lowering.FoldedUpBlock:
@@ -159,7 +159,7 @@ def test_a_block_that_differs_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_real_frames_are_compared_as_well(tmp_path: Path, real_data: Path) -> None:
-    """On photographs, of any size."""
+    """Photographs of any size are accepted."""
     with open_source(str(real_data / "nyu_mini")) as source:
         frames = list(islice(source, 3))
 
@@ -174,7 +174,7 @@ def test_real_frames_are_compared_as_well(tmp_path: Path, real_data: Path) -> No
 def test_weights_beyond_the_limit_lie_beside_the_file(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is lowered here. Replacing the model takes its old weights away."""
+    """With a lowered limit; replacing the model removes its old weights."""
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
     path = tmp_path / "model.onnx"
     report = export_network(exports.network, path, size=(64, 96), precision="fp16")
@@ -199,7 +199,7 @@ def test_weights_beyond_the_limit_lie_beside_the_file(
 def test_weights_lie_beside_the_file_where_that_is_asked_for(
     exports: Exports, tmp_path: Path, precision: Literal["fp32", "fp16"]
 ) -> None:
-    """One file of weights, the same depth to the bit; what comes from the model does likewise."""
+    """One file of weights, depth equal to the bit; a converted model has such a file, too."""
     paths = [tmp_path / f"{place}.onnx" for place in ("inside", "beside")]
     for path in paths:
         export_network(
@@ -239,10 +239,10 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx").read_bytes() == b"precious"
 
 
-def test_passes_left_out_leave_their_operators_and_their_work(
+def test_leaving_passes_out_keeps_their_operators_and_multiplications(
     exports: Exports, tmp_path: Path
 ) -> None:
-    """Same answers, more multiplications, more nodes."""
+    """Equal results, more multiplications, more nodes."""
     unfolded = export_network(
         exports.network,
         tmp_path / "model.onnx",
@@ -265,7 +265,7 @@ def test_a_deploy_graph_casts_before_it_transposes(exports: Exports) -> None:
 
 
 def test_the_file_carries_its_spec_and_nothing_of_this_machine(exports: Exports) -> None:
-    """The exporter would note source lines with their paths."""
+    """The exporter adds source lines with their paths, which are removed."""
     spec = exports.deploy.artifact.spec
     assert spec.opset == 18
     content = exports.deploy.artifact.path.read_bytes()
@@ -277,7 +277,7 @@ def test_the_file_carries_its_spec_and_nothing_of_this_machine(exports: Exports)
 
 
 def test_a_graph_that_differs_is_not_written(tmp_path: Path) -> None:
-    """A thousandth is too much; the folder stays empty."""
+    """A difference of a thousandth is refused; the folder stays empty."""
     with pytest.raises(MsfnetError, match=r"differs from PyTorch by 1\.\de-03"):
         export_network(Treacherous(), tmp_path / "model.onnx", size=(32, 64))
 
@@ -298,7 +298,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_refused(
     tmp_path: Path, arguments: dict[str, object], message: str
 ) -> None:
-    """Before any work is done."""
+    """The error comes before any work."""
     with pytest.raises(MsfnetError, match=message):
         export_network(Strided(), tmp_path / "model.onnx", **arguments)  # type: ignore[arg-type]
 
