@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msfnet_datasets import open_dataset
 from msfnet_datasets.check import check_data
-from msfnet_datasets.layouts import LAYOUTS, Layout, open_training_frames, recognise
+from msfnet_datasets.layouts import LAYOUTS, Layout, open_frames, open_training_frames, recognise
 from msfnet_runtime import CameraIntrinsics, MsfnetError
 from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.sources import open_source
@@ -249,8 +249,13 @@ def test_lists_decide_where_there_are_some(tmp_path: Path) -> None:
     ]
     with open_source(tmp_path / "val.csv") as source:
         assert [frame.name for frame in source] == ["pictures/b"]
-    with open_training_frames(str(tmp_path)) as source:
-        assert [frame.name for frame in source] == ["pictures/a"]
+    for open_list, wanted in (
+        (open_training_frames(str(tmp_path)), "pictures/a"),
+        (open_training_frames(str(tmp_path), "test"), "pictures/c"),
+        (open_frames(str(tmp_path), "val"), "pictures/b"),
+    ):
+        with open_list as source:
+            assert [frame.name for frame in source] == [wanted]
     with pytest.raises(MsfnetError, match="no list middle; choose one of train, val, test"):
         names("middle")
 
