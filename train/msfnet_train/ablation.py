@@ -109,9 +109,18 @@ def run_ablation(
     done: dict[str, list[DepthSummary]] = {row: [] for row in rows}
     for number, (seed, row) in enumerate(runs, 1):
         seeded = replace(recipes[row], trainer=replace(recipe.trainer, seed=seed))
-        report = _prefixed(progress, f"run {number}/{len(runs)}, {row}, seed {seed}: ")
         folder = Path(out) / row / f"seed-{seed}"
-        done[row].append(_run(seeded, data, folder, resume, skip_bad, report).validation)
+        report = _finished(seeded, folder) if resume else None
+        if report is None:
+            report = train(
+                seeded,
+                data,
+                folder,
+                resume=resume and (folder / "last.ckpt").is_file(),
+                skip_bad=skip_bad,
+                progress=_prefixed(progress, f"run {number}/{len(runs)}, {row}, seed {seed}: "),
+            )
+        done[row].append(report.validation)
     summaries = {row: tuple(results) for row, results in done.items()}
     result = AblationReport(recipe.name, recipe.data.protocol, tuple(seeds), summaries)
     if is_main_process():
@@ -123,19 +132,11 @@ def _prefixed(progress: Progress, prefix: str) -> Progress:
     return lambda done, total, what: progress(done, total, prefix + what)
 
 
-def _run(
-    recipe: Recipe,
-    data: str | os.PathLike[str],
-    folder: Path,
-    resume: bool,
-    skip_bad: bool,
-    progress: Progress,
-) -> TrainReport:
-    """Train one row with one seed; if resuming, keep a finished run and continue another."""
-    if resume and (folder / SUMMARY).is_file():
-        before = read_json(folder / SUMMARY, Summary).recipe
-        if Recipe.from_dict(before, f"{folder / SUMMARY}") == recipe:
-            return TrainReport.read(folder)
+def _finished(recipe: Recipe, folder: Path) -> TrainReport | None:
+    """Return the report of a finished run of this recipe, or None if the run is not finished."""
+    if not (folder / SUMMARY).is_file():
+        return None
+    before = read_json(folder / SUMMARY, Summary).recipe
+    if Recipe.from_dict(before, f"{folder / SUMMARY}") != recipe:
         raise MsfnetError(f"{folder} holds a run of another recipe; choose another folder")
-    resume = resume and (folder / "last.ckpt").is_file()
-    return train(recipe, data, folder, resume=resume, skip_bad=skip_bad, progress=progress)
+    return TrainReport.read(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,13 @@ class ReportProgress(Callback):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence Lightning's tips and the warnings that the user of a recipe cannot act on."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as restore:
         warnings.simplefilter("ignore")
-        for logger in loggers:
+        for part in ("pytorch", "fabric"):
+            logger = logging.getLogger(f"lightning.{part}")
+            restore.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def make_trainer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,11 @@ class TrainReport:
         Raises:
             MsfnetError: ``folder`` holds no finished run, or its summary is damaged.
         """
-        report = read_json(folder / SUMMARY, Summary).report
-        return report.with_paths(lambda path: folder / path)
+        return read_json(folder / SUMMARY, Summary).report.moved_to(folder)
 
-    def with_paths(self, change: Callable[[Path], Path]) -> TrainReport:
-        """Return the report with every path changed."""
-        best, last, curves = map(change, (self.best, self.last, self.curves))
+    def moved_to(self, folder: Path) -> TrainReport:
+        """Return the report with all paths in another folder."""
+        best, last, curves = (folder / path.name for path in (self.best, self.last, self.curves))
         return replace(self, best=best, last=last, curves=curves)
 
 
@@ -250,6 +249,5 @@ def _summarise(
     )
     if trainer.is_global_zero:
         draw_curves(folder)
-        named = report.with_paths(lambda path: Path(path.name))
-        write_json(folder / SUMMARY, Summary(module.recipe.to_dict(), named))
+        write_json(folder / SUMMARY, Summary(module.recipe.to_dict(), report.moved_to(Path())))
     return report

@@ -106,7 +106,8 @@ class TorchEngine(EngineBase):
             return lambda batch: converted(batch.contiguous(memory_format=layout))
         if self._mode == "autocast":
             kind = torch.float16 if self._device.type == "cuda" else torch.bfloat16
-            return lambda batch: _autocast(network, batch, kind)
+            autocast: Forward = torch.autocast(self._device.type, dtype=kind)(network.__call__)
+            return autocast
         if self._mode == "compile":
             return _compiled(network, self._example())
         if self._mode == "cuda-graph":
@@ -137,12 +138,6 @@ def check_mode(mode: str, device: str | None = None) -> None:
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
     if mode == "compile" and not any(shutil.which(name) for name in compilers if name):
         raise MsfnetError("mode compile needs a C++ compiler; install g++ or choose another mode")
-
-
-def _autocast(network: torch.nn.Module, batch: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    with torch.autocast(batch.device.type, dtype=kind):
-        answer: torch.Tensor = network(batch)
-    return answer
 
 
 def _compiled(network: torch.nn.Module, example: torch.Tensor) -> Forward:
