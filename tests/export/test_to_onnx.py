@@ -347,4 +347,6 @@ def test_a_checkpoint_exports_at_its_recipes_size(tmp_path: Path, exports: Expor
     assert (spec.graph, spec.precision) == ("deploy", "fp16")
     assert spec.inputs[0].shape == (1, 64, 96, 3)
     assert spec.checkpoint_sha256 == load_checkpoint(tmp_path / "best.ckpt").spec.checkpoint_sha256
-    assert "fp16: depth changes by" in report.text()
+    facts = [f"{name}: {value}" for name, value in spec.precision_facts().items()]
+    assert any(f"{spec.change.median:.1e}" in fact for fact in facts if spec.change)
+    assert all(fact in report.text() for fact in facts)
