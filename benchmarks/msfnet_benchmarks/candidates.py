@@ -76,7 +76,7 @@ class Opened:
 
     @property
     def estimator(self) -> DepthEstimator | None:
-        """Frame to depth; None where the answer is no depth."""
+        """Frame to depth; None where the answer is not depth."""
         return DepthEstimator(self.engine) if self.candidate.depth else None
 
     @property

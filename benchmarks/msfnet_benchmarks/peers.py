@@ -32,7 +32,7 @@ def peer_spec(path: Path) -> ModelSpec:
 
     file = existing_file(path, "peer")
     if METADATA_KEY in read_onnx_metadata(file):
-        raise MsfnetError(f"{file} is a model of msfnet's; name it among the models, not as a peer")
+        raise MsfnetError(f"{file} was made by msfnet; name it among the models, not as a peer")
     graph = onnx.load(str(file), load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [_tensor(value) for value in graph.input if value.name not in weights]

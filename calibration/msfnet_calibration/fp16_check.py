@@ -130,7 +130,9 @@ class FP16Evaluator:
             MsfnetError: values are not finite, or the change is more than allowed.
         """
         if not max_change > 0:
-            raise MsfnetError(f"a largest change of {max_change} allows nothing; give 0.01 or so")
+            raise MsfnetError(
+                f"the allowed change of depth is {max_change}; use a share above 0 such as 0.01"
+            )
         half = emulate_fp16(convert(None))
         probe = probe_values(half, self._names, self._batches, self._progress)
         self._refuse_not_finite(probe, "fp16; keep this model in fp32")
@@ -158,7 +160,7 @@ class FP16Evaluator:
             probe = probe_values(emulate_fp16(convert({block})), (), [self._batches[index]])
             expected = [self._full.answers[index]]
             moved[block] = float(relative_changes(probe.answers, expected, self._spec)[0, 0])
-            self._progress(done, len(blocks), "blocks")
+            self._progress(done, len(blocks), "blocks measured")
         worst = max(moved, key=lambda block: moved[block])
         return worst, moved[worst]
 
@@ -190,7 +192,7 @@ def probe_values(
             for name in names:
                 # NaN must win, which it does not when compared with max().
                 peaks[name] = float(np.maximum(peaks[name], np.abs(values[name]).max(initial=0.0)))
-            progress(done, len(batches), "probed")
+            progress(done, len(batches), "frames measured")
     return Probe(peaks, answers)
 
 

@@ -196,12 +196,12 @@ def collect_ranges(
     file = folder / f"ranges-{_fingerprint(model, names, batches)}.npz" if folder else None
     ranges = ActivationRanges.load(file) if file and file.exists() else ActivationRanges(names)
     if ranges.frames == len(batches):
-        progress(len(batches), len(batches), "frames, kept")
+        progress(len(batches), len(batches), "frames, kept from an earlier run")
         return ranges
     with open_probe(model, names) as probe:
         for batch in batches[ranges.frames :]:
             ranges.add(probe(batch))
-            progress(ranges.frames, len(batches), "frames")
+            progress(ranges.frames, len(batches), "frames measured")
             if file and (ranges.frames % _KEEP_EVERY == 0 or ranges.frames == len(batches)):
                 ranges.save(file)
     return ranges

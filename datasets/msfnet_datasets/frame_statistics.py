@@ -157,7 +157,7 @@ def unlike(calibration: FrameSummary, evaluated: Sequence[FrameStatistics]) -> l
     warned of the rest of those rooms nor of any of five others; they did of each KITTI drive.
 
     Raises:
-        MsfnetError: the calibration's summary lacks features, or is no summary of frames.
+        MsfnetError: the calibration's summary lacks features, or is not a summary of frames.
     """
     if not evaluated:
         return []

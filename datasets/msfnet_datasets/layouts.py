@@ -89,7 +89,7 @@ def find_layout(
     found = (
         f"{path} is {other.title}, which has no {ground_truth} depth"
         if other
-        else (f"{path} holds no data set that is known")
+        else (f"{path} holds no data set of a known layout")
     )
     raise MsfnetError(f"{found}; expected {'; or '.join(known.expects for known in fitting)}")
 

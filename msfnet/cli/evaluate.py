@@ -101,7 +101,7 @@ def _check_combination(options: EvaluationOptions) -> None:
     from msfnet_runtime import MsfnetError
 
     if (options.model is None) == (options.predictions is None):
-        raise MsfnetError("name a MODEL or --predictions FOLDER, one of the two")
+        raise MsfnetError("name either a MODEL or --predictions FOLDER")
     if options.prediction_unit and not options.predictions:
         raise MsfnetError("--prediction-unit goes with --predictions FOLDER")
     if (options.data is None) != (options.protocol is None):

@@ -25,7 +25,7 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
     """Return the spec embedded in an ONNX file.
 
     Raises:
-        MsfnetError: the file is missing, is no ONNX file, is cut short or carries no spec.
+        MsfnetError: the file is missing, is not an ONNX file, is cut short or carries no spec.
     """
     file = existing_file(path, "ONNX file")
     metadata = read_onnx_metadata(file)
@@ -66,7 +66,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     """Return an ONNX file's ``metadata_props``.
 
     Raises:
-        MsfnetError: the file is no ONNX file or is cut short.
+        MsfnetError: the file is not an ONNX file or is cut short.
     """
     entries: dict[str, str] = {}
     has_graph = False
@@ -80,7 +80,9 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
                     key, value = _string_pair(file.read(length))
                     entries[key] = value
     except (ValueError, EOFError):
-        raise MsfnetError(f"{path} is not a whole ONNX file; export it again") from None
+        raise MsfnetError(
+            f"{path} is not an ONNX file or is cut short; copy it or export it again"
+        ) from None
     if not has_graph:
         raise MsfnetError(f"{path} is not an ONNX file; give a file made by `msfnet export`")
     return entries

@@ -77,7 +77,7 @@ class NormalisedIntrinsics:
     """Principal point's row / image height."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no camera."""
+        """Refuse focal lengths that are not positive."""
         values = (self.fx, self.fy, self.cx, self.cy)
         if not (min(self.fx, self.fy) > 0 and all(map(math.isfinite, values))):
             raise MsfnetError(f"camera intrinsics {values} need positive focal lengths")

@@ -48,7 +48,7 @@ class StreamOptions:
     def __post_init__(self) -> None:
         if not self.out and not self.show and self.web is None:
             raise MsfnetError(
-                "there is nowhere to stream to; name a video or a folder such as depth.mp4, or ask "
+                "no output is named; name a video or a folder such as depth.mp4, or ask "
                 "for a window or a live page",
                 parameter="out",
             )

@@ -182,7 +182,7 @@ BAD = {
     "evaluate good.onnx": "--static",
     "evaluate good.onnx --data rooms": "--protocol",
     "evaluate good.onnx --static images --csv out.csv": "--data",
-    "evaluate good.onnx --predictions maps --data rooms --protocol nyu_hu": "one of the two",
+    "evaluate good.onnx --predictions maps --data rooms --protocol nyu_hu": "either a MODEL",
     "evaluate good.onnx --data rooms --protocol nyu_hu --prediction-unit uint16_mm": (
         "--predictions"
     ),

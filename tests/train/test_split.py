@@ -84,7 +84,7 @@ def test_bad_samples_are_left_out_when_asked(tmp_path: Path) -> None:
     report = train(nyu_recipe(trainer_epochs=1), data, tmp_path / "out", skip_bad=True)
 
     assert report.skipped == 1
-    assert "1 bad samples were left out" in report.text()
+    assert "1 bad sample left out" in report.text()
     assert report.epochs == 1
 
 

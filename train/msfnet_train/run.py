@@ -17,6 +17,7 @@ from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import read_json, write_json
+from msfnet_runtime.words import counted
 from msfnet_train.checkpoint import KEY, read_checkpoint
 from msfnet_train.data import worker_message
 from msfnet_train.loop import ReportProgress, make_trainer, quiet
@@ -60,14 +61,14 @@ class TrainReport:
         """Return the report in a few lines."""
         v = self.validation
         lines = [
-            f"trained {self.epochs} epochs in {self.seconds:.0f} s "
+            f"trained {counted(self.epochs, 'epoch')} in {self.seconds:.0f} s "
             f"({self.images_per_second:.1f} images/s)",
             f"{self.protocol}, {v.images} images: REL {v.rel:.3f} (best {self.best_rel:.3f})  "
             f"RMSE {v.rmse:.3f} m (pooled {v.rmse_pooled:.3f})  log10 {v.log10:.3f}  "
             f"delta {v.delta1:.3f} / {v.delta2:.3f} / {v.delta3:.3f}",
         ]
         if self.skipped:
-            lines.append(f"{self.skipped} bad samples were left out")
+            lines.append(f"{counted(self.skipped, 'bad sample')} left out")
         if self.zero_minimum is not None:
             lines.append(describe_zero_minimum(self.zero_minimum))
         lines += [f"best: {self.best}", f"last: {self.last}", f"curves: {self.curves}"]

@@ -102,8 +102,13 @@ class Regressions:
         verdict = change.verdict(self.tolerance)
         if change.noisy:
             verdict += " (noisy)" if change.apart else " (noisy, intervals touch)"
-        values = (f"{change.old:.6g}", f"{change.new:.6g}", f"{100 * change.relative:+.2f} %")
+        values = (_figure(change.old), _figure(change.new), f"{100 * change.relative:+.2f} %")
         return (change.row, change.figure, *values, verdict)
+
+
+def _figure(value: float) -> str:
+    """Return a figure with at most six digits, counts from 100,000 on in millions."""
+    return f"{value / 1e6:.3f} M" if value >= 1e5 else f"{value:.6g}"
 
 
 def compare_with(old: Path, report: BenchmarkReport, tolerance: float) -> Regressions:

@@ -120,7 +120,9 @@ def latency_text(report: BenchmarkReport) -> str:
     """Return the view of ``msfnet latency``: each tool's stages, then both side by side."""
     parts = [f"{_settings(row)}\n{_percentiles(row)}" for row in report.rows]
     if all(row.device_run is None for row in report.rows):
-        parts.append("The stages on the device (H2D, GPU compute, D2H) are timed of engines only.")
+        parts.append(
+            "Stages on the device (H2D, GPU compute, D2H) are timed for TensorRT engines only."
+        )
     if len(report.rows) > 1:
         parts.append(_side_by_side(*report.rows))
     return "\n\n".join(parts)

@@ -71,7 +71,7 @@ class ReportFiles:
 def write_page(report: BenchmarkReport, path: Path, pictures: Sequence[Picture] = ()) -> None:
     """Write the page, and the JSON beside it (``report.html``, ``report.json``).
 
-    ``bench_schema.json`` beside this module describes the JSON. A figure that is no number
+    ``bench_schema.json`` beside this module describes the JSON. A figure that is not a number
     (nothing was valid) or infinite is null: JSON has neither.
 
     Args:

@@ -82,13 +82,14 @@ class Protocol:
     def describe(self) -> str:
         """Return in words what the protocol decides."""
         low, high = self.range_m
-        limits = f"{low:g} < ground truth < {high:g} m" if high < np.inf else "all ground truth"
+        limits = f"{low:g} to {high:g} m" if high < np.inf else "all depths"
         clip = "clipped to {:g} to {:g} m".format(*self.clip_m) if self.clip_m else "not clipped"
-        rmse = "pooled" if self.averaging == "pooled" else "the mean over images"
+        rmse = "pooled" if self.averaging == "pooled" else "mean"
         source = self.ground_truth or "any"
+        region = "whole" if self.crop == "none" else self.crop
         return (
-            f"{source} ground truth, crop {self.crop}, image {self.image}, {limits}, "
-            f"prediction {clip}, its papers' RMSE is {rmse}"
+            f"ground truth: {source}, {limits}; scored region: {region}; image: {self.image}; "
+            f"prediction: {clip}; papers report the {rmse} RMSE"
         )
 
     def region(self, height: int, width: int) -> Region:

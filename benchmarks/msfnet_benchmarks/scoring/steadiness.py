@@ -135,7 +135,7 @@ def measure_flicker(
             scale.add(float(np.median((log_depth - before)[valid])))
         pixels.add(log_depth)
         before = log_depth
-        progress(pixels.count, 0, "static")
+        progress(pixels.count, 0, "frames of the static source")
     if valid is None or pixels.count < 2 or not valid.any():
         raise MsfnetError("flicker needs at least two frames with depth; use a longer source")
     spread = pixels.std()[valid]

@@ -128,7 +128,9 @@ class ImageFolder(ImageFiles):
         try:
             files = [file for file in path.iterdir() if _is_image(file)]
         except OSError as error:
-            raise MsfnetError(f"cannot read {path}: {error.strerror}; check its rights") from None
+            raise MsfnetError(
+                f"cannot read {path}: {error.strerror}; check its permissions"
+            ) from None
         if not files:
             raise MsfnetError(
                 f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no KITTI drive, "

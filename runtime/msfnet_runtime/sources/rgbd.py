@@ -243,7 +243,7 @@ def _by_key(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _by_suffix(files: list[Path]) -> _Found:
-    """Pair files of one stem by their formats; an image of several channels is no depth."""
+    """Pair files of one stem by their formats; an image of several channels is not depth."""
     stems: dict[str, dict[str, Path]] = {}
     for file in files:
         stems.setdefault(file.stem, {})[file.suffix.lower()] = file

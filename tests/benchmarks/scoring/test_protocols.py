@@ -154,7 +154,7 @@ def test_a_protocol_says_which_rmse_its_papers_give(name: str) -> None:
     pooled = {"nyu_hu", "nyu_densedepth"}
 
     assert PROTOCOLS[name].averaging == ("pooled" if name in pooled else "images")
-    assert ("RMSE is pooled" in PROTOCOLS[name].describe()) == (name in pooled)
+    assert ("the pooled RMSE" in PROTOCOLS[name].describe()) == (name in pooled)
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
