@@ -104,11 +104,12 @@ def test_damaged_frames_of_a_video_are_skipped_and_counted(name: str, tmp_path: 
     clean, times = read_video(path)
     damaged = scratch_video(path, [7, 8, 21])
 
-    with open_source(str(path), SourceOptions(skip_bad=True)) as source:
-        frames = list(source)
+    for _ in range(10):  # with frame threads, some runs would miss a damaged frame
+        with open_source(str(path), SourceOptions(skip_bad=True)) as source:
+            frames = list(source)
+        assert [f.index for f in frames] == [n for n in range(30) if n not in damaged]
+        assert source.health.skipped == 3
 
-    assert [f.index for f in frames] == [n for n in range(30) if n not in damaged]
-    assert source.health.skipped == 3
     assert all(psnr(f.image, clean[f.index]) > 35 for f in frames[: damaged[0]])
     assert [f.timestamp_s for f in frames] == pytest.approx([times[f.index] for f in frames])
     with pytest.raises(MsfnetError, match=rf"frame {damaged[0]} of .*{name} is damaged"):

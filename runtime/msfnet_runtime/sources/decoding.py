@@ -37,8 +37,8 @@ _UPRIGHT = {
 class PyavCapture:
     """Implements OpenCV's VideoCapture with PyAV, and reports pictures that cannot be decoded.
 
-    Slices are not decoded in parallel: FFmpeg's H.264 decoder would neither conceal nor report
-    damage. The pictures of a file are decoded in parallel, which would delay a stream.
+    One thread decodes. With several, FFmpeg's H.264 decoder marks damage too late or not at all:
+    a picture can be returned while the thread that finds its damage is still decoding it.
 
     Args:
         address: a path, or an address that FFmpeg supports.
@@ -57,15 +57,13 @@ class PyavCapture:
         av.logging.set_level(None)
         self._errors = (av.FFmpegError, OSError)
         self._bad_picture = av.InvalidDataError
-        live = timeout_s is not None
+        options = {} if timeout_s is None else _LOW_DELAY
         try:
-            self._container = av.open(
-                address, timeout=timeout_s, options=_LOW_DELAY if live else {}
-            )
+            self._container = av.open(address, timeout=timeout_s, options=options)
             self._stream = self._container.streams.video[0]
             if self._stream.codec_context is None:
                 raise ValueError("no decoder")
-            self._stream.thread_type = "NONE" if live else "FRAME"
+            self._stream.thread_type = "NONE"
             if self._stream.codec_context.name in _SINGLE_PICTURES:
                 self._stream.codec_context.options = {"err_detect": "explode"}
         except (*self._errors, IndexError, ValueError) as error:
