@@ -4,13 +4,12 @@ It needs numpy and OpenCV; engine libraries are extras. It never needs torch, ti
 """
 
 from msfnet_runtime.artifacts import EngineArtifact, OnnxArtifact
-from msfnet_runtime.blocks import Block
 from msfnet_runtime.cuda.device_array import DeviceArray
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.estimator import DepthEstimator
-from msfnet_runtime.spec import ModelSpec, NormalisedIntrinsics, Resize, Scale, TensorSpec
+from msfnet_runtime.spec import Block, ModelSpec, NormalisedIntrinsics, Resize, Scale, TensorSpec
 from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 __all__ = [

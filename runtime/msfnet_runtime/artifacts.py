@@ -94,7 +94,7 @@ class EngineArtifact:
     types: Mapping[str, int]
     """How many values of each type the parsed network computes: ``{"float32": 3, "int8": 2}``."""
     blocks: Mapping[str, str]
-    """Precision by block, as :attr:`msfnet_runtime.blocks.Block.precision`."""
+    """Precision by block, as :attr:`msfnet_runtime.spec.Block.precision`."""
     schema_version: int = ENGINE_SCHEMA
 
     @staticmethod

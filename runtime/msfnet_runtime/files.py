@@ -79,13 +79,10 @@ def _create(partial: Path, target: Path, *, exist_ok: bool) -> None:
         raise MsfnetError(f"{target} is a folder; name a file to write")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(target, error) from None
-    try:
         partial.touch(exist_ok=exist_ok)
-    except FileExistsError:
-        raise
     except OSError as error:
+        if isinstance(error, FileExistsError) and target.parent.is_dir():
+            raise
         raise cannot_write(target, error) from None
 
 

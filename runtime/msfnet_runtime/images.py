@@ -115,6 +115,12 @@ def write_image(path: Path, image: NDArray[np.generic]) -> None:
         raise cannot_write(path, error) from None
 
 
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """Return (H, W, 3) uint8 RGB as a JPEG file of a quality from 0 to 100."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def read_bytes(path: Path) -> NDArray[np.uint8]:
     """Return the bytes of a file as an array.
 

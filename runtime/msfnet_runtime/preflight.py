@@ -135,26 +135,24 @@ def rebuild_command(artifact: EngineArtifact, **changes: Any) -> str:
     return f"rebuild it with `{shlex.join([*words, '--force'])}`"
 
 
-_OPTIONS = {
-    "workspace_mib": "--workspace",
-    "optimization_level": "--optimization-level",
-    "timing_cache": "--timing-cache",
-    "version_compatible": "--version-compatible",
-    "hardware_compatibility": "--hardware-compatibility",
-    "refit": "--refit",
-    "strip_weights": "--strip-weights",
-}
-"""The option of the command line for each option of the manifest."""
+_OPTIONS = (
+    "workspace_mib",
+    "optimization_level",
+    "timing_cache",
+    "version_compatible",
+    "hardware_compatibility",
+    "refit",
+    "strip_weights",
+)
+"""The manifest's options that have an option of the command line, besides the profiles."""
 
 
 def _arguments(options: Mapping[str, Any]) -> Iterator[str]:
     for profile in options.get("profiles", ()):
         yield "--profile"
         yield ":".join("x".join(map(str, images)) for images in profile)
-    for name, option in _OPTIONS.items():
+    for name in _OPTIONS:
         value = options.get(name)
-        if value is None or value is False:
-            continue
-        yield option
-        if value is not True:
-            yield str(value)
+        if value is not None and value is not False:
+            yield "--" + name.removesuffix("_mib").replace("_", "-")
+            yield from () if value is True else (str(value),)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.typed import parse_json
 
-_CALIBRATION = re.compile(r"(\w+), (\d+) frames, (\d+) convolutions, for (\w+)")
+_CALIBRATION = re.compile(
+    r"(?P<method>\w+), (?P<frames>\d+) frames, (?P<convolutions>\d+) convolutions, "
+    r"for (?P<target>\w+)"
+)
 
 _CHANGE = re.compile(
-    r"depth changes by (\S+) at the median and (\S+) at the 99th percentile of the worst of "
-    r"(\d+) (random )?images?(?:; in fp32: (.*))?"
+    r"depth changes by (?P<median>\S+) at the median and (?P<p99>\S+) at the 99th percentile of "
+    r"the worst of (?P<images>\d+) (random )?images?(?:; in fp32: (.*))?"
 )
 
 _SEARCH = re.compile(
-    r"budget (\S+ \S+): \S+ ([+-][\d.]+)(%?) under (\S+) on (\d+) frames held out, ([\d.]+) times "
-    r"as fast as FP32 on (.+)"
+    r"budget (?P<budget>\S+ \S+): \S+ (?P<change>[+-][\d.]+)(%?) under (?P<protocol>\S+) on "
+    r"(?P<frames>\d+) frames held out, (?P<speedup>[\d.]+) times as fast as FP32 on (?P<engine>.+)"
 )
 
 
@@ -56,21 +59,11 @@ def _measured(notes: Mapping[str, str]) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     if found := _CALIBRATION.fullmatch(notes.get("calibration", "")):
         summary = parse_json(notes.get("calibration_frames", "{}"), dict[str, Any], "frames")
-        measured["calibration"] = {
-            "method": found[1],
-            "frames": int(found[2]),
-            "convolutions": int(found[3]),
-            "target": found[4],
-            "summary": {k: v for k, v in summary.items() if k != "count"} or None,
-        }
+        summary.pop("count", None)
+        measured["calibration"] = _values(found) | {"summary": summary or None}
     sentence = notes.get("precision_measured", notes.get("fp16", ""))
     if found := _CHANGE.fullmatch(sentence):
-        measured["change"] = {
-            "median": float(found[1]),
-            "p99": float(found[2]),
-            "images": int(found[3]),
-            "random": bool(found[4]),
-        }
+        measured["change"] = _values(found) | {"random": bool(found[4])}
         parts = [part.rpartition(" in ") for part in (found[5] or "").split("; ")]
         measured["islands"] = [
             {"reason": reason, "blocks": blocks.split(", ")}
@@ -78,12 +71,15 @@ def _measured(notes: Mapping[str, str]) -> dict[str, Any]:
             if reason
         ]
     if found := _SEARCH.fullmatch(sentence):
-        measured["search"] = {
-            "budget": found[1],
-            "change": float(found[2]) / (100 if found[3] else 1),
-            "protocol": found[4],
-            "frames": int(found[5]),
-            "speedup": float(found[6]),
-            "engine": found[7],
-        }
+        measured["search"] = values = _values(found)
+        values["change"] /= 100 if found[3] else 1
     return measured
+
+
+def _values(found: re.Match[str]) -> dict[str, Any]:
+    """Return the named groups of a sentence, converted to numbers where their field is one."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(("frames", "convolutions", "images"), int),
+        **dict.fromkeys(("median", "p99", "change", "speedup"), float),
+    }
+    return {name: kinds.get(name, str)(text) for name, text in found.groupdict().items()}

@@ -1,4 +1,4 @@
-"""The spec that travels inside every model file: how to feed the model and read its answer."""
+"""Defines the spec inside every model file: the model's input, output and preprocessing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from msfnet_runtime.blocks import Block
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.precision_records import (
     CalibrationRecord,
@@ -85,7 +84,7 @@ class NormalisedIntrinsics:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the metres come from."""
+    """The factor of the depth, and its origin."""
 
     factor: float = 1.0
     """The network's metres times this are the model's metres."""
@@ -94,9 +93,29 @@ class Scale:
     ``calibrated``: from measured distances; ``assumed``: unknown."""
 
     def __post_init__(self) -> None:
-        """Refuse a factor that is none."""
+        """Refuse a factor that is not positive."""
         if not 0 < self.factor < math.inf:
             raise MsfnetError(f"scale.factor must be positive, not {self.factor}")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a model that has a name: an encoder stage, EDA, a stage of the USF or decoder."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Blocks whose values it uses, in order of first use; empty if it uses the model's input."""
+    shape: tuple[int | str, ...]
+    """Shape of its output."""
+    macs: int
+    """Multiply-accumulates of convolutions and matrix products for one image of the spec's size."""
+    parameters: int
+    """Number of floating-point and quantised weights."""
+    precision: str
+    """Precision of its convolutions and matrix products, the largest share first: ``int8+fp32``;
+    of its values if it has neither."""
+    operators: Mapping[str, int]
+    """Number of uses of each operator."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ class GoldenRecord:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The contract between a model file and whoever runs it.
+    """The contract between a model file and the program that runs it.
 
     ``network`` graphs take normalised float32 (N, 3, h, w) and give the raw prediction
     (N, 1, ceil(h/2), ceil(w/2)); ``deploy`` graphs take a uint8 RGB frame (1, H, W, 3) and give
@@ -131,7 +150,7 @@ class ModelSpec:
     depth_kind: DepthKind
     """What the network predicts: metres, or ``inverse_scale`` / metres."""
     depth_range_m: tuple[float, float]
-    """Smallest and largest depth the model answers, metres."""
+    """Smallest and largest depth of the model's output, metres."""
     dataset: str
     """What the model was trained on."""
     encoder: str
@@ -141,9 +160,9 @@ class ModelSpec:
     licence: str = ""
     """The licence of the weights."""
     recipe: str = ""
-    """The recipe that the network was trained by."""
+    """The recipe of the training."""
     ablation: str = ""
-    """The row of Table III that it was trained for."""
+    """The row of the paper's Table III that the network was trained for."""
     checkpoint_sha256: str = ""
     git_revision: str = ""
     inverse_scale: float = 1.0
@@ -164,20 +183,20 @@ class ModelSpec:
     precision: Precision = "fp32"
     """The lowest precision in it."""
     calibration: CalibrationRecord | None = None
-    """How the ranges of INT8 were found."""
+    """The calibration of an INT8 model."""
     change: DepthChange | None = None
     """How far this precision moves depth from FP32's."""
     islands: tuple[Fp32Island, ...] = ()
     """What stays in FP32 in an FP16 model."""
     search: SearchRecord | None = None
-    """What the precision search measured."""
+    """Measurements of the precision search."""
     golden: GoldenRecord | None = None
     unproved: bool = False
-    """Nobody compared the model with the program that it comes from."""
+    """Whether the model was never compared with the program that it comes from."""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse values no runtime could act on."""
+        """Refuse values that no runtime can use."""
         low, high = self.depth_range_m
         if not (0 < low < high and math.isfinite(high)):
             raise MsfnetError(
@@ -201,7 +220,7 @@ class ModelSpec:
         return self.inverse_scale / high, self.inverse_scale / low
 
     def check_supported(self) -> None:
-        """Refuse what a later msfnet may write and this one does not execute.
+        """Refuse features of later versions that this version cannot execute.
 
         Raises:
             MsfnetError: frames are not stretched, or depth is scaled after the network.

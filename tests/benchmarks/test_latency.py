@@ -19,8 +19,8 @@ from msfnet_benchmarks.timing.core import Samples
 from msfnet_benchmarks.timing.costs import DeviceRun
 from msfnet_benchmarks.timing.generated import generated_batch, usual_shape
 from msfnet_runtime import TensorSpec
+from msfnet_runtime.engine import Timings
 from msfnet_runtime.engines.fake import FakeEngine
-from msfnet_runtime.timings import Timings
 from msfnet_runtime.typed import build, to_json
 from tests.specs import deploy_spec, network_spec
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msfnet.__main__ import run
 from msfnet_benchmarks.candidates import open_timed
+from msfnet_runtime.engine import Timings
 from msfnet_runtime.engines import tensorrt
 from msfnet_runtime.engines.fake import FakeEngine
-from msfnet_runtime.timings import Timings
 from tests.benchmarks.timing.test_trtexec import exported, install
 from tests.manifests import write_engine
 from tests.onnx_models import conv_model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfnet_datasets.figures import new_figure, write_figure
-from msfnet_runtime.blocks import Block
+from msfnet_runtime.spec import Block
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

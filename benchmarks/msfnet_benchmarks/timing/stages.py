@@ -27,10 +27,9 @@ from msfnet_benchmarks.timing.core import (
     time_stages,
 )
 from msfnet_runtime import DepthEstimator, Frame
-from msfnet_runtime.engine import DeviceTimed
+from msfnet_runtime.engine import DeviceTimed, Timings
 from msfnet_runtime.sinks.folder import PngSink
 from msfnet_runtime.sinks.options import SinkOptions
-from msfnet_runtime.timings import Timings
 
 T = TypeVar("T")
 

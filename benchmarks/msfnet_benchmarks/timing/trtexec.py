@@ -21,7 +21,7 @@ from msfnet_benchmarks.timing.core import Samples
 from msfnet_benchmarks.timing.stages import device_times
 from msfnet_runtime import EngineArtifact, MsfnetError
 from msfnet_runtime.artifacts import Flavour
-from msfnet_runtime.timings import Timings
+from msfnet_runtime.engine import Timings
 from msfnet_runtime.typed import parse_json
 
 PERCENTILES = (50, 90, 95, 99)

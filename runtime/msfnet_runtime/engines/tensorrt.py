@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from msfnet_runtime.artifacts import EngineArtifact, Flavour
 from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.cuda.device_array import DeviceArray, foreign_array, join_unmarked
-from msfnet_runtime.engine import EngineBase, check_batch
+from msfnet_runtime.engine import EngineBase, Timings, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
 from msfnet_runtime.engines.tensorrt_slot import ExecutionSlot, InFlightQueue, Streams
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.preflight import check_architecture, preflight, rebuild_command
-from msfnet_runtime.timings import Timings
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -44,9 +43,6 @@ def _profiler(trt: Any, layers: list[tuple[str, float]]) -> Any:
     """Return an IProfiler of TensorRT that appends (name, ms) of every layer to ``layers``."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]  # the module is known at run time only
-        def __init__(self) -> None:
-            super().__init__()
-
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             layers.append((layer_name, ms))
 

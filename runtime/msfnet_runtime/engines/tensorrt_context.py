@@ -11,16 +11,8 @@ from msfnet_runtime.words import shape_text
 
 Shape = tuple[int, ...]
 
-_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
-"""NumPy's name for each of TensorRT's types."""
+_TYPES = {"FLOAT": "float32", "HALF": "float16"}
+"""NumPy's name for TensorRT's types whose name is not the same in capitals."""
 
 
 class Range(NamedTuple):
@@ -68,7 +60,7 @@ def _check_tensor(engine: Any, tensor: TensorSpec, mode: str) -> None:
     shape = tuple(int(size) for size in engine.get_tensor_shape(tensor.name))
     expected = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
     kind = engine.get_tensor_dtype(tensor.name).name
-    dtype = _TYPES.get(kind, kind)
+    dtype = _TYPES.get(kind, kind.lower())
     built = (engine.get_tensor_mode(tensor.name).name, dtype, shape)
     if built != (mode, tensor.dtype, expected):
         raise MsfnetError(
@@ -117,9 +109,7 @@ class Context:
         """
         fitting = [r.profile for r in self._ranges if r.holds(shape)]
         if not fitting:
-            ranges = ", ".join(
-                f"{shape_text(r.smallest)} to {shape_text(r.largest)}" for r in self._ranges
-            )
+            ranges = ", ".join(map(str, self._ranges))
             raise MsfnetError(
                 f"{shape_text(shape)} is outside the engine's profiles ({ranges}); pass a batch "
                 "within them, or build the engine with another profile"

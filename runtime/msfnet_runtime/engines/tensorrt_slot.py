@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.cuda.device import Device
+from msfnet_runtime.engine import Timings
 from msfnet_runtime.engines.tensorrt_context import Context, Shape
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.timings import Timings
 
 _GRAPH_TOLERANCE = 1e-3
 """Largest accepted difference between the output of a CUDA graph and that of the plain run, as a

@@ -8,12 +8,10 @@ from pathlib import Path
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.sinks.folder import NpzSink, PlySink, PngSink
-from msfnet_runtime.sinks.options import SinkOptions
+from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
 from msfnet_runtime.sinks.rerun import RECORDING_SUFFIX, RerunSink
 from msfnet_runtime.sinks.video import VIDEO_SUFFIXES, VideoSink
 from msfnet_runtime.spec import ModelSpec
-
-_DEFAULTS = SinkOptions()
 
 _PREFIXES: dict[str, Callable[[str, ModelSpec, SinkOptions], Sink]] = {
     "npz": NpzSink,
@@ -30,7 +28,7 @@ _SUFFIXES: dict[str, Callable[[Path, ModelSpec, SinkOptions, float], Sink]] = {
 
 
 def open_sink(
-    text: str | Path, spec: ModelSpec, fps: float = 30.0, options: SinkOptions = _DEFAULTS
+    text: str | Path, spec: ModelSpec, fps: float = 30.0, options: SinkOptions = DEFAULTS
 ) -> Sink:
     """Open the sink that a text names.
 

@@ -10,9 +10,10 @@ import itertools
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import cv2
@@ -55,6 +56,8 @@ class FolderSink(SinkBase, ABC):
     """
 
     suffix: ClassVar[str]
+    description: Mapping[str, Any]
+    """The manifest's description of the files."""
 
     def __init__(self, folder: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
         if not str(folder):
@@ -96,10 +99,6 @@ class FolderSink(SinkBase, ABC):
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
         """Return the content of a frame's file."""
 
-    @abstractmethod
-    def encoding(self) -> dict[str, Any]:
-        """Return the manifest's description of the files."""
-
     @contextmanager
     def _opened(self) -> Iterator[None]:
         if (self._folder / MANIFEST).exists():
@@ -116,9 +115,8 @@ class FolderSink(SinkBase, ABC):
             raise cannot_write(self._folder, error) from None
         try:
             with self._manifest:
-                self._append(
-                    {"schema_version": SCHEMA_VERSION} | self.encoding() | {"spec": self._spec}
-                )
+                head = {"schema_version": SCHEMA_VERSION, **self.description, "spec": self._spec}
+                self._append(head)
                 yield
         finally:
             if not self._written:
@@ -152,18 +150,15 @@ class PngSink(FolderSink):
     def __init__(self, folder: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
         super().__init__(folder, spec, options)
         self._counts = counts_per_metre(spec, options.unit)
-
-    def encode(self, frame: Frame, depth: DepthMap) -> bytes:
-        """Return a PNG file."""
-        return cv2.imencode(".png", encode_depth(depth, self._counts))[1].tobytes()
-
-    def encoding(self) -> dict[str, Any]:
-        """Return the counts per metre and the largest depth."""
-        return {
+        self.description = {
             "encoding": "uint16 PNG: metres = count / counts_per_metre, 0 is invalid",
             "counts_per_metre": self._counts,
             "saturates_at_m": MAX_COUNT / self._counts,
         }
+
+    def encode(self, frame: Frame, depth: DepthMap) -> bytes:
+        """Return a PNG file."""
+        return cv2.imencode(".png", encode_depth(depth, self._counts))[1].tobytes()
 
 
 class NpzSink(FolderSink):
@@ -174,6 +169,9 @@ class NpzSink(FolderSink):
     """
 
     suffix: ClassVar[str] = ".npz"
+    description = MappingProxyType(
+        {"encoding": "npz: depth_m float32 metres, valid bool, timestamp_s, index, intrinsics"}
+    )
 
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
         """Return an archive for ``np.load``."""
@@ -192,17 +190,14 @@ class NpzSink(FolderSink):
                     np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
         return content.getvalue()
 
-    def encoding(self) -> dict[str, Any]:
-        """Return the names of the arrays."""
-        return {
-            "encoding": "npz: depth_m float32 metres, valid bool, timestamp_s, index, intrinsics"
-        }
-
 
 class PlySink(FolderSink):
     """Writes ``NAME.ply``, binary little endian: a coloured point for every valid pixel."""
 
     suffix: ClassVar[str] = ".ply"
+    description = MappingProxyType(
+        {"encoding": "PLY: x right, y down, z ahead of the camera, metres; RGB colours"}
+    )
 
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
         """Return a PLY file.
@@ -221,10 +216,6 @@ class PlySink(FolderSink):
             f"at {depth.timestamp_s} s\nelement vertex {len(points)}\n{properties}end_header\n"
         )
         return head.encode("ascii") + points.tobytes()
-
-    def encoding(self) -> dict[str, Any]:
-        """Return the axes and the unit."""
-        return {"encoding": "PLY: x right, y down, z ahead of the camera, metres; RGB colours"}
 
 
 def counts_per_metre(spec: ModelSpec, unit: PngStorage | None = None) -> int:

@@ -73,6 +73,9 @@ class SinkOptions:
         return CameraIntrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
 
+DEFAULTS = SinkOptions()
+
+
 def parse_lens(text: str) -> Lens:
     """Read ``fx,fy,cx,cy`` in pixels, or a horizontal field of view such as ``60deg``.
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-
 from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.files import reserve_growing
+from msfnet_runtime.images import encode_jpeg
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
 from msfnet_runtime.sinks.options import SinkOptions
@@ -63,26 +62,20 @@ class RerunSink(SinkBase):
             MsfnetError: the disk is nearly full; the message says where the earlier frames are.
         """
         self._check_room(frame)
-        self._log(frame, depth)
-        self._written += 1
-
-    def _log(self, frame: Frame, depth: DepthMap) -> None:
         rerun, stream = self._rerun, self._recording
         stream.set_time("frame", sequence=depth.index)
         stream.set_time("time", duration=depth.timestamp_s)
         if (frame.intrinsics or self._options.lens) is not None:
             self._log_camera(self._options.camera(frame))
-        picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-        stream.log(
-            "camera/image", rerun.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
-        )
+        jpeg = encode_jpeg(frame.image, _JPEG_QUALITY)
+        stream.log("camera/image", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
         ends = [metres * self._counts for metres in self._range]
         counts = encode_depth(depth, self._counts)
         stream.log(
             "camera/depth",
             rerun.DepthImage(counts, meter=float(self._counts), colormap="turbo", depth_range=ends),
         )
+        self._written += 1
 
     def _check_room(self, frame: Frame) -> None:
         """Refuse a frame that might not fit: Rerun's file writer blocks for ever on a full disk.
@@ -105,9 +98,21 @@ class RerunSink(SinkBase):
     def _opened(self) -> Iterator[None]:
         self._recording = self._rerun.RecordingStream("msfnet")
         if isinstance(self._target, Path):
-            with self._recorded(self._target):
-                yield
-            return
+            self._partial = reserve_growing(self._target)
+            self._recording.save(self._partial)
+        else:
+            self._connect()
+        try:
+            yield
+        finally:
+            self._recording.disconnect()
+            if self._partial and not self._written:
+                self._partial.unlink()
+            elif self._partial and not self._full:
+                self._partial.replace(self._target)
+
+    def _connect(self) -> None:
+        """Connect to a running viewer, or start one."""
         try:
             if self._target:
                 self._recording.connect_grpc(f"rerun+http://{self._target}/proxy")
@@ -118,24 +123,6 @@ class RerunSink(SinkBase):
                 f"cannot open a Rerun viewer: {str(error).partition(chr(10))[0]}; name a .rrd file "
                 "instead"
             ) from None
-        try:
-            yield
-        finally:
-            self._recording.disconnect()
-
-    @contextmanager
-    def _recorded(self, target: Path) -> Iterator[None]:
-        """Record into a file that is renamed at the end."""
-        self._partial = partial = reserve_growing(target)
-        self._recording.save(partial)
-        try:
-            yield
-        finally:
-            self._recording.disconnect()
-            if not self._written:
-                partial.unlink()
-            elif not self._full:
-                partial.replace(target)
 
     def _log_camera(self, camera: CameraIntrinsics) -> None:
         """Log the camera if it has changed; it applies to all later frames."""

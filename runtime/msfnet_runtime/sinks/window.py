@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from msfnet_runtime.colour import panels
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.sink import SinkBase
-from msfnet_runtime.sinks.options import SinkOptions
+from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import DepthMap, Frame
 
 _TITLE = "msfnet: press q or Esc to stop"
 _END_KEYS = (ord("q"), 27)
-_DEFAULTS = SinkOptions()
 
 
 class WindowSink(SinkBase):
@@ -33,7 +32,7 @@ class WindowSink(SinkBase):
         MsfnetError: this OpenCV cannot open windows, or there is no display.
     """
 
-    def __init__(self, spec: ModelSpec, options: SinkOptions = _DEFAULTS) -> None:
+    def __init__(self, spec: ModelSpec, options: SinkOptions = DEFAULTS) -> None:
         check_windows()
         self._range = options.scale_m(spec)
         self._options = options

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from msfnet_runtime.errors import MsfnetError
 
-_ROTATIONS = "0, 90, 180 or 270 degrees"
-
 
 @dataclass(frozen=True)
 class SourceOptions:
@@ -32,19 +30,17 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         size, fps = self.camera_size, self.camera_fps
-        for parameter, text, valid, allowed in (
-            ("rotate", f"rotation {self.rotate}", self.rotate in (0, 90, 180, 270), _ROTATIONS),
-            ("camera_size", f"camera size {size}", size is None or min(size) >= 1, "1 pixel up"),
-            ("camera_fps", f"camera rate {fps}", fps is None or 0 < fps <= 1000, "1 to 1000"),
-            (
-                "timeout_s",
-                f"time-out {self.timeout_s}",
-                0 < self.timeout_s <= 86_400,
-                "seconds above 0",
-            ),
+        for name, text, valid, allowed in (
+            ("rotate", "rotation", self.rotate in (0, 90, 180, 270), "0, 90, 180 or 270 degrees"),
+            ("camera_size", "camera size", size is None or min(size) >= 1, "1 pixel or more"),
+            ("camera_fps", "camera rate", fps is None or 0 < fps <= 1000, "at most 1000, above 0"),
+            ("timeout_s", "time-out", 0 < self.timeout_s <= 86_400, "above 0, at most 86400 s"),
         ):
             if not valid:
-                raise MsfnetError(f"{text} is out of range; choose {allowed}", parameter=parameter)
+                value = getattr(self, name)
+                raise MsfnetError(
+                    f"{text} {value} is out of range; choose {allowed}", parameter=name
+                )
 
 
 DEFAULTS = SourceOptions()

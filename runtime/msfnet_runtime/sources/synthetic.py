@@ -56,16 +56,12 @@ class SyntheticSource(SourceBase):
         maker, camera, self.fps = KINDS[kind]
         self.length = frames
         self.intrinsics = camera.scaled(*size) if size else camera
-        self._journey = maker(seed)
-
-    @property
-    def journey(self) -> Journey:
+        self.journey = maker(seed)
         """The scene and the path of the camera."""
-        return self._journey
 
     def rendering(self, index: int) -> Rendering:
         """Return the picture and the exact depth of one frame."""
-        return render(self._journey.scene, self._journey.pose(index), self.intrinsics)
+        return render(self.journey.scene, self.journey.pose(index), self.intrinsics)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,11 +103,8 @@ def yaw_pose(position: tuple[float, float, float], yaw: float, pitch: float = 0.
 def render(scene: Scene, pose: Pose, intrinsics: CameraIntrinsics) -> Rendering:
     """Render a scene as a pinhole camera sees it; the intrinsics set (H, W)."""
     directions = _camera_rays(intrinsics) @ pose.rotation.T.astype(np.float32)
-    hits = _Hits(scene, pose.position, directions)
-    for index in np.flatnonzero(_near_enough(scene, pose.position)):
-        window = _screen_window(scene.bounds[index], pose, intrinsics)
-        if window is not None:
-            hits.add_box(int(index), window)
+    window = partial(_screen_window, pose=pose, intrinsics=intrinsics)
+    hits = _Hits(scene, pose.position, directions, window)
     image = _shade(scene, pose, hits)
     depth = np.where(np.isfinite(hits.distance), hits.distance, 0).astype(np.float32)
     return Rendering(image, depth)
@@ -116,12 +113,15 @@ def render(scene: Scene, pose: Pose, intrinsics: CameraIntrinsics) -> Rendering:
 Window = tuple[slice, slice]
 """Rows and columns of a grid of rays."""
 
+FindWindow = Callable[[NDArray[np.float64]], Window | None]
+"""Returns the part of a grid that can hit a box with bounds (2, 3), or None for no part."""
+
 
 def cast(
     scene: Scene,
     origin: Floats,
     directions: Floats,
-    window: Callable[[NDArray[np.float64]], Window | None] | None = None,
+    window: FindWindow | None = None,
 ) -> NDArray[np.float64]:
     """Return the length of rays up to the first hit.
 
@@ -129,24 +129,25 @@ def cast(
         scene: the scene.
         origin: (3,) metres, start of all rays.
         directions: (R, C, 3) grid of rays; lengths are multiples of these vectors.
-        window: returns the part of the grid that can hit a box with bounds (2, 3), or None for
-            no part; by default every box is tested with every ray.
+        window: selects the rays for a box; by default every box is tested with every ray.
 
     Returns:
         (R, C), inf if a ray hits nothing.
     """
-    hits = _Hits(scene, np.asarray(origin, np.float64), directions)
-    for index in np.flatnonzero(_near_enough(scene, hits.origin)):
-        part = window(scene.bounds[index]) if window else (slice(None), slice(None))
-        if part is not None:
-            hits.add_box(int(index), part)
+    hits = _Hits(scene, np.asarray(origin, np.float64), directions, window)
     return np.asarray(hits.distance, np.float64)
 
 
 class _Hits:
     """The nearest hit of every ray; (H, W) rays from one point."""
 
-    def __init__(self, scene: Scene, origin: NDArray[np.float64], directions: Floats) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        origin: NDArray[np.float64],
+        directions: Floats,
+        window: FindWindow | None,
+    ) -> None:
         self._bounds = scene.bounds
         self.origin = origin.astype(directions.dtype)
         self.directions = directions
@@ -160,6 +161,11 @@ class _Hits:
             self._add_ground()
         else:
             self._add_room(scene.room)
+        gap = np.maximum(scene.bounds[:, 0] - origin, origin - scene.bounds[:, 1])
+        for index in np.flatnonzero(gap.max(axis=1, initial=-np.inf) < scene.reach):
+            part = window(scene.bounds[index]) if window else (slice(None), slice(None))
+            if part is not None:
+                self._add_box(int(index), part)
 
     def _add_ground(self) -> None:
         with np.errstate(invalid="ignore"):
@@ -179,7 +185,7 @@ class _Hits:
         self.distance = leaving.min(axis=0).astype(self.distance.dtype)
         self.owner[:] = GROUND
 
-    def add_box(self, index: int, window: Window) -> None:
+    def _add_box(self, index: int, window: Window) -> None:
         """Intersect the rays of a window of the picture with one box."""
         low, high = (self._bounds[index] - self.origin).astype(self.directions.dtype)
         near, far = [], []
@@ -204,11 +210,6 @@ def _camera_rays(intrinsics: CameraIntrinsics) -> NDArray[np.float32]:
     rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
     x, y = np.meshgrid(columns, rows)
     return np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
-
-
-def _near_enough(scene: Scene, origin: Floats) -> NDArray[np.bool_]:
-    gap = np.maximum(scene.bounds[:, 0] - origin, origin - scene.bounds[:, 1])
-    return np.asarray(gap.max(axis=1, initial=-np.inf) < scene.reach)
 
 
 def _screen_window(

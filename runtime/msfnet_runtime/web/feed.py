@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msfnet_runtime.spec import ModelSpec
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 HISTORY = 120
 """Snapshots that a new viewer gets at once: two minutes at one per second."""
-
 
 MAX_VIEWERS = 32
 """Largest number of viewers; each has at most one frame in its buffer."""
@@ -100,15 +100,15 @@ class Feed:
         self._encoding = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
-    def enter(self) -> asyncio.Event:
-        """Add a viewer; its event is set whenever there is something new."""
+    @contextmanager
+    def viewer(self) -> Iterator[asyncio.Event]:
+        """Count a viewer; its event is set whenever there is something new."""
         changed = asyncio.Event()
         self._waiting.add(changed)
-        return changed
-
-    def leave(self, changed: asyncio.Event) -> None:
-        """Remove a viewer."""
-        self._waiting.discard(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting.discard(changed)
 
     def stats_text(self, seen: int) -> str:
         """Return the stored snapshots after the first ``seen`` as one text."""
@@ -163,12 +163,8 @@ class Viewers:
         if self._feed.viewers >= MAX_VIEWERS:
             await _close(send, TOO_MANY, "too many viewers")
             return
-        viewer = _Viewer(self._feed, receive, send, self._patience_s)
-        changed = self._feed.enter()
-        try:
-            await viewer.run(self._hello, changed)
-        finally:
-            self._feed.leave(changed)
+        with self._feed.viewer() as changed:
+            await _Viewer(self._feed, receive, send, self._patience_s).run(self._hello, changed)
 
 
 class _Viewer:

@@ -22,20 +22,21 @@ averaging, so that each number is the depth of one pixel of the frame.
 from __future__ import annotations
 
 import base64
-import json
 import math
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.colour import COLOUR_MAPS, colour_table
+from msfnet_runtime.images import encode_jpeg
 from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.typed import to_json
 from msfnet_runtime.types import DepthMap, Frame
 
 ASSUMED_FIELD_OF_VIEW_DEG = 60.0
@@ -86,7 +87,11 @@ def encode_frame(frame: Frame, depth: DepthMap, spec: ModelSpec, max_width: int)
     counts = counts_per_metre(spec)
     sent = encode_depth(depth, counts)[::step, ::step]
     height, width = sent.shape
-    image = _jpeg(frame.image, (width, height))
+    picture = frame.image
+    if picture.shape[:2] != sent.shape:
+        resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(resized, np.uint8)
+    image = encode_jpeg(picture, _JPEG_QUALITY)
     camera = _ASSUMED.camera(frame)
     header = Header(
         index=frame.index,
@@ -103,7 +108,7 @@ def encode_frame(frame: Frame, depth: DepthMap, spec: ModelSpec, max_width: int)
         cy=camera.cy / step,
         assumed_fov_deg=None if frame.intrinsics else ASSUMED_FIELD_OF_VIEW_DEG,
     )
-    text = json.dumps(asdict(header)).encode()
+    text = to_json(header, indent=None).encode()
     return struct.pack("<I", len(text)) + text + image + _pack(sent)
 
 
@@ -113,22 +118,9 @@ def hello_text(spec: ModelSpec) -> str:
     A table is 256 RGB triples, base64, from the nearest to the farthest depth.
     """
     tables = {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOUR_MAPS}
-    return json.dumps(
-        {
-            "type": "hello",
-            "model": f"{spec.encoder}, {spec.dataset}, {spec.precision}",
-            "range_m": spec.depth_range_m,
-            "colours": tables,
-        }
-    )
-
-
-def _jpeg(image: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
-    """Return an (H, W, 3) RGB picture as JPEG of ``size`` = (width, height)."""
-    if image.shape[1::-1] != size:
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    model = f"{spec.encoder}, {spec.dataset}, {spec.precision}"
+    hello = {"type": "hello", "model": model, "range_m": spec.depth_range_m, "colours": tables}
+    return to_json(hello, indent=None)
 
 
 def _pack(counts: NDArray[np.uint16]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.sink import SinkBase
-from msfnet_runtime.sinks.options import SinkOptions
+from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.stream_stats import StreamStats
 from msfnet_runtime.types import DepthMap, Frame
@@ -33,8 +33,6 @@ _GRACE_S = 2
 
 _FAREWELL_S, _LOOK_S = 1.0, 0.01
 """Time for the viewers to receive the end of the stream, and between two checks, seconds."""
-
-_DEFAULTS = SinkOptions()
 
 
 class WebSink(SinkBase):
@@ -65,7 +63,7 @@ class WebSink(SinkBase):
         port: int = 8000,
         token: str | None = None,
         *,
-        options: SinkOptions = _DEFAULTS,
+        options: SinkOptions = DEFAULTS,
         max_width: int = 1280,
         patience_s: float = 10.0,
     ) -> None:
@@ -73,12 +71,8 @@ class WebSink(SinkBase):
         check_token(host, token)
         self._spec, self._host, self._port, self._token = spec, host, port, token
         self._options, self._patience_s = options, patience_s
-        self._feed = Feed(spec, max_width)
-
-    @property
-    def feed(self) -> Feed:
+        self.feed = Feed(spec, max_width)
         """The content for the viewers, and their number."""
-        return self._feed
 
     @property
     def address(self) -> str:
@@ -89,11 +83,11 @@ class WebSink(SinkBase):
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Store the newest frame for the viewers."""
-        self._feed.put(self._options.with_camera(frame), depth)
+        self.feed.put(self._options.with_camera(frame), depth)
 
     def observe(self, stats: StreamStats) -> None:
         """Store a snapshot; an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`."""
-        self._feed.observe(stats)
+        self.feed.observe(stats)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -113,19 +107,19 @@ class WebSink(SinkBase):
 
         @asynccontextmanager
         async def opened(app: Starlette) -> AsyncIterator[None]:
-            self._feed.open()
+            self.feed.open()
             yield
 
-        viewers: Any = Viewers(self._feed, hello_text(self._spec), self._patience_s)
+        viewers: Any = Viewers(self.feed, hello_text(self._spec), self._patience_s)
         page = Mount("/", StaticFiles(directory=STATIC, html=True))
         app = Starlette(routes=[WebSocketRoute("/ws", viewers), page], lifespan=opened)
         return Guard(app, self._host, self._port, self._token)
 
     def _say_goodbye(self) -> None:
         """Send the viewers the last frame and the end of the stream, for a limited time."""
-        self._feed.end()
+        self.feed.end()
         due = time.monotonic() + min(_FAREWELL_S, self._patience_s)
-        while self._feed.viewers and time.monotonic() < due:
+        while self.feed.viewers and time.monotonic() < due:
             time.sleep(_LOOK_S)
 
 

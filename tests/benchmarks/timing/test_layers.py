@@ -11,8 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_benchmarks.timing.layers import profile_layers
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.blocks import Block
-from msfnet_runtime.spec import METADATA_KEY
+from msfnet_runtime.spec import METADATA_KEY, Block
 from tests.specs import network_spec
 
 BATCH = np.random.default_rng(0).standard_normal((1, 3, 64, 128), dtype=np.float32)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.timing.core import time_stages
 from msfnet_benchmarks.timing.stages import device_call, frame_call, read_timed, stream_stages
 from msfnet_runtime import DepthEstimator, Frame
+from msfnet_runtime.engine import Timings
 from msfnet_runtime.engines.fake import FakeEngine
-from msfnet_runtime.timings import Timings
 from tests.onnx_models import conv_reference
 from tests.specs import network_spec
 
