@@ -90,8 +90,8 @@ PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
 """Networks by name; recipes select one with ``network.preset``.
 
 ``lite`` and ``nano`` were chosen by measurement (docs/decisions/0006). Their encoders' convolutions
-run near the peak arithmetic rate of a CPU. Their USF and decoder are the narrowest that keep the REL
-of wider ones (``lite``) or still give a useful REL (``nano``)."""
+run near the peak arithmetic rate of a CPU. Their USF and decoder are the narrowest that keep
+the REL of wider ones (``lite``) or still give a useful REL (``nano``)."""
 
 
 class Ablation(NamedTuple):
