@@ -34,8 +34,7 @@ class DepthEstimator(Closing):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._turn = nullcontext() if engine.thread_safe else threading.Lock()
-        self._opening = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor = self._threads()
 
     @classmethod
     def open(
@@ -80,7 +79,7 @@ class DepthEstimator(Closing):
         Raises:
             MsfnetError: the image is not (H, W, 3) uint8.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads(), self, frame)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self, frame)
 
     def prepare(self, frame: Frame) -> NDArray[Any]:
         """Return the engine's input batch for this frame."""
@@ -99,16 +98,11 @@ class DepthEstimator(Closing):
 
     def close(self) -> None:
         """Wait for running calls, and close the engine."""
-        with self._opening:
-            if self._executor is not None:
-                self._executor.shutdown()
-                self._executor = None
+        self._executor.shutdown()
+        self._executor = self._threads()  # a later call reports that the engine is closed
         self.engine.close()
 
     def _threads(self) -> ThreadPoolExecutor:
-        """Return the thread pool of :meth:`acall`; create it if needed."""
-        with self._opening:
-            if self._executor is None:
-                workers = max(os.cpu_count() or 1, 2) if self.engine.thread_safe else 2
-                self._executor = ThreadPoolExecutor(workers, "msfnet-depth")
-            return self._executor
+        """Return a thread pool for :meth:`acall`; it starts its threads when they are needed."""
+        workers = max(os.cpu_count() or 1, 2) if self.engine.thread_safe else 2
+        return ThreadPoolExecutor(workers, "msfnet-depth")

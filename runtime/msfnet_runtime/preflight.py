@@ -34,23 +34,16 @@ def preflight(artifact: EngineArtifact, version: str, architecture: str | None =
     Raises:
         MsfnetError: the engine does not fit; with the command that rebuilds it.
     """
-    again = rebuild_command(artifact)
     if artifact.platform != this_platform():
-        raise MsfnetError(
-            f"{artifact.path} was built for {artifact.platform}, this is {this_platform()}; {again}"
-        )
+        raise _unfit(artifact, f"was built for {artifact.platform}, this is {this_platform()}")
     if not _loads(artifact, version):
-        raise MsfnetError(
-            f"{artifact.path} was built by {artifact.flavour} {artifact.version}, "
-            f"{version} is installed here; {again}"
-        )
+        built = f"{artifact.flavour} {artifact.version}"
+        raise _unfit(artifact, f"was built by {built}, {version} is installed here")
     if architecture is not None:
         check_architecture(artifact, architecture)
     if artifact.options.get("strip_weights"):
-        raise MsfnetError(
-            f"{artifact.path} contains no weights, and msfnet cannot restore them; "
-            f"{rebuild_command(artifact, strip_weights=False)}"
-        )
+        fault = "contains no weights, and msfnet cannot restore them"
+        raise _unfit(artifact, fault, strip_weights=False)
     check_files(artifact)
 
 
@@ -61,24 +54,24 @@ def check_files(artifact: EngineArtifact) -> None:
         MsfnetError: one of them differs from the manifest; with the command that rebuilds the
             engine.
     """
-    again = rebuild_command(artifact)
+    differs = "is not the file that its manifest describes"
     size = artifact.path.stat().st_size
     if size != artifact.bytes:
-        raise MsfnetError(
-            f"{artifact.path} is not the file its manifest describes: it has {size} bytes "
-            f"instead of {artifact.bytes}; {again}"
-        )
+        raise _unfit(artifact, f"{differs}: it has {size} bytes instead of {artifact.bytes}")
     if sha256(artifact.path) != artifact.engine_sha256:
-        raise MsfnetError(
-            f"{artifact.path} is not the file its manifest describes: its SHA-256 differs; {again}"
-        )
+        raise _unfit(artifact, f"{differs}: its SHA-256 differs")
     model = artifact.path.with_name(artifact.onnx_file)
     files = model_files(model, artifact.spec)
     if all(file.exists() for file in files) and sha256(*files) != artifact.onnx_sha256:
         raise MsfnetError(
             f"{model} is not the file that {artifact.path.name} was built from: its SHA-256 "
-            f"differs; {again}"
+            f"differs; {rebuild_command(artifact)}"
         )
+
+
+def _unfit(artifact: EngineArtifact, fault: str, **changes: Any) -> MsfnetError:
+    """Return the error of an engine that does not fit, with :func:`rebuild_command`."""
+    return MsfnetError(f"{artifact.path} {fault}; {rebuild_command(artifact, **changes)}")
 
 
 def _loads(artifact: EngineArtifact, version: str) -> bool:
@@ -112,11 +105,9 @@ def check_architecture(artifact: EngineArtifact, architecture: str) -> None:
     if ampere_plus and _numbers(architecture) >= (80,):
         return
     wanted = (*artifact.architectures, architecture)
-    raise MsfnetError(
-        f"{artifact.path} was built for {', '.join(artifact.architectures)}"
-        f"{' and later' if ampere_plus else ''}, this GPU is {architecture}; "
-        f"{rebuild_command(artifact, architectures=wanted)}"
-    )
+    built = ", ".join(artifact.architectures) + (" and later" if ampere_plus else "")
+    fault = f"was built for {built}, this GPU is {architecture}"
+    raise _unfit(artifact, fault, architectures=wanted)
 
 
 def rebuild_command(artifact: EngineArtifact, **changes: Any) -> str:

@@ -11,51 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.cuda.device import DeviceBase
+from msfnet_runtime.cuda.device import DeviceBase, RuntimeCalls
 from msfnet_runtime.errors import MsfnetError
-
-
-class RuntimeCalls:
-    """Calls CUDA's runtime API on one device, and raises failures as errors of one line.
-
-    Raises:
-        ImportError: cuda-python is not installed.
-    """
-
-    def __init__(self, index: int) -> None:
-        from cuda.bindings import runtime
-
-        self.library: Any = runtime
-        self._index = index
-
-    def __call__(self, name: str, *arguments: Any) -> Any:
-        """Select the device for this thread, call, and return the last value, if any."""
-        values = self.values(name, *arguments)
-        return values[-1] if values else None
-
-    def values(self, name: str, *arguments: Any) -> list[Any]:
-        """Select the device for this thread, call, and return the values after the status."""
-        self.activate()
-        return self._checked(name, *arguments)
-
-    def activate(self) -> None:
-        """Select the device for this thread."""
-        self._checked("cudaSetDevice", self._index)
-
-    def _checked(self, name: str, *arguments: Any) -> list[Any]:
-        try:
-            status, *values = getattr(self.library, name)(*arguments)
-        except RuntimeError as error:  # the driver library itself is missing
-            raise MsfnetError(f"{name}: {error}; install NVIDIA's driver") from None
-        if int(status) != 0:
-            _, text = self.library.cudaGetErrorString(status)
-            raise MsfnetError(f"{name}: {text.decode()}; run `msfnet doctor`")
-        return list(values)
-
-    def begin_capture(self, stream: int) -> None:
-        """Start a thread-local capture."""
-        mode = self.library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self("cudaStreamBeginCapture", stream, mode)
 
 
 class CudaPythonDevice(DeviceBase):
@@ -83,12 +40,7 @@ class CudaPythonDevice(DeviceBase):
             raise MsfnetError(
                 f"no NVIDIA GPU can be used here ({cause}); run the .onnx file instead"
             ) from None
-        super().__init__(index, capability)
-
-    @property
-    def graph_obstacle(self) -> str:
-        """The reason why no CUDA graph can be captured: none."""
-        return ""
+        super().__init__(index, capability, self._call)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -151,26 +103,6 @@ class CudaPythonDevice(DeviceBase):
         """Copy device memory into a contiguous host array."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
-
-    def begin_capture(self, stream: int) -> None:
-        """Start a thread-local capture of the stream's work."""
-        self._call.begin_capture(stream)
-
-    def end_capture(self, stream: int) -> int:
-        """End the capture; return the graph."""
-        return self._reserve("cudaStreamEndCapture", stream, release="cudaGraphDestroy")
-
-    def graph_nodes(self, graph: int) -> int:
-        """Return the number of nodes of a graph."""
-        return int(self._call("cudaGraphGetNodes", graph))
-
-    def instantiate(self, graph: int) -> int:
-        """Return an executable instance of a graph."""
-        return self._reserve("cudaGraphInstantiate", graph, 0, release="cudaGraphExecDestroy")
-
-    def launch(self, instance: int, stream: int) -> None:
-        """Enqueue the work of an instantiated graph on a stream."""
-        self._call("cudaGraphLaunch", instance, stream)
 
     def _reserve(self, name: str, *arguments: Any, release: str) -> int:
         """Call a function that creates a resource; ``release`` names the one that frees it."""

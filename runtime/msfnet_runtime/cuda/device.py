@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -98,11 +99,58 @@ class Device(Protocol):
         """Free all resources of this device; closing twice is allowed."""
 
 
-class DeviceBase:
-    """Implements what both bindings share: the device's identity, and freeing its resources."""
+class RuntimeCalls:
+    """Calls CUDA's runtime API on one device, and raises failures as errors of one line.
 
-    def __init__(self, index: int, capability: Sequence[int]) -> None:
+    Raises:
+        ImportError: cuda-python is not installed.
+    """
+
+    def __init__(self, index: int) -> None:
+        from cuda.bindings import runtime
+
+        self.library: Any = runtime
         self._index = index
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """Select the device for this thread, call, and return the last value, if any."""
+        values = self.values(name, *arguments)
+        return values[-1] if values else None
+
+    def values(self, name: str, *arguments: Any) -> list[Any]:
+        """Select the device for this thread, call, and return the values after the status."""
+        self.activate()
+        return self._checked(name, *arguments)
+
+    def activate(self) -> None:
+        """Select the device for this thread."""
+        self._checked("cudaSetDevice", self._index)
+
+    def _checked(self, name: str, *arguments: Any) -> list[Any]:
+        try:
+            status, *values = getattr(self.library, name)(*arguments)
+        except RuntimeError as error:  # the driver library itself is missing
+            raise MsfnetError(f"{name}: {error}; install NVIDIA's driver") from None
+        if int(status) != 0:
+            _, text = self.library.cudaGetErrorString(status)
+            raise MsfnetError(f"{name}: {text.decode()}; run `msfnet doctor`")
+        return list(values)
+
+
+_WITHOUT_GRAPHS = "PyCUDA cannot capture CUDA graphs; also run `pip install cuda-python`"
+
+
+class DeviceBase:
+    """Implements what both bindings share: identity, CUDA graphs, and freeing resources.
+
+    Args:
+        index: number of the device.
+        capability: its compute capability, major and minor.
+        runtime: CUDA's runtime API, which captures graphs; None if cuda-python is not installed.
+    """
+
+    def __init__(self, index: int, capability: Sequence[int], runtime: RuntimeCalls | None) -> None:
+        self._index, self._runtime = index, runtime
         self._architecture = f"sm{''.join(map(str, capability))}"
         self._releases: dict[int, Callable[[int], object]] = {}
 
@@ -115,6 +163,44 @@ class DeviceBase:
     def dlpack(self) -> tuple[int, int]:
         """DLPack's kind and number of the device."""
         return 2, self._index
+
+    @property
+    def graph_obstacle(self) -> str:
+        """The reason why no CUDA graph can be captured; empty if it can."""
+        return "" if self._runtime else _WITHOUT_GRAPHS
+
+    def begin_capture(self, stream: int) -> None:
+        """Start a thread-local capture of the stream's work."""
+        mode = self._graphs.library.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._graph_call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: int) -> int:
+        """End the capture; return the graph."""
+        graph = int(self._graph_call("cudaStreamEndCapture", stream))
+        return self._keep(graph, partial(self._graph_call, "cudaGraphDestroy"))
+
+    def graph_nodes(self, graph: int) -> int:
+        """Return the number of nodes of a graph."""
+        return int(self._graph_call("cudaGraphGetNodes", graph))
+
+    def instantiate(self, graph: int) -> int:
+        """Return an executable instance of a graph."""
+        instance = int(self._graph_call("cudaGraphInstantiate", graph, 0))
+        return self._keep(instance, partial(self._graph_call, "cudaGraphExecDestroy"))
+
+    def launch(self, instance: int, stream: int) -> None:
+        """Enqueue the work of an instantiated graph on a stream."""
+        self._graph_call("cudaGraphLaunch", instance, stream)
+
+    @property
+    def _graphs(self) -> RuntimeCalls:
+        """The calls that capture and run graphs; an error if they are not available."""
+        if self._runtime is None:
+            raise MsfnetError(_WITHOUT_GRAPHS)
+        return self._runtime
+
+    def _graph_call(self, name: str, *arguments: Any) -> Any:
+        return self._graphs(name, *arguments)
 
     def free(self, resource: int | NDArray[Any]) -> None:
         """Free one stream, event, graph or allocation of this device."""

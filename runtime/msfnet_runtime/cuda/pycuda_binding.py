@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.cuda.cuda_python_binding import RuntimeCalls
-from msfnet_runtime.cuda.device import DeviceBase
+from msfnet_runtime.cuda.device import DeviceBase, RuntimeCalls
 from msfnet_runtime.errors import MsfnetError
 
 T = TypeVar("T")
 
 _NON_BLOCKING = 1
 """The driver API's CU_STREAM_NON_BLOCKING."""
-
-_WITHOUT_GRAPHS = "PyCUDA cannot capture CUDA graphs; also run `pip install cuda-python`"
 
 
 class PyCudaDevice(DeviceBase):
@@ -45,17 +41,12 @@ class PyCudaDevice(DeviceBase):
             raise MsfnetError(
                 f"no NVIDIA GPU can be used here ({error}); run the .onnx file instead"
             ) from None
-        super().__init__(index, capability)
-        self._objects: dict[int, Any] = {}
         try:
-            self._runtime: RuntimeCalls | None = RuntimeCalls(index)
+            runtime: RuntimeCalls | None = RuntimeCalls(index)
         except ImportError:
-            self._runtime = None
-
-    @property
-    def graph_obstacle(self) -> str:
-        """The reason why no CUDA graph can be captured; empty if it can."""
-        return "" if self._runtime else _WITHOUT_GRAPHS
+            runtime = None
+        super().__init__(index, capability, runtime)
+        self._objects: dict[int, Any] = {}
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -122,28 +113,6 @@ class PyCudaDevice(DeviceBase):
         """Copy device memory into a contiguous host array."""
         self._within(lambda: self._cuda.memcpy_dtoh_async(array, address, self._object(stream)))
 
-    def begin_capture(self, stream: int) -> None:
-        """Start a thread-local capture of the stream's work."""
-        self._within(lambda: self._graph_calls().begin_capture(stream))
-
-    def end_capture(self, stream: int) -> int:
-        """End the capture; return the graph."""
-        graph = int(self._graph_call("cudaStreamEndCapture", stream))
-        return self._keep(graph, partial(self._graph_call, "cudaGraphDestroy"))
-
-    def graph_nodes(self, graph: int) -> int:
-        """Return the number of nodes of a graph."""
-        return int(self._graph_call("cudaGraphGetNodes", graph))
-
-    def instantiate(self, graph: int) -> int:
-        """Return an executable instance of a graph."""
-        instance = int(self._graph_call("cudaGraphInstantiate", graph, 0))
-        return self._keep(instance, partial(self._graph_call, "cudaGraphExecDestroy"))
-
-    def launch(self, instance: int, stream: int) -> None:
-        """Enqueue the work of an instantiated graph on a stream."""
-        self._graph_call("cudaGraphLaunch", instance, stream)
-
     def close(self) -> None:
         """Free all resources, newest first, and release the primary context."""
         if self._context is None:
@@ -174,13 +143,8 @@ class PyCudaDevice(DeviceBase):
         if isinstance(dropped, self._cuda.DeviceAllocation):
             dropped.free()
 
-    def _graph_calls(self) -> RuntimeCalls:
-        if self._runtime is None:
-            raise MsfnetError(_WITHOUT_GRAPHS)
-        return self._runtime
-
     def _graph_call(self, name: str, *arguments: Any) -> Any:
-        return self._within(lambda: self._graph_calls()(name, *arguments))
+        return self._within(lambda: self._graphs(name, *arguments))
 
     def _within(self, call: Callable[[], T]) -> T:
         with self.active():
