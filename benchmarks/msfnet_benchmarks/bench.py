@@ -203,9 +203,10 @@ def _throughputs(
     medians = {(name, one.images or 1): _engine_ms(timed[name]) for name, one in opened.items()}
     if runs:
         named = {f"{name}, batch {count}": run for (name, count), run in runs.items()}
-        taken = time_calls(named, [None], rounds=_BATCH_CALLS, progress=progress)
+        timings = time_calls(named, [None], rounds=_BATCH_CALLS, progress=progress)
         medians |= {
-            key: samples.summary().p50_ms for key, samples in zip(runs, taken.values(), strict=True)
+            key: samples.summary().p50_ms
+            for key, samples in zip(runs, timings.values(), strict=True)
         }
     return {
         name: tuple(

@@ -150,9 +150,9 @@ class Bench:
     def _time(self, engine: Engine, seconds: float) -> tuple[float, float]:
         """Time an engine in turns with FP32: its speed-up and its median latency, ms."""
         calls = {"reference": self._reference.infer, "trial": engine.infer}
-        taken = time_calls(calls, self._batches, rounds=1, seconds=seconds, clock=_clock)
-        ratio = ratio_of_medians(taken["reference"].ms, taken["trial"].ms)
-        return ratio.value, float(np.median(taken["trial"].ms))
+        samples = time_calls(calls, self._batches, rounds=1, seconds=seconds, clock=_clock)
+        ratio = ratio_of_medians(samples["reference"].ms, samples["trial"].ms)
+        return ratio.value, float(np.median(samples["trial"].ms))
 
     def _answer_reference(self) -> tuple[DepthSummary, list[DepthMap]]:
         accumulator, depths = self._accumulate(DepthEstimator(self._reference), self._samples)

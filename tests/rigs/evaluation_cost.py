@@ -71,8 +71,8 @@ def measure_cost(
         "inference": infer,
         "evaluation": lambda samples: evaluate(estimator, samples, PROTOCOL),
     }
-    taken = time_calls(calls, [samples], rounds=rounds, warmup=1, progress=progress)
-    inference, evaluation = (float(row.ms.min()) / len(samples) for row in taken.values())
+    timed = time_calls(calls, [samples], rounds=rounds, warmup=1, progress=progress)
+    inference, evaluation = (float(row.ms.min()) / len(samples) for row in timed.values())
     return EvaluationCost(inference, evaluation)
 
 

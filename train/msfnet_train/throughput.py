@@ -144,14 +144,16 @@ def measure(
             return call
 
         gpu = torch.cuda.is_available()
-        taken = time_stages({name: timed(name) for name in jobs}, [steps], rounds=rounds, warmup=1)
+        samples = time_stages(
+            {name: timed(name) for name in jobs}, [steps], rounds=rounds, warmup=1
+        )
     return ThroughputReport(
         recipe.name,
         recipe.trainer.batch_size,
         recipe.trainer.workers,
         torch.cuda.get_device_name() if gpu else "CPU",
         steps * recipe.trainer.batch_size,
-        {name: stages[END_TO_END].summary() for name, stages in taken.items()},
+        {name: stages[END_TO_END].summary() for name, stages in samples.items()},
         peaks,
     )
 

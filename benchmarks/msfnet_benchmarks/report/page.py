@@ -85,7 +85,7 @@ def _sections(report: BenchmarkReport, pictures: Sequence[Picture]) -> list[str]
         *error_charts(report),
     ]
     links = [("tables", "Tables"), *((chart.key, chart.title) for chart in charts)]
-    groups = [(name, list(held)) for name, held in groupby(pictures, lambda p: p.group)]
+    groups = [(name, list(group)) for name, group in groupby(pictures, lambda p: p.group)]
     links += [(f"pictures-{index}", name) for index, (name, _) in enumerate(groups)]
     links.append(("run", "Run"))
     return [

@@ -29,7 +29,7 @@ Part = Literal["latency", "engine_latency"]
 _WHAT = {"latency": "end to end", "engine_latency": "engine alone"}
 
 _ROUNDS = 20
-"""So many have a mark each on their axis."""
+"""Up to this number, each round has a mark on its axis."""
 
 _FAR_APART = 8
 """Beyond this factor between times an axis is logarithmic."""
@@ -188,16 +188,16 @@ def scaling_charts(report: BenchmarkReport) -> list[Chart]:
     timed = [row for row in report.rows if row.settings and row.engine_latency]
     if not timed:
         return []
-    held = [(axis, [row for row in timed if axis.has(row)]) for axis in _SWEPT]
+    axes = [(axis, [row for row in timed if axis.has(row)]) for axis in _SWEPT]
     return [
         _scaling(report, axis, rows)
-        for axis, rows in held
+        for axis, rows in axes
         if len({axis.place(row) for row in rows}) > 1
     ]
 
 
 class _Axis(NamedTuple):
-    """What cost is drawn against."""
+    """The horizontal axis of a chart of cost."""
 
     key: str
     title: str
@@ -233,13 +233,13 @@ _SWEPT = (
 
 def _scaling(report: BenchmarkReport, axis: _Axis, rows: list[BenchmarkRow]) -> Chart:
     figure = new_figure()
-    for index, (name, held) in enumerate(_lines(rows, axis).items()):
-        held.sort(key=axis.place)
+    for index, (name, points) in enumerate(_lines(rows, axis).items()):
+        points.sort(key=axis.place)
         figure.add_scatter(
             name=verbatim(name),
-            x=[axis.place(row) for row in held],
-            y=[_ms_per_image(row) for row in held],
-            text=[verbatim(row.name) for row in held],
+            x=[axis.place(row) for row in points],
+            y=[_ms_per_image(row) for row in points],
+            text=[verbatim(row.name) for row in points],
             mode="lines+markers",
             marker=marker(index),
             hovertemplate="%{text}<br>%{x:.4g}: %{y:.4g} ms<extra></extra>",

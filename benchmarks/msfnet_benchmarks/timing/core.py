@@ -242,13 +242,13 @@ def _by_stage(name: str, rows: Sequence[Sequence[Times]]) -> dict[str, Samples]:
 
 def _warm_up(calls: Mapping[str, TimedCall[T]], items: Sequence[T], window: int) -> None:
     """Make every call, in turns, until it takes as long as before."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    timed: dict[str, list[float]] = {name: [] for name in calls}
     cold = list(calls) if window else []
     while cold:
         for name in cold:
-            item = items[len(taken[name]) % len(items)]
-            taken[name].append(calls[name](item)[END_TO_END])
-        cold = [name for name in cold if not _is_warm(taken[name], window)]
+            item = items[len(timed[name]) % len(items)]
+            timed[name].append(calls[name](item)[END_TO_END])
+        cold = [name for name in cold if not _is_warm(timed[name], window)]
 
 
 def _is_warm(ms: Sequence[float], window: int) -> bool:

@@ -50,11 +50,11 @@ def measure_energy(
             calls = time_calls(
                 {"energy": answer}, frames, rounds=1, seconds=seconds, warmup=0, clock=clock
             )["energy"].ms.size
-            taken = clock() - start
+            elapsed = clock() - start
             joules = (nvml.nvmlDeviceGetTotalEnergyConsumption(device) - before) / 1e3
         except nvml.NVMLError:
             return None
-    return Energy(joules / calls, joules / taken)
+    return Energy(joules / calls, joules / elapsed)
 
 
 def device_memory(gpu: int = 0) -> int | None:

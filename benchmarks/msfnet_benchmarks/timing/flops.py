@@ -62,10 +62,10 @@ def product_rate(side: int, *, clock: Clock = time.perf_counter) -> float:
     generator = np.random.default_rng(0)
     a, b = (generator.standard_normal((side, side), dtype=np.float32) for _ in range(2))
     out = np.empty_like(a)
-    taken = time_calls(
+    samples = time_calls(
         {"product": lambda _: np.matmul(a, b, out=out)}, [None], rounds=_RUNS, warmup=1, clock=clock
     )
-    return float(side**3 / taken["product"].ms.min() / 1e6)
+    return float(side**3 / samples["product"].ms.min() / 1e6)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""trtexec's words and answers, in the formats of 10.x, 11.x and TensorRT for RTX.
+"""trtexec's options and output, in the formats of 10.x, 11.x and TensorRT for RTX.
 
 The samples were written from the documented formats: the help of each release, the performance
-summary, and the keys of ``--exportTimes``. The tool that is run is a script that speaks them.
+summary, and the keys of ``--exportTimes``. The tool that is run is a script that imitates them.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def exported(rng: np.random.Generator, number: int) -> list[dict[str, float]]:
         ("rtx", False, False, ["--noDataTransfers"]),
     ],
 )
-def test_each_release_is_told_in_its_own_words(
+def test_each_release_gets_its_own_options(
     version: str, cuda_graph: bool, transfers: bool, words: list[str]
 ) -> None:
-    """What a release does unasked is not asked for, and nothing deprecated is used."""
+    """A release's defaults are not passed, and nothing deprecated is used."""
     command = build_command(
         Path("/opt/trtexec"),
         FLAGS[version],
@@ -122,7 +122,7 @@ def test_each_release_is_told_in_its_own_words(
     ]
 
 
-def test_a_dynamic_engine_is_given_a_shape() -> None:
+def test_a_dynamic_engine_gets_a_shape() -> None:
     """Of its input, by name."""
     command = build_command(
         Path("trtexec"),
@@ -139,7 +139,7 @@ def test_a_dynamic_engine_is_given_a_shape() -> None:
 
 
 def test_a_tool_without_cuda_graphs_says_so() -> None:
-    """Rather than to measure something else."""
+    """Rather than measuring something else."""
     with pytest.raises(MsfnetError, match="no option for CUDA graphs"):
         build_command(
             Path("trtexec"),
@@ -184,7 +184,7 @@ def test_exported_times_are_read(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", '[{"h2dMs": 1}]', '{"a": 1}'])
-def test_other_files_are_no_times(text: str) -> None:
+def test_other_files_are_refused_as_times(text: str) -> None:
     """One line says so."""
     with pytest.raises(MsfnetError, match="trtexec") as error:
         parse_times(text)
@@ -221,7 +221,7 @@ print({log!r})
 def install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, release: str, runs: list[dict[str, float]]
 ) -> None:
-    """Put a script that speaks a release's words on the path, and work in the folder."""
+    """Put a script that imitates a release on the path, and work in the folder."""
     path = folder / "bin" / ("tensorrt_rtx" if release == "rtx" else "trtexec")
     path.parent.mkdir(exist_ok=True)
     path.write_text(
@@ -252,7 +252,7 @@ def test_the_tool_on_the_path_is_run(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It refuses words that are not its own; its times become the table, with our percentiles."""
+    """It refuses options of other releases; its times become samples, with our percentiles."""
     runs = exported(rng, 31)
     install(tmp_path, monkeypatch, release, runs)
     measured = measure_with_trtexec(
