@@ -43,6 +43,7 @@ def _explain(error: BaseException, arguments: list[str]) -> int:
         return _line("stopped", _STOPPED)
     if hasattr(error, "format_message"):  # a usage error of the command-line library
         message = " ".join(str(error.format_message()).split()).rstrip(".")
+        message = message.replace("Value error, ", "")  # a prefix of the library's validation
         return _line(f"error: {message}; see `{_help_command(arguments)}`", 2)
     from msfnet.cli import option_of
     from msfnet_runtime.errors import MsfnetError
@@ -65,10 +66,9 @@ def _line(text: str, status: int) -> int:
 
 
 def _help_command(arguments: list[str]) -> str:
-    from msfnet.cli import command_names
+    from msfnet.cli import command_words
 
-    words = arguments[:1] if arguments[:1] and arguments[0] in command_names() else []
-    return " ".join(["msfnet", *words, "--help"])
+    return " ".join(["msfnet", *command_words(arguments), "--help"])
 
 
 if __name__ == "__main__":

@@ -110,10 +110,12 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
 
 def _prepare_folder(out: Path, force: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
+        if not (out / MARKER).is_file():
+            raise MsfnetError(
+                f"{out} holds other files than a demo's; choose another folder", parameter="out"
+            )
         if not force:
             raise MsfnetError(f"{out} exists already; replace the earlier demo", parameter="force")
-        if not (out / MARKER).is_file():
-            raise MsfnetError(f"{out} is not a demo; choose another folder", parameter="out")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

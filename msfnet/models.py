@@ -27,13 +27,20 @@ def open_model(
     Raises:
         MsfnetError: missing or unreadable file, or a library it needs is absent.
     """
-    if Path(path).suffix in CHECKPOINT_SUFFIXES:
+    from msfnet_runtime import MsfnetError, open_engine
+    from msfnet_runtime.engines import ENGINE_SUFFIXES
+    from msfnet_runtime.engines.providers import Provider
+    from msfnet_runtime.onnx_metadata import existing_file
+
+    Provider.parse(provider)  # a wrong name is an error for every model
+    file = existing_file(path, "model")
+    if file.suffix in CHECKPOINT_SUFFIXES:
         from msfnet_train.torch_engine import TorchEngine
 
-        return TorchEngine(path, mode=mode, threads=threads)
-    from msfnet_runtime import open_engine
-
-    return open_engine(path, provider=provider, threads=threads)
+        return TorchEngine(file, mode=mode, threads=threads)
+    if file.suffix not in (".onnx", *ENGINE_SUFFIXES):
+        raise MsfnetError(f"{path} is not a model; name a .ckpt, .onnx or .engine file")
+    return open_engine(file, provider=provider, threads=threads)
 
 
 def read_spec(path: str | os.PathLike[str]) -> ModelSpec:

@@ -90,7 +90,9 @@ def parse_axes(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if name not in known:
             raise MsfnetError(f"unknown axis {name!r}; sweep over {', '.join(known)}")
         if not values or name in axes:
-            raise MsfnetError(f"axis {text!r}: write each axis once, e.g. size=128x160,192x256")
+            raise MsfnetError(
+                f"axis {text!r}: write each axis once, for example size=128x160,192x256"
+            )
         axes[name] = tuple(dict.fromkeys(values))
     return axes
 
@@ -106,7 +108,9 @@ def _point(settings: Mapping[str, str]) -> _Point:
     def count(axis: str) -> int:
         text = settings.get(axis, DEFAULTS[axis])
         if not text.isdecimal() or (axis == "batch" and not int(text)):
-            raise MsfnetError(f"{axis} {text!r} is not a whole number; write e.g. {axis}=1,2")
+            raise MsfnetError(
+                f"{axis} {text!r} is not a whole number; write for example {axis}=1,2"
+            )
         return int(text)
 
     return _Point(

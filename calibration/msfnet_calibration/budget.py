@@ -35,7 +35,7 @@ class Budget:
         found = _FORM.fullmatch(text)
         if not found:
             raise MsfnetError(
-                f"budget {text!r} cannot be read; write e.g. 'rel +1%' or 'delta1 -0.003'"
+                f"budget {text!r} cannot be read; write for example 'rel +1%' or 'delta1 -0.003'"
             )
         metric, sign, number, percent = found.groups()
         if metric not in ERRORS + SHARES:

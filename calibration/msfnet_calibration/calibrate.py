@@ -10,6 +10,7 @@ from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_calibration import quantize_int8, select_frames
 from msfnet_calibration.budget import Budget
 from msfnet_calibration.calibration_options import CalibrationOptions
+from msfnet_calibration.onnx_files import onnx_path
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
 from msfnet_calibration.variants import Variants
@@ -60,7 +61,7 @@ def calibrate_model(
             parameter="protocol",
         )
     budget = Budget.parse(options.budget) if options.budget else None
-    check_writable(out)
+    check_writable(onnx_path(out))
     folder = options.work or out.with_name(f"{model.stem}.calibration")
     options = replace(options, work=folder)
     frames = _select(model, options, progress)

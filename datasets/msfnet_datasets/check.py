@@ -126,7 +126,7 @@ def _refuse(name: str, bad: Sequence[BadSample], opened: int, every: bool) -> No
     """Raise if there are bad ones, unless every file was opened and some are good."""
     if bad and not (every and len(bad) < opened):
         raise MsfnetError(
-            f"{name}: {len(bad)} of {counted(opened, 'opened frame')} cannot be used, e.g. "
+            f"{name}: {len(bad)} of {counted(opened, 'opened frame')} cannot be used, for example "
             f"{bad[0].reason}"
         )
 

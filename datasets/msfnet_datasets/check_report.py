@@ -156,7 +156,9 @@ class DataCheck:
         usual = f" (usual protocol: {self.protocol})" if self.has_ground_truth else ""
         lines = [f"{self.path}: {self.layout}{usual}", *(checked.text() for checked in self.lists)]
         if not self.has_ground_truth:
-            lines.append("no ground truth: good to stream and to calibrate, not to train or score")
+            lines.append(
+                "no ground truth: usable for streaming and calibration, not for training or scoring"
+            )
         return "\n".join(lines)
 
 

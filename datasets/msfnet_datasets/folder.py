@@ -151,7 +151,7 @@ def _encoding(
         return ENCODINGS["float32_m"], ENCODINGS["float32_m"].text()
     if dtype == np.uint16 and scene.declared:
         encoding = ENCODINGS["uint16_mm"]
-        return encoding, f"{encoding.text()} ({CAMERA_FILE} names no unit)"
+        return encoding, f"{encoding.text()}; {CAMERA_FILE} names no unit"
     raise MsfnetError(
         f"{file} is {dtype} and nothing says its unit; write {scene.folder / CAMERA_FILE} with "
         '{"depth": "uint16_mm"} for millimetres, {"depth": "uint16_256"} for KITTI\'s, or '

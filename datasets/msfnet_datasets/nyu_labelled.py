@@ -16,6 +16,7 @@ from msfnet_datasets.nyu import INDOORS_MEDIAN_M
 from msfnet_datasets.sample import Sample, SampleList
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
+from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.sources import nyu
 
 LABELLED = "nyu_depth_v2_labeled.mat"
@@ -111,7 +112,7 @@ def _open_in(file: Path, process: int) -> Any:
     except ImportError:
         raise _missing("h5py") from None
     try:
-        content = h5py.File(file, "r")
+        content = h5py.File(existing_file(file, "data set"), "r")
         images, depths = content["images"].shape, content["depths"].shape
     except (OSError, KeyError, AttributeError):
         raise MsfnetError(f"{file} is not NYU's labelled set; download it again") from None

@@ -125,15 +125,20 @@ def export_network(
         progress: called after every step.
 
     Raises:
-        MsfnetError: a size below 32, the network cannot be exported, cannot be dynamic, the graph
-            differs from PyTorch by more than 1e-4, FP16 fails its own check, or the file cannot
-            be written.
+        MsfnetError: a size below 32, a frame size for a network graph, the network cannot be
+            exported, cannot be dynamic, the graph differs from PyTorch by more than 1e-4, FP16
+            fails its own check, or the file cannot be written.
     """
     started = time.perf_counter()
     target = onnx_path(path)
     if min(size) < MIN_SIDE or min(frame_size or size) < MIN_SIDE:
         raise MsfnetError(
             f"size {size} is too small; both sides need {MIN_SIDE} pixels or more", parameter="size"
+        )
+    if frame_size and graph == "network":
+        raise MsfnetError(
+            "a network graph takes a normalised batch, not frames; leave the frame size out",
+            parameter="frame_size",
         )
     if precision not in ("fp32", "fp16"):
         raise MsfnetError(f"an export is fp32 or fp16, not {precision!r}; calibrate makes int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -55,10 +56,9 @@ app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
 
 
-def command_names() -> set[str]:
-    """Return the names of the commands."""
-    groups = {group.name for group in app.registered_groups if group.name}
-    return groups | {command.name for command in app.registered_commands if command.name}
+def command_words(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a command line that name its command, such as ``data check``."""
+    return _command(arguments)[0]
 
 
 def option_of(parameter: str, arguments: Sequence[str]) -> str | None:
@@ -68,8 +68,18 @@ def option_of(parameter: str, arguments: Sequence[str]) -> str | None:
         parameter: its name, which is also that of the command function's parameter.
         arguments: the command line, which begins with the command.
     """
-    command = typer.main.get_command(app)
-    for word in arguments:
-        command = getattr(command, "commands", {}).get(word, command)
+    _, command = _command(arguments)
     flags = [flag for each in command.params if each.name == parameter for flag in each.opts]
     return next((flag for flag in flags if flag.startswith("--")), None)
+
+
+def _command(arguments: Sequence[str]) -> tuple[list[str], Any]:
+    """Return the words that name a command, and the command."""
+    words, command = [], typer.main.get_command(app)
+    for word in arguments:
+        commands = getattr(command, "commands", {})
+        if word not in commands:
+            break
+        words.append(word)
+        command = commands[word]
+    return words, command

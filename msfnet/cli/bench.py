@@ -154,9 +154,13 @@ def _named(models: list[Path] | None, counts: bool) -> list[Path]:
         MsfnetError: there are none, or an option is a sweep's.
     """
     if counts:
-        raise MsfnetError("--counts goes with --sweep; leave it out, or sweep e.g. preset=lite")
+        raise MsfnetError(
+            "--counts goes with --sweep; leave it out, or sweep, for example, preset=lite"
+        )
     if not models:
-        raise MsfnetError("nothing to compare; name a model, or sweep e.g. --sweep preset=lite")
+        raise MsfnetError(
+            "nothing to compare; name a model, or sweep with for example --sweep preset=lite"
+        )
     return models
 
 

@@ -127,11 +127,14 @@ BAD = {
     "stream good.onnx images --out file/out.mp4": "file",
     "stream good.onnx images --out file/out": "file",
     "stream good.onnx images --out out.txt": "out.txt",
+    "stream good.onnx images --out nzp:out": "nzp:",
+    "stream good.onnx images --out out --colours pink": "(--colours)",
     "stream good.onnx images": "--out",
     "bench good.onnx --frames 1 --rounds 1 --report file/report.html": "file/report.html",
     "evaluate good.onnx --data images --protocol nyu_hu --json file/out.json": "file/out.json",
     "data synthesize file/out --layout kitti --scenes 1 --frames 1 --size 64x64": "file/out",
     "demo --out file": "file",
+    "demo --out rooms": "(--out)",
     # an unknown recipe, key or value
     "train nothing --data images --out out": "unknown recipe",
     "train typo.toml --data images --out out": "data.layuot",
@@ -153,6 +156,8 @@ BAD = {
     "inspect good.onnx --plot file/blocks.png": "holds no list of blocks",
     "export corrupt.ckpt out.onnx --size 8x8": "out of range",
     "export corrupt.ckpt out.onnx --frame-size 12x": "HxW",
+    "export trained.ckpt out.onnx --graph network --frame-size 64x64": "(--frame-size)",
+    "calibrate good.onnx out.bin --data images": "does not end in .onnx",
     "data synthesize out --layout nyu --size big": "HxW",
     # unknown words
     "evaluate good.onnx --data images --protocol kitti": "unknown protocol",
@@ -173,10 +178,13 @@ BAD = {
     "data check rooms --layout kitti": "holds no KITTI drive",
     "data check images --sheet sheet.png": "no ground truth to draw",
     "data check rooms --sheet file/sheet.png": "file",
-    "train nyu_ablation --data rooms --out out": "not NYU's labelled set",
+    "train nyu_ablation --data rooms --out out": "nyu_depth_v2_labeled.mat does not exist",
     "train nyu_mini --data rooms --out out --rows usf": "go with --ablation",
     "train nyu_mini --data rooms --out out --ablation --rows none": "unknown ablation 'none'",
     "train nyu_mini --data rooms --out out --ablation --seeds a,b": "are not whole numbers",
+    # a model or provider of an unknown kind
+    "evaluate picture.png --data rooms --protocol nyu_hu": ".ckpt, .onnx or .engine",
+    "evaluate trained.ckpt --data rooms --protocol nyu_hu --provider tpu": "tpu",
     # an evaluation that cannot be
     "evaluate": "MODEL",
     "evaluate good.onnx": "--static",
@@ -259,7 +267,9 @@ def test_bad_usage_is_one_line_and_status_2(
     assert status == 2
     assert printed.count("\n") == 1
     assert BAD_USAGE[command] in printed
-    assert "--help`" in printed
+    assert "Value error" not in printed
+    known = [words for words in COMMANDS if command.startswith(words)]
+    assert f"see `{' '.join(['msfnet', *known, '--help'])}`" in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -291,6 +301,6 @@ def test_an_existing_output_is_replaced_only_when_asked(
 
 
 def test_debug_lets_the_error_through(folder: Path) -> None:
-    """With its traceback, for those who mend it."""
+    """With its traceback, for those who correct it."""
     with pytest.raises(Exception, match=r"none\.onnx"):
         run(["inspect", "none.onnx", "--debug"])

@@ -93,7 +93,7 @@ def test_a_folder_of_images_says_that_it_has_no_ground_truth(tmp_path: Path) -> 
     (images,) = result.lists
     assert (images.frames, images.sizes, images.depth) == (3, ((8, 9), (6, 9)), None)
     assert not result.has_ground_truth
-    assert "no ground truth: good to stream and to calibrate" in result.text()
+    assert "no ground truth: usable for streaming and calibration" in result.text()
 
 
 def test_lists_are_read_in_their_units_and_missing_files_counted(rooms: Path) -> None:

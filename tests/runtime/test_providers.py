@@ -38,7 +38,7 @@ def test_options_have_the_librarys_own_names() -> None:
         ("gpu", "'gpu'.* cpu, cuda, tensorrt, openvino"),
         ("cuda:device_id", r"'device_id' .*NAME=VALUE.*cuda:device_id=1"),
         ("cuda:trt_cuda_graph_enable=1", "cuda .*'trt_cuda_graph_enable'.*: device_id, "),
-        ("cpu:device_id=1", "cpu .*'device_id'.* none"),
+        ("cpu:device_id=1", "cpu .*'device_id'.* takes no options"),
         ("tensorrt:trt_fp16_enable=1", "trt_fp16_enable .*precision"),
     ],
 )

@@ -68,7 +68,7 @@ def test_bad_samples_stop_a_run_before_its_first_step(tmp_path: Path, kind: str)
     with pytest.raises(MsfnetError, match=words) as caught:
         train(nyu_recipe(), data, tmp_path / "out")
 
-    assert str(caught.value).startswith("1 of 10 samples are bad, e.g. ")
+    assert str(caught.value).startswith("1 of 10 samples are bad, for example ")
     assert caught.value.parameter == "skip_bad"
     assert "\n" not in str(caught.value)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"recipe.json", "data.json"}

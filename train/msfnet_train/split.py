@@ -124,9 +124,9 @@ def check_split(
         write_json(folder / RECORD, record)
     if bad and not skip_bad:
         raise MsfnetError(
-            f"{len(bad)} of {len(split.train) + len(split.validation)} samples are bad, e.g. "
-            f"{'; '.join(b.reason for b in bad[:_FILES_IN_WORDS])}; repair them, or skip all bad "
-            f"samples ({folder / RECORD} names them)",
+            f"{len(bad)} of {len(split.train) + len(split.validation)} samples are bad, "
+            f"for example {'; '.join(b.reason for b in bad[:_FILES_IN_WORDS])}; repair them, or "
+            f"skip all bad samples ({folder / RECORD} names them)",
             parameter="skip_bad",
         )
     names = {b.name for b in bad}

@@ -191,7 +191,7 @@ def _differences(before: BenchmarkReport, now: BenchmarkReport) -> Iterator[str]
     """Yield the facts that differ, those that one run lacks included."""
     for fact in ("data", "protocol", "frames", "frame_size", "baseline"):
         if getattr(before, fact) != getattr(now, fact):
-            yield f"{fact}: {getattr(before, fact)}, now {getattr(now, fact)}"
+            yield f"{fact}: {getattr(before, fact) or 'none'}, now {getattr(now, fact) or 'none'}"
     old, new = before.environment, now.environment
     for fact in dict.fromkeys([*old, *new]):
         if old.get(fact) != new.get(fact):

@@ -81,8 +81,11 @@ class Provider:
                     "calibrate the file instead"
                 )
             if key not in kind.options:
-                known = ", ".join(kind.options) or "it has none"
-                raise MsfnetError(f"{name} has no option {key!r}; known options: {known}")
+                known = ", ".join(kind.options)
+                raise MsfnetError(
+                    f"{name} has no option {key!r}; "
+                    + (f"known options: {known}" if known else "it takes no options")
+                )
             options[key] = value
         return cls(name, options)
 

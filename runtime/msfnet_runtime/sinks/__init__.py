@@ -55,12 +55,14 @@ def open_sink(
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](target, spec, options)
     path = Path(text).absolute()
-    if path.is_dir() or not path.suffix:
+    unknown_prefix = bool(colon) and prefix.isalpha()
+    if not unknown_prefix and (path.is_dir() or not path.suffix):
         return PngSink(path, spec, options)
-    if path.suffix.lower() in _SUFFIXES:
+    if not unknown_prefix and path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()](path, spec, options, fps)
+    kind = f"{prefix}:" if unknown_prefix else path.suffix
     raise MsfnetError(
-        f"cannot write {path.name}: unknown kind of output {path.suffix}; name a file with one of "
+        f"cannot write {path.name}: unknown kind of output {kind}; name a file with one of "
         f"{', '.join(_SUFFIXES)}, a folder without a suffix for 16-bit PNG, or one of "
         f"{', '.join(f'{known}:…' for known in _PREFIXES)}",
         parameter="out",

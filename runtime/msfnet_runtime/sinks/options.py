@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from msfnet_runtime.colour import Layout
+from msfnet_runtime.colour import Layout, colour_table
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
@@ -30,6 +30,14 @@ class SinkOptions:
     KITTI's."""
     lens: Lens | None = None
     """The camera of frames whose source does not know it."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown colour map, whether or not an output uses it.
+
+        Raises:
+            MsfnetError: the name of the colour map is unknown.
+        """
+        colour_table(self.colours)
 
     def scale_m(self, spec: ModelSpec) -> tuple[float, float]:
         """Return the ends of the colour scale, metres.

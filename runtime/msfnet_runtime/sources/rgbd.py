@@ -56,14 +56,14 @@ class CameraFile:
     depth: Literal["uint8_10m", "uint16_mm", "uint16_256", "float32_m"] | None = None
     """How depth is stored, by its name in :mod:`msfnet_runtime.depth_storage`."""
     counts_per_metre: float | None = None
-    """In place of ``depth``: the stored number of a depth of one metre, e.g. 5000 for TUM."""
+    """In place of ``depth``: the stored number of one metre, for example 5000 for TUM."""
     range_m: tuple[float, float] | None = None
     """What the sensor measures, metres; depth outside counts as none."""
     depth_width: int | None = None
     """Size of the depth files where it is not the images'; both sides go together."""
     depth_height: int | None = None
     images: str | None = None
-    """Pattern of the images with one ``*``, e.g. ``left/*.jpg``; goes with ``depths``."""
+    """Pattern of the images with one ``*``, for example ``left/*.jpg``; goes with ``depths``."""
     depths: str | None = None
     """Pattern of the depth files, likewise."""
 
@@ -90,7 +90,7 @@ class CameraFile:
         if self.range_m and not 0 <= self.range_m[0] < self.range_m[1]:
             raise MsfnetError("range_m must be [near, far] in metres with 0 <= near < far")
         if any(pattern and pattern.count("*") != 1 for pattern in (self.images, self.depths)):
-            raise MsfnetError("images and depths need one * each, e.g. left/*.jpg")
+            raise MsfnetError("images and depths need one * each, for example left/*.jpg")
 
     def intrinsics(self) -> CameraIntrinsics | None:
         """Return the camera, where the file has one."""
