@@ -1,4 +1,4 @@
-"""Model files that a stage has made, as values: where they are and what they hold."""
+"""Describes model files: ONNX files and TensorRT engines with their specs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msfnet_runtime.typed import build, read_json, write_json
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 ENGINE_SCHEMA = 2
-"""Of an engine's manifest; it changes whenever a field does."""
+"""Version of the manifest's fields; it changes when a field changes."""
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Smallest, most frequent and largest shape of an input."""
@@ -31,15 +31,15 @@ class OnnxArtifact:
     path: Path
     spec: ModelSpec
     bytes: int
-    """Size on disk, weights in a file of their own included."""
+    """Size on disk, including a separate file of weights."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> OnnxArtifact:
         """Describe an existing ONNX file.
 
         Raises:
-            MsfnetError: the file is missing, no ONNX file, carries no spec, or its weights are
-                missing.
+            MsfnetError: the file or its weights are missing, or it is not an ONNX file with a
+                spec.
         """
         spec, file = read_onnx_spec(path), Path(path)
         files = model_files(file, spec)
@@ -49,10 +49,7 @@ class OnnxArtifact:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file's bytes, followed by those of its weights where they have their own file.
-
-        Computed when it is first asked for.
-        """
+        """The SHA-256 of the file, followed by its file of weights if it has one."""
         return sha256(*model_files(self.path, self.spec))
 
 
@@ -63,17 +60,17 @@ def model_files(path: Path, spec: ModelSpec) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class EngineArtifact:
-    """A TensorRT engine with all that is needed to tell whether it fits a machine.
+    """A TensorRT engine and the facts that decide whether a machine can load it.
 
-    Stored beside the engine as ``<engine>.json``: TensorRT itself has no call that answers
-    "will this engine load here".
+    Stored beside the engine as ``<engine>.json``, because TensorRT cannot report them before it
+    loads an engine.
     """
 
     path: Path
     spec: ModelSpec
     flavour: Flavour
     version: str
-    """Version of the TensorRT that built it; only the same version is sure to load it."""
+    """Version of the TensorRT that built it; other versions need a flag to load it."""
     architectures: tuple[str, ...]
     """Compute capabilities it was built for (``sm86``)."""
     platform: str
@@ -86,13 +83,13 @@ class EngineArtifact:
     bytes: int
     build_seconds: float
     built: str
-    """When, as an ISO date and time in UTC."""
+    """ISO date and time of the build, UTC."""
     options: Mapping[str, Any]
-    """What the builder was asked for, architectures apart, as JSON knows it."""
+    """The builder's options except the architectures, as JSON values."""
     profiles: tuple[ShapeRange, ...]
-    """Shapes of the input that a dynamic engine takes; empty for a static one."""
+    """Shapes of the input that a dynamic engine accepts; empty for a static one."""
     types: Mapping[str, int]
-    """How many values of each type the parsed network computes: ``{"float32": 3, "int8": 2}``."""
+    """Number of values of each type in the parsed network: ``{"float32": 3, "int8": 2}``."""
     blocks: Mapping[str, str]
     """Precision by block, as :attr:`msfnet_runtime.spec.Block.precision`."""
     schema_version: int = ENGINE_SCHEMA
@@ -108,7 +105,7 @@ class EngineArtifact:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EngineArtifact:
-        """Read the manifest that lies beside an engine.
+        """Read the manifest of an engine.
 
         Raises:
             MsfnetError: engine or manifest are missing, or the manifest cannot be read.
@@ -138,7 +135,7 @@ def refuse_cpu_layout(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
     """Refuse a graph that is laid out for CPUs.
 
     Raises:
-        MsfnetError: it is one.
+        MsfnetError: the graph has that layout.
     """
     if spec.layout == "cpu":
         raise MsfnetError(f"{path} was exported for CPUs; export it again for all targets")

@@ -14,7 +14,7 @@ PngStorage = Literal["uint16_mm", "uint16_256"]
 """How msfnet writes 16-bit PNG files: millimetres, or KITTI's 256 counts per metre."""
 
 DepthStorage = Literal["uint8_10m", "uint16_mm", "uint16_256", "float32_m", "velodyne"]
-"""How depth may be stored; ``velodyne`` are scans, the others images of one channel.
+"""Storage formats of depth; ``velodyne`` means scans, the others images of one channel.
 
 ``uint8_10m`` is DenseDepth's NYU, 255 = 10 m. ``uint16_mm`` is NYU's test list and what most
 RGB-D cameras write. ``uint16_256`` is KITTI's depth benchmark. ``float32_m`` is metres.
@@ -33,7 +33,7 @@ class DepthEncoding:
     """The unit in words."""
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
-        """Tell whether samples of a type may be stored so; metres may be of any precision."""
+        """Return whether samples can have this type; metres can have any floating-point type."""
         return self.dtype in ("any", dtype.name) or (self.dtype == "float32" and dtype.kind == "f")
 
     def text(self) -> str:

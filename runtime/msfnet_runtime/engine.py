@@ -1,4 +1,4 @@
-"""Defines the engine protocol: an object that runs batches through a model and knows its spec."""
+"""Defines the engine protocol: an object that runs batches through a model with a spec."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError, requires
-from msfnet_runtime.stream_stats import FrameTimes, StageTimes, StreamStats
+from msfnet_runtime.stream_stats import StageTimes, StreamStats
 
 ADDRESS = "127.0.0.1"
 
@@ -82,7 +82,11 @@ class StreamMetrics(Closing):
             counter.inc(total - self._counted[name])
             self._counted[name] = total
         for times in stats.recent:
-            self._observe(times)
+            self._age.observe(times.age_ms / 1000)
+            self._written_age.observe(times.written_age_ms / 1000)
+            for field in fields(StageTimes):
+                stage = self._stage.labels(field.name.removesuffix("_ms"))
+                stage.observe(getattr(times, field.name) / 1000)
         self._fps.set(stats.fps)
         for name, waiting in asdict(stats.queues).items():
             self._queue.labels(name).set(waiting)
@@ -93,10 +97,3 @@ class StreamMetrics(Closing):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def _observe(self, times: FrameTimes) -> None:
-        self._age.observe(times.age_ms / 1000)
-        self._written_age.observe(times.written_age_ms / 1000)
-        for field in fields(StageTimes):
-            seconds = getattr(times, field.name) / 1000
-            self._stage.labels(field.name.removesuffix("_ms")).observe(seconds)

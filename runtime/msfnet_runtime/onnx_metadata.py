@@ -1,4 +1,4 @@
-"""Reads the spec out of an ONNX file without the onnx package, which a device need not have.
+"""Reads the spec out of an ONNX file without the onnx package, which devices lack.
 
 An ONNX file is one protobuf message (``onnx.proto``, message ``ModelProto``): a sequence of
 fields, each a key ``number << 3 | wire type`` and a value. Only ``metadata_props`` (field 14) is
@@ -25,13 +25,13 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
     """Return the spec embedded in an ONNX file.
 
     Raises:
-        MsfnetError: the file is missing, is not an ONNX file, is cut short or carries no spec.
+        MsfnetError: the file is missing, is not an ONNX file, is cut short or has no spec.
     """
     file = existing_file(path, "ONNX file")
     metadata = read_onnx_metadata(file)
     if METADATA_KEY not in metadata:
         raise MsfnetError(
-            f"{file} carries no msfnet spec; make it with `msfnet export CHECKPOINT {file.name}`"
+            f"{file} has no msfnet spec; create it with `msfnet export CHECKPOINT {file.name}`"
         )
     return ModelSpec.from_json(metadata[METADATA_KEY])
 
@@ -84,7 +84,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
             f"{path} is not an ONNX file or is cut short; copy it or export it again"
         ) from None
     if not has_graph:
-        raise MsfnetError(f"{path} is not an ONNX file; give a file made by `msfnet export`")
+        raise MsfnetError(f"{path} is not an ONNX file; use a file from `msfnet export`")
     return entries
 
 

@@ -1,4 +1,4 @@
-"""What was measured when a model was brought to a lower precision; part of its spec."""
+"""Records the measurements of a conversion to a lower precision, as part of the spec."""
 
 from __future__ import annotations
 
@@ -17,65 +17,63 @@ CalibrationMethod = Literal["entropy", "percentile", "minmax"]
 the values, or all of them."""
 
 CalibrationTarget = Literal["tensorrt", "cpu"]
-"""Where an INT8 model is to run."""
+"""The engine that runs an INT8 model: TensorRT, or one on the CPU."""
 
 
 @dataclass(frozen=True)
 class FrameSummary:
-    """Which frames a model was calibrated on, and what they look like."""
+    """The frames of a calibration: their hashes, and statistics of their content."""
 
     hashes: tuple[str, ...]
-    """One of each frame, see :func:`msfnet_datasets.frame_statistics.frame_hash`."""
+    """A hash of each frame, see :func:`msfnet_datasets.frame_statistics.frame_hash`."""
     percentiles: Mapping[str, tuple[float, float, float]]
     """5 %, 50 % and 95 % quantiles over the frames, by feature of
     :class:`msfnet_datasets.frame_statistics.FrameStatistics`."""
     covariance: tuple[tuple[float, ...], ...]
-    """Of the features that are compared together, each in its least width."""
+    """Covariance of the features that are compared together, in units of their least widths."""
     reach: float
     """The 95 % quantile over the frames of their Mahalanobis distance from the medians."""
 
     def __post_init__(self) -> None:
-        """Refuse figures that no frames can have."""
-        ranges = self.percentiles.values()
-        if not (self.hashes and 0 <= self.reach < math.inf and all(map(_ordered, ranges))):
+        """Refuse values that no set of frames can have."""
+        ordered = all(
+            -math.inf < low <= middle <= high < math.inf
+            for low, middle, high in self.percentiles.values()
+        )
+        if not (self.hashes and 0 <= self.reach < math.inf and ordered):
             fault = "has quantiles out of order" if self.hashes else "names no frame"
             raise MsfnetError(f"the summary of calibration frames {fault}; calibrate again")
         square = all(len(row) == len(self.covariance) for row in self.covariance)
-        if not (square and np.isfinite(self.covariance).all()) or self._is_indefinite():
+        # A negative eigenvalue would be a negative variance of some combination of features.
+        if (
+            not (square and np.isfinite(self.covariance).all())
+            or np.linalg.eigvalsh(np.array(self.covariance)).min(initial=0) < -1e-6
+        ):
             raise MsfnetError(
                 "the summary of calibration frames has no covariance; calibrate again"
             )
 
-    def _is_indefinite(self) -> bool:
-        """Tell whether the matrix gives some combination of features a negative variance."""
-        return bool(np.linalg.eigvalsh(np.array(self.covariance)).min(initial=0) < -1e-6)
-
     @property
     def count(self) -> int:
-        """How many frames there were."""
+        """The number of frames."""
         return len(self.hashes)
-
-
-def _ordered(quantiles: tuple[float, float, float]) -> bool:
-    low, middle, high = quantiles
-    return -math.inf < low <= middle <= high < math.inf
 
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """How the ranges of an INT8 model were found."""
+    """The calibration of an INT8 model."""
 
     method: CalibrationMethod
     target: CalibrationTarget
     convolutions: int
-    """How many are in INT8."""
+    """Number of convolutions in INT8."""
     frames: int
-    """How many frames were used."""
+    """Number of frames used."""
     summary: FrameSummary | None = None
     """None in models that an older msfnet calibrated."""
 
     def text(self) -> str:
-        """Return the record in a few words."""
+        """Return the record as a short text."""
         return (
             f"{self.method}, {counted(self.frames, 'frame')}, "
             f"{counted(self.convolutions, 'convolution')}, for {self.target}"
@@ -91,12 +89,12 @@ class DepthChange:
     p99: float
     """Largest 99th percentile of any image."""
     images: int
-    """How many images were compared."""
+    """Number of images compared."""
     random: bool = False
-    """The images were random pixels, not frames."""
+    """Whether the images were random pixels instead of frames."""
 
     def text(self) -> str:
-        """Return the figures in a few words."""
+        """Return the figures as a short text."""
         return (
             f"{self.median:.1e} at the median and {self.p99:.1e} at the 99th percentile of the "
             f"worst of {counted(self.images, 'random image' if self.random else 'image')}"
@@ -112,29 +110,29 @@ class Fp32Island:
     blocks: tuple[str, ...]
 
     def text(self) -> str:
-        """Return the island in a few words."""
+        """Return the island as a short text."""
         return f"{self.reason} in {', '.join(self.blocks)}"
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What the precision search measured on frames that it did not choose by."""
+    """The result of the precision search on frames that were held out from it."""
 
     budget: str
-    """What depth was allowed to lose against FP32: ``rel +1%``, ``delta1 -0.003``."""
+    """Allowed loss of accuracy against FP32: ``rel +1%``, ``delta1 -0.003``."""
     change: float
-    """How much the budget's metric moved from FP32's; a fraction where the budget is in %."""
+    """Change of the budget's metric from FP32's; a fraction if the budget is in %."""
     protocol: str
-    """Scored the depth."""
+    """Name of the protocol that scored the depth."""
     frames: int
-    """How many frames were scored."""
+    """Number of frames scored."""
     speedup: float
     """Latency of FP32 / latency of this model."""
     engine: str
-    """Where it was timed."""
+    """Description of the engine that was timed."""
 
     def text(self) -> str:
-        """Return the record in a few words."""
+        """Return the record as a short text."""
         change = f"{self.change:+.2%}" if self.budget.endswith("%") else f"{self.change:+.4f}"
         return (
             f"budget {self.budget}: {self.budget.split(' ')[0]} {change} under {self.protocol} on "

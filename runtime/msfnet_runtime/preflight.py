@@ -48,7 +48,7 @@ def preflight(artifact: EngineArtifact, version: str, architecture: str | None =
 
 
 def check_files(artifact: EngineArtifact) -> None:
-    """Check that the engine is complete, and its ONNX file unchanged if it lies beside it.
+    """Check that the engine is complete, and its ONNX file unchanged if it is beside it.
 
     Raises:
         MsfnetError: one of them differs from the manifest; with the command that rebuilds the

@@ -133,8 +133,8 @@ class GoldenRecord:
 class ModelSpec:
     """The contract between a model file and the program that runs it.
 
-    ``network`` graphs take normalised float32 (N, 3, h, w) and give the raw prediction
-    (N, 1, ceil(h/2), ceil(w/2)); ``deploy`` graphs take a uint8 RGB frame (1, H, W, 3) and give
+    ``network`` graphs map normalised float32 (N, 3, h, w) to the raw prediction
+    (N, 1, ceil(h/2), ceil(w/2)); ``deploy`` graphs map a uint8 RGB frame (1, H, W, 3) to
     metric depth float32 (1, 1, H, W).
     """
 
@@ -156,7 +156,7 @@ class ModelSpec:
     encoder: str
     """The timm name of the encoder; ``unknown`` for a network of another project."""
     origin: str = ""
-    """Where a network of another project comes from."""
+    """The project that a network comes from, if not msfnet."""
     licence: str = ""
     """The licence of the weights."""
     recipe: str = ""
@@ -200,7 +200,7 @@ class ModelSpec:
         low, high = self.depth_range_m
         if not (0 < low < high and math.isfinite(high)):
             raise MsfnetError(
-                f"depth range {low} to {high} m is not a range; give 0 < min < max in metres"
+                f"depth range {low} to {high} m is not a range; use 0 < min < max in metres"
             )
         if not 0 < self.inverse_scale < math.inf:
             raise MsfnetError(f"inverse_scale must be positive, not {self.inverse_scale}")

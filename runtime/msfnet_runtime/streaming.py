@@ -22,7 +22,7 @@ from msfnet_runtime.stream_stats import StreamStats
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """Where a stream goes, and how much of it.
+    """Outputs, limits and options of a stream.
 
     Raises:
         MsfnetError: it goes nowhere.

@@ -111,7 +111,7 @@ def to_plain(value: Any, digits: int | None = None) -> Any:
     """Return dicts, lists and numbers that :func:`build` turns into ``value`` again.
 
     Numbers that are not finite become None, since JSON has no notation for them; others are
-    rounded to ``digits`` decimals if that is given.
+    rounded to ``digits`` decimals, if not None.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name), digits) for f in fields(value) if f.init}
@@ -144,7 +144,7 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a value stands, for messages."""
+    """The position of a value in its source, for messages."""
 
     source: str
     key: str = ""
@@ -163,7 +163,7 @@ class _Place:
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union without None, or the annotation alone."""
+    """Return the members of a union without None, or a tuple of the annotation."""
     if get_origin(hint) in (Union, types.UnionType):
         return tuple(member for member in get_args(hint) if member is not type(None))
     return (hint,)
@@ -207,7 +207,7 @@ def _convert_one(hint: Any, value: Any, place: _Place) -> Any:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Tell whether a value that is neither list nor table is of an annotated type."""
+    """Return whether a value that is neither list nor table has an annotated type."""
     if hint is Any or get_origin(hint) is Literal:
         return hint is Any or (value in get_args(hint) and not isinstance(value, bool))
     if hint is float and isinstance(value, int):
@@ -245,7 +245,7 @@ def _unknown_key(name: str, known: list[str], place: _Place) -> MsfnetError:
 
 
 def _allows_none(hint: Any) -> bool:
-    """Tell whether None is a value of a field: where it is declared, and as NaN for a float."""
+    """Return whether a field can be None: declared so, or a float, where it means NaN."""
     return hint is float or hint is Any or type(None) in get_args(hint)
 
 

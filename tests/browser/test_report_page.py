@@ -165,10 +165,10 @@ def test_a_point_tells_its_figures_when_pointed_at(
     assert row.latency is not None
     assert row.accuracy is not None
 
-    told = chart(page, "pareto-latency").locator(".hoverlayer")
-    expect(told).to_contain_text(row.name)
-    expect(told).to_contain_text(f"REL {row.accuracy.summary.rel:.4f}")
-    expect(told).to_contain_text(f"{row.latency.p50_ms:.4g} ms")
+    label = chart(page, "pareto-latency").locator(".hoverlayer")
+    expect(label).to_contain_text(row.name)
+    expect(label).to_contain_text(f"REL {row.accuracy.summary.rel:.4f}")
+    expect(label).to_contain_text(f"{row.latency.p50_ms:.4g} ms")
 
 
 def test_choosing_a_model_shows_its_layers(opened: Callable[[tuple[int, int]], Page]) -> None:

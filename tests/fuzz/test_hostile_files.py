@@ -170,5 +170,5 @@ def fuzz(tmp_path: Path, kind: str, count: int, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thousand_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
-    """Of every kind that users hand over."""
+    """Every kind of file that users pass to msfnet is tested."""
     fuzz(tmp_path, kind, 1000, seed=2)

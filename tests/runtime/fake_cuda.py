@@ -279,4 +279,4 @@ class FakeDevice:
     @staticmethod
     def _must(fine: object, words: str) -> None:
         if not fine:
-            raise MsfnetError(f"fake device: {words}; mend the caller")
+            raise MsfnetError(f"fake device: {words}; correct the caller")

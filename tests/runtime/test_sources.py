@@ -1,4 +1,4 @@
-"""Tests that sources read files, folders, videos and cameras, and refuse all else."""
+"""Tests that sources read files, folders, videos and cameras, and refuse everything else."""
 
 from __future__ import annotations
 

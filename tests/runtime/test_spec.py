@@ -205,7 +205,7 @@ def test_what_was_measured_under_schema_1_is_kept_as_figures() -> None:
 
 @pytest.mark.parametrize("notes", [{"blocks": "[{}]"}, {"blocks": "3"}, {"opset": "x"}])
 def test_a_damaged_spec_of_schema_1_is_refused_in_one_line(notes: dict[str, str]) -> None:
-    """As any other text that is no spec."""
+    """The error is that of any other text that is not a spec."""
     with pytest.raises(MsfnetError, match=r"schema 1 .*export the model again") as caught:
         read_schema1("fp16", **notes)
     assert "\n" not in str(caught.value)

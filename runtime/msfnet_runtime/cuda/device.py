@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -233,28 +233,17 @@ def open_device(index: int = 0) -> Device:
         MsfnetError: no binding is installed, or there is no GPU or driver.
     """
     wanted = os.environ.get("MSFNET_CUDA", "")
-    openers: dict[str, Callable[[int], Device]] = {
-        "cuda-python": _open_cuda_python,
-        "pycuda": _open_pycuda,
-    }
-    if wanted and wanted not in openers:
+    if wanted not in ("", "cuda-python", "pycuda"):
         raise MsfnetError(f"MSFNET_CUDA={wanted} is unknown; set it to cuda-python or pycuda")
-    for name in [wanted] if wanted else openers:
-        try:
-            return openers[name](index)
-        except ImportError:
-            continue
+    with suppress(ImportError):
+        if wanted != "pycuda":
+            from msfnet_runtime.cuda.cuda_python_binding import CudaPythonDevice
+
+            return CudaPythonDevice(index)
+    with suppress(ImportError):
+        if wanted != "cuda-python":
+            from msfnet_runtime.cuda.pycuda_binding import PyCudaDevice
+
+            return PyCudaDevice(index)
     missing = wanted or "cuda-python"
     raise MsfnetError(f"{missing} is not installed; run `pip install {missing}`")
-
-
-def _open_cuda_python(index: int) -> Device:
-    from msfnet_runtime.cuda.cuda_python_binding import CudaPythonDevice
-
-    return CudaPythonDevice(index)
-
-
-def _open_pycuda(index: int) -> Device:
-    from msfnet_runtime.cuda.pycuda_binding import PyCudaDevice
-
-    return PyCudaDevice(index)

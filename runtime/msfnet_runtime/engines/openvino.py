@@ -1,6 +1,6 @@
 """Runs ONNX files with OpenVINO on the CPU, computed in FP32.
 
-INT8 files give the depth that their Q/DQ pairs define, but without the speed of INT8: OpenVINO's
+INT8 files produce the depth that their Q/DQ pairs define, but without the speed of INT8: OpenVINO's
 own INT8 transformations (2026.4) changed the depth of a light MSFNet by 2.6 % at the median and
 13 % at the 99th percentile from ONNX Runtime's output, seven times the effect of INT8 itself.
 """

@@ -56,7 +56,7 @@ class TensorRTEngine(EngineBase):
     compared with that of the plain run. If that fails, a warning and :meth:`describe` say why.
 
     Args:
-        path: the engine; its manifest lies beside it.
+        path: the engine; its manifest is beside it.
         cuda_graphs: False runs without CUDA graphs.
 
     Raises:
@@ -75,6 +75,7 @@ class TensorRTEngine(EngineBase):
         self._slots: list[ExecutionSlot] = []
         self._queue: InFlightQueue | None = None
         self._device_context: tuple[Context, int] | None = None
+        """For device arrays: the context, and the event after its last run."""
         self._lent = 0
         self._graphs, self._obstacle = cuda_graphs, "not requested"
         try:
@@ -144,7 +145,10 @@ class TensorRTEngine(EngineBase):
         device = self._device
         batch = foreign_array(array, device.dlpack)
         check_batch(np.broadcast_to(np.empty((), batch.dtype), batch.shape), self._spec)
-        context, last = self._contexts_for_arrays()
+        if self._device_context is None:
+            context = Context(device, self._engine, self._spec)
+            self._device_context = (context, device.event())
+        context, last = self._device_context
         on = self._streams.compute if stream is None else stream
         device.wait(on, last)
         output = context.set_shape(batch.shape, on)
@@ -243,13 +247,6 @@ class TensorRTEngine(EngineBase):
             context = Context(self._device, self._engine, self._spec)
             self._slots.append(ExecutionSlot(self._device, context, self._streams))
         return self._slots[number]
-
-    def _contexts_for_arrays(self) -> tuple[Context, int]:
-        """Return the context for device arrays, and the event after its last run."""
-        if self._device_context is None:
-            context = Context(self._device, self._engine, self._spec)
-            self._device_context = (context, self._device.event())
-        return self._device_context
 
     def _reserve(self, shape: tuple[int, ...], stream: int | None) -> DeviceArray:
         """Allocate an output array, which can outlive the engine."""

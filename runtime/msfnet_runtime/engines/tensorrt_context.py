@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from msfnet_runtime.cuda.device import Device
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.spec import ModelSpec, TensorSpec
+from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.words import shape_text
 
 Shape = tuple[int, ...]
@@ -50,33 +50,24 @@ def check_tensors(engine: Any, spec: ModelSpec) -> None:
             f"the engine's tensors are {', '.join(sorted(names))}, its manifest says "
             f"{', '.join(sorted(wanted))}; build it again"
         )
-    for tensor in spec.inputs:
-        _check_tensor(engine, tensor, "INPUT")
-    for tensor in spec.outputs:
-        _check_tensor(engine, tensor, "OUTPUT")
-
-
-def _check_tensor(engine: Any, tensor: TensorSpec, mode: str) -> None:
-    shape = tuple(int(size) for size in engine.get_tensor_shape(tensor.name))
-    expected = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
-    kind = engine.get_tensor_dtype(tensor.name).name
-    dtype = _TYPES.get(kind, kind.lower())
-    built = (engine.get_tensor_mode(tensor.name).name, dtype, shape)
-    if built != (mode, tensor.dtype, expected):
-        raise MsfnetError(
-            f"the engine's {tensor.name!r} is an {built[0].lower()} {shape_text(shape)} {dtype}, "
-            f"its manifest says {mode.lower()} {shape_text(expected)} {tensor.dtype}; build it "
-            "again"
+    for tensor in (*spec.inputs, *spec.outputs):
+        kind = engine.get_tensor_dtype(tensor.name).name
+        built = _tensor_text(
+            engine.get_tensor_mode(tensor.name).name.lower(),
+            [int(size) for size in engine.get_tensor_shape(tensor.name)],
+            _TYPES.get(kind, kind.lower()),
         )
+        shape = [-1 if isinstance(size, str) else size for size in tensor.shape]
+        expected = _tensor_text("input" if tensor in spec.inputs else "output", shape, tensor.dtype)
+        if built != expected:
+            raise MsfnetError(
+                f"the engine's {tensor.name!r} is an {built}, its manifest says {expected}; build "
+                "it again"
+            )
 
 
-def profile_ranges(engine: Any, name: str) -> tuple[Range, ...]:
-    """Return the shapes that each optimisation profile accepts for an input."""
-    ranges = []
-    for index in range(engine.num_optimization_profiles):
-        low, _, high = engine.get_tensor_profile_shape(name, index)
-        ranges.append(Range(index, tuple(map(int, low)), tuple(map(int, high))))
-    return tuple(ranges)
+def _tensor_text(mode: str, shape: list[int], dtype: str) -> str:
+    return f"{mode} {shape_text(shape)} {dtype}"
 
 
 class Context:
@@ -94,7 +85,10 @@ class Context:
     def __init__(self, device: Device, engine: Any, spec: ModelSpec) -> None:
         self._device = device
         self.input, self.output = spec.inputs[0], spec.outputs[0]
-        self._ranges = profile_ranges(engine, self.input.name)
+        self._ranges = []
+        for number in range(engine.num_optimization_profiles):
+            low, _, high = engine.get_tensor_profile_shape(self.input.name, number)
+            self._ranges.append(Range(number, tuple(map(int, low)), tuple(map(int, high))))
         self._profile = 0
         with device.active():
             self._context = engine.create_execution_context()

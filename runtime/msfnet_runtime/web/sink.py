@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import threading
 import time
@@ -67,7 +68,9 @@ class WebSink(SinkBase):
         max_width: int = 1280,
         patience_s: float = 10.0,
     ) -> None:
-        check_libraries()
+        with requires("the server of the live page", "web"):
+            for library in ("starlette", "uvicorn", "websockets"):
+                importlib.import_module(library)
         check_token(host, token)
         self._spec, self._host, self._port, self._token = spec, host, port, token
         self._options, self._patience_s = options, patience_s
@@ -195,16 +198,3 @@ def parse_address(text: str) -> tuple[str, int]:
             parameter="web_address",
         )
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def check_libraries() -> None:
-    """Check for the libraries of the page.
-
-    Raises:
-        MsfnetError: one of them is absent; with the command that installs them.
-    """
-    with requires("the server of the live page", "web"):
-        import starlette
-        import uvicorn
-        import websockets
-    del starlette, uvicorn, websockets
