@@ -45,7 +45,7 @@ _BATCH_CALLS = 10
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to measure of the candidates, and on which frames."""
+    """Options of a benchmark: its frames, rounds and measurements."""
 
     data: Path | None = None
     """Frames; with a protocol, frames with its ground truth. Generated ones if None."""

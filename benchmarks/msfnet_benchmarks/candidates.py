@@ -97,7 +97,7 @@ class Opened:
 
     @property
     def description(self) -> str:
-        """What really runs it."""
+        """The library, version and device that run it."""
         remark = "" if self.candidate.depth else " (random input, engine only, no depth error)"
         return f"{self.engine.describe()}{remark}"
 

@@ -23,7 +23,7 @@ WHAT_IS_TIMED = "Timed from batch to answer; on the device stage by stage, as tr
 
 @dataclass(frozen=True)
 class LatencyPlan:
-    """How a model is run."""
+    """Options of a latency measurement."""
 
     cuda_graph: bool = True
     """Replay the engine's work as one CUDA graph."""

@@ -29,7 +29,7 @@ _CALLS_PER_ROUND = 8
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """How the points of a sweep are measured."""
+    """Options of the measurement of a sweep's points."""
 
     rounds: int = 3
     """Eight timed calls of a point each."""

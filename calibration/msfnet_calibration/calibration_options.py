@@ -1,4 +1,4 @@
-"""What can be asked of a calibration; declared here so that a command line needs no onnx."""
+"""Options of a calibration; declared here so that a command line needs no onnx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS: tuple[Target, ...] = ("tensorrt", "cpu")
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What to calibrate on, and what it may cost."""
+    """The frames, the method and the limits of a calibration."""
 
     data: str
     """Source of the calibration frames."""
@@ -29,7 +29,7 @@ class CalibrationOptions:
     """How many frames; 0: all."""
     method: Method = "percentile"
     runs_on: Target = "tensorrt"
-    """Where it is to run, and with a budget is measured: ONNX Runtime's provider of that name."""
+    """Where the file will run. With a budget, ONNX Runtime's provider of that name measures it."""
     budget: str = ""
     """See :class:`msfnet_calibration.budget.Budget`; empty: every convolution that is wide."""
     sensitivity: bool = False

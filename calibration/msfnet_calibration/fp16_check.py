@@ -46,7 +46,7 @@ Convert = Callable[[Collection[str] | None], ir.Model]
 
 @dataclass(frozen=True)
 class Probe:
-    """What a model computed on some batches."""
+    """The values that a model computed on some batches."""
 
     peaks: dict[str, float]
     """Largest absolute value of tensors, in the order of the graph; NaN where one was NaN."""
@@ -60,7 +60,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Islands:
-    """What has to stay in FP32."""
+    """The nodes that have to stay in FP32."""
 
     wide: frozenset[str]
     """Tensors too near FP16's limit."""

@@ -49,7 +49,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What a search measured, and what it chose if it had a budget."""
+    """The measurements of a search, and its choice if it had a budget."""
 
     engine: str
     protocol: str

@@ -46,7 +46,7 @@ _COMPARED = 8
 
 @dataclass(frozen=True)
 class Choice:
-    """Which units of a model are in INT8, and what the rest is in."""
+    """The units of a model that are in INT8, and the precision of the rest."""
 
     int8: tuple[str, ...]
     """Units of :func:`msfnet_calibration.quantize.find_units`, sorted."""

@@ -1,4 +1,4 @@
-"""What a check of a data set found: figures of its depth, in words and as JSON."""
+"""The result of a data set's check: figures of its depth, as text and as JSON."""
 
 from __future__ import annotations
 

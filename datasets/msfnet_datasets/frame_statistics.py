@@ -27,7 +27,7 @@ RIDGE = 0.03
 
 @dataclass(frozen=True)
 class FrameStatistics:
-    """What one frame looks like, in figures; the depths are None where none was predicted."""
+    """Statistics of one frame; the depths are None where none was predicted."""
 
     brightness: float
     """Mean grey level (ITU-R BT.601 luma), 0 to 255."""
@@ -61,7 +61,7 @@ class FrameStatistics:
 
 @dataclass(frozen=True)
 class _Feature:
-    """How a feature is spoken of, and the least width its span is taken to have."""
+    """A feature's name in messages, and the smallest width of its span."""
 
     words: str
     width: float

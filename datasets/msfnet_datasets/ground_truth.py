@@ -89,7 +89,7 @@ def read_velodyne(path: Path) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class KittiCalibration:
-    """What projects a scan into a colour camera; KITTI's names, row-major."""
+    """The matrices that project a scan into a colour camera; KITTI's names, row-major."""
 
     p_rect: NDArray[np.float64]
     """(3, 4): rectified camera 0 to pixels of the camera."""

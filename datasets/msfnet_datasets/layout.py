@@ -1,4 +1,4 @@
-"""What a kind of data set declares of itself; :mod:`msfnet_datasets.layouts` lists them all."""
+"""Properties that a kind of data set declares; :mod:`msfnet_datasets.layouts` lists all kinds."""
 
 from __future__ import annotations
 

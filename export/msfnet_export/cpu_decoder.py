@@ -1,4 +1,4 @@
-"""Decoder blocks for CPUs, where fewer multiplications pay; on GPUs fewer bytes moved do.
+"""Decoder blocks for CPUs, where fewer MACs save time; on GPUs fewer moved bytes do.
 
 Winograd's scheme F(4x4, 3x3) needs a quarter of the multiplications of a 3x3 convolution: every
 tile of 4x4 outputs is interpolated from products at 6x6 points (Lavin and Gray, "Fast Algorithms
@@ -20,7 +20,7 @@ _CHANNELS = 128
 """With fewer channels in or out Winograd's transforms cost more than they save."""
 
 _SHARE = 0.5
-"""Largest share of the multiplications of a resized map's convolution at which
+"""Largest share of the MACs of a resized map's convolution at which
 :class:`ResizedConv` is faster: its matrix products are slower than a convolution."""
 
 TILE = 4
@@ -52,7 +52,7 @@ _OUTPUT = torch.tensor(
 
 
 class CheapDecoderBlock(nn.Module):
-    """A decoder block with equal answers and fewer multiplications, between two known grids.
+    """A decoder block with equal results and fewer MACs, between two known grids.
 
     Args:
         block: the block to replace.
@@ -81,7 +81,7 @@ class CheapDecoderBlock(nn.Module):
         self.activation = block.first.activation
 
     def forward(self, below: Tensor, *skips: Tensor) -> Tensor:
-        """(N, in, *below) and skips (N, C_i, *grid) to (N, out, *grid)."""
+        """Map (N, in, *below) and skips (N, C_i, *grid) to (N, out, *grid)."""
         if self.resized is not None:
             answer = self.first(torch.cat(skips, dim=1)) + self.resized(below)
         else:
@@ -133,7 +133,7 @@ class ResizedConv(nn.Module):
 def cheapen_decoder(
     network: nn.Module, grids: Mapping[str, tuple[Grid, Grid]], without: Collection[str]
 ) -> tuple[str, ...]:
-    """Replace decoder blocks by ones of fewer multiplications; return the names of all replaced.
+    """Replace decoder blocks by ones of fewer MACs; return the names of all replaced.
 
     Requires: inputs of the size the grids were observed at. Ensures: equal answers, borders
     included.
@@ -150,7 +150,7 @@ def cheapen_decoder(
 
 
 def _resizing_pays(outputs: int, channels: int, before: Grid, after: Grid) -> bool:
-    """Compare the multiplications of convolving a resized map with those of resizing last."""
+    """Compare the MACs of convolving a resized map with those of resizing last."""
     (height, width), (rows, columns) = before, after
     apart = 9 * channels * height * width + 9 * height * columns * (width + rows)
     return outputs * apart < _SHARE * 9 * channels * rows * columns * outputs

@@ -52,7 +52,7 @@ class Prepare(nn.Module):
             self.register_buffer(name, torch.tensor(values).mul(255).reshape(1, 3, 1, 1))
 
     def forward(self, frame: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 to (N, 3, h, w) float32, normalised."""
+        """Map (N, H, W, 3) uint8 to (N, 3, h, w) float32, normalised."""
         image = frame.to(torch.float32).permute(0, 3, 1, 2)
         return (_resize(image, self.size) - self.mean) / self.std
 
@@ -67,7 +67,7 @@ class Finish(nn.Module):
         self.frame_size = int(height), int(width)
 
     def forward(self, prediction: Tensor) -> Tensor:
-        """(N, 1, h/2, w/2) raw to (N, 1, H, W) metres."""
+        """Map (N, 1, h/2, w/2) raw to (N, 1, H, W) metres."""
         depth = prediction.clamp(*self.spec.prediction_range)
         if self.spec.depth_kind == "inverse":
             depth = self.spec.inverse_scale / depth

@@ -99,7 +99,7 @@ class DoublingBlock(nn.Module):
         self.first, self.second = block.first, block.second
 
     def forward(self, below: Tensor, *skips: Tensor) -> Tensor:
-        """(N, in, h, w) and skips (N, C_i, 2h, 2w) to (N, out, 2h, 2w)."""
+        """Map (N, in, h, w) and skips (N, C_i, 2h, 2w) to (N, out, 2h, 2w)."""
         doubled = functional.interpolate(
             below, scale_factor=2.0, mode="bilinear", align_corners=False
         )
@@ -194,7 +194,7 @@ def merge_convolutions(network: nn.Module, grids: Grids, any_size: bool = False)
 
 
 def _merging_pays(first: nn.Conv2d, second: nn.Conv2d) -> bool:
-    """Compare the multiplications at one pixel of the input, merged and apart."""
+    """Compare the MACs at one pixel of the input, merged and apart."""
     taps = second.out_channels * second.kernel_size[0] * second.kernel_size[1]
     per_channel = taps / (second.stride[0] * second.stride[1])
     apart = first.out_channels * (first.in_channels + per_channel)

@@ -1,4 +1,4 @@
-"""What the passes over a network share: replacing modules, hooks, convolutions, fixed pooling."""
+"""Tools that the passes over a network share: modules, hooks, convolutions, fixed pooling."""
 
 from __future__ import annotations
 

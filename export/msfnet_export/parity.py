@@ -32,7 +32,7 @@ _BATCHES = (2, 3)
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a graph is from PyTorch at worst, and over what."""
+    """The largest difference of a graph from PyTorch, and the images it was measured on."""
 
     difference: float
     """The largest |difference| over |prediction|, or over the smallest prediction that stands for
@@ -55,7 +55,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class BlockParity:
-    """How far one block's value is from PyTorch's."""
+    """The difference of one block's value from PyTorch's."""
 
     name: str
     difference: float

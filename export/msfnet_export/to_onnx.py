@@ -45,7 +45,7 @@ MIN_SIDE = 32
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote and how far it is from PyTorch."""
+    """The result of an export: the file, and its difference from PyTorch."""
 
     artifact: OnnxArtifact
     parity: Parity
@@ -61,7 +61,7 @@ class ExportReport:
 
     @property
     def max_relative_difference(self) -> float:
-        """How far the FP32 graph is from PyTorch at worst."""
+        """The largest difference of the FP32 graph from PyTorch."""
         return self.parity.difference
 
     def text(self) -> str:
@@ -116,7 +116,7 @@ def export_network(
         dynamic: ``batch``, and for network graphs ``size``, to leave them open; sides are then
             multiples of 32.
         without: passes to leave out, see :mod:`msfnet_export.lowering`.
-        runs_on: ``cpu`` spends fewer multiplications on the decoder; such a graph is FP32 and of
+        runs_on: ``cpu`` spends fewer GMAC on the decoder; such a graph is FP32 and of
             one size, and neither calibrated nor built by TensorRT.
         weights: ``beside``: in a file of their own, which ONNX Runtime maps into memory instead of
             copying it; over 1.9 GB they always are.

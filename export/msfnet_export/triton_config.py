@@ -28,7 +28,7 @@ _TYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32")
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How a server runs a model."""
+    """Options of a server that runs a model."""
 
     name: str = ""
     """Of the model on the server; that of the file without its suffix if empty."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Dynamics(tuple[Dynamic, ...]):
-    """What a graph leaves open."""
+    """The dimensions that a graph leaves open."""
 
 
 class Passes(tuple[Pass, ...]):

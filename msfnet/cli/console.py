@@ -1,4 +1,4 @@
-"""How the command line shows work and results: a bar on a terminal, plain lines elsewhere."""
+"""Shows progress and results: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STANDARD_OUTPUT = Path("-")
 
 
 class Result(Protocol):
-    """What a command found."""
+    """The result of a command."""
 
     def text(self) -> str:
         """Return it for people to read."""

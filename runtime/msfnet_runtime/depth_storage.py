@@ -1,4 +1,4 @@
-"""How files store depth: one name for each way, for writing, reading and scoring alike."""
+"""Names how files store depth, for writing, reading and scoring."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RGB-D cameras write. ``uint16_256`` is KITTI's depth benchmark. ``float32_m`` is
 
 @dataclass(frozen=True)
 class DepthEncoding:
-    """What one sample of a stored depth image means."""
+    """The type and unit of a stored depth image."""
 
     dtype: str
     """NumPy's name of the stored type, or ``any``."""

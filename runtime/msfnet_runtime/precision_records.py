@@ -82,7 +82,7 @@ class CalibrationRecord:
 
 @dataclass(frozen=True)
 class DepthChange:
-    """How far a lower precision moves depth from FP32's, relative to it."""
+    """The change of depth by a lower precision, relative to FP32's depth."""
 
     median: float
     """Largest median of any image."""

@@ -47,7 +47,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Resize:
-    """How a frame of another size is brought to the network's: bilinear, half-pixel centres."""
+    """The resizing of frames to the network's size: bilinear, half-pixel centres."""
 
     policy: ResizePolicy = "stretch"
     """``stretch`` changes the aspect; ``fit`` keeps it and pads; ``crop`` keeps it and cuts."""

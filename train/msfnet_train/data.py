@@ -29,7 +29,7 @@ from msfnet_train.recipe import DataConfig, Recipe, half
 
 
 class TrainingBatch(NamedTuple):
-    """What one step learns from."""
+    """The batch of one training step."""
 
     image: Tensor
     """(N, 3, H, W) float32, normalised."""
@@ -42,7 +42,7 @@ class TrainingBatch(NamedTuple):
 
 
 class ValidationBatch(NamedTuple):
-    """What is scored at once."""
+    """A batch of the validation."""
 
     image: Tensor
     """(N, 3, h, w) float32, normalised, at the inference size."""

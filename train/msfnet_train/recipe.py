@@ -30,7 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data a run reads, and what the network sees of it. Sizes are (height, width)."""
+    """The data of a run, and the network's view of it. Sizes are (height, width)."""
 
     layout: Layout
     """NYU's labelled set, DenseDepth's NYU, KITTI raw drives, BTS's folders of NYU, or pairs of
@@ -95,7 +95,7 @@ class DataConfig:
 
     @property
     def ground_truth(self) -> GroundTruth:
-        """What the validation depth is, in the protocols' words."""
+        """The kind of the validation depth, as protocols name it."""
         return LAYOUTS[self.layout].kind(self.validation_depth)
 
 
@@ -154,7 +154,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long a run trains, and on which devices."""
+    """The length and the devices of a run."""
 
     epochs: int = 20
     batch_size: int = 16

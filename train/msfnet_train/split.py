@@ -88,7 +88,7 @@ def open_split(config: DataConfig, path: Path) -> Split:
 
 @dataclass(frozen=True)
 class _Record:
-    """What was found in the data of a run."""
+    """The record of the check of a run's data."""
 
     data: Mapping[str, Any]
     """See :meth:`Split.fingerprint`."""

@@ -1,4 +1,4 @@
-"""How fast a recipe trains here, and whether reading keeps up: images per second, side by side.
+"""Measures how fast a recipe trains here, and whether reading the data keeps up.
 
 ``python -m msfnet_train.throughput nyu_mini --data data/nyu_mini``
 """
@@ -64,7 +64,7 @@ class ThroughputReport:
 
     @property
     def waiting(self) -> float:
-        """The share of the training time beyond the step's own: for want of data or of cores."""
+        """The share of the training time beyond the step's own, spent waiting for data or cores."""
         return 1 - self.images_per_s("training") / self.images_per_s(self.mode)
 
     def text(self) -> str:

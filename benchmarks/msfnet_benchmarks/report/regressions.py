@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Regressions:
-    """What two runs have in common, and what they have not."""
+    """The comparison of two runs: changed figures, missing rows and new rows."""
 
     changes: tuple[Change, ...]
     tolerance: float

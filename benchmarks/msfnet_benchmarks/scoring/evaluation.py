@@ -38,7 +38,7 @@ _DESCRIBED = 64
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to score, on what, and how."""
+    """Options of an evaluation."""
 
     model: Path | None = None
     """Checkpoint, ONNX file or engine."""
@@ -83,7 +83,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What one call of ``msfnet evaluate`` found."""
+    """The result of one evaluation."""
 
     accuracy: AccuracyReport | None = None
     """None where only flicker was asked for."""

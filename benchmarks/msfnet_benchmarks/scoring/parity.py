@@ -1,4 +1,4 @@
-"""How much the depth of two models differs on the same frames.
+"""Measures how much the depth of two models differs on the same frames.
 
 The relative differences go into a histogram of fixed size, so that memory does not grow with the
 number of frames; percentiles are accurate within 0.3 %.

@@ -38,7 +38,7 @@ class RunningStd:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """How much the scale of depth changes from one scored frame of a drive to the next."""
+    """The change of the scale of depth from one scored frame of a drive to the next."""
 
     name: str
     """The drive."""
@@ -80,7 +80,7 @@ class ScaleDrift:
 
 @dataclass(frozen=True)
 class FlickerReport:
-    """How much depth varies over frames of a camera and a scene that do not move."""
+    """The variation of depth over frames of a camera and a scene that do not move."""
 
     mean: float
     """Mean over the pixels of the standard deviation of log depth: 0.01 is about 1 %."""

@@ -1,1 +1,1 @@
-"""How long models take, and what else they cost."""
+"""Measures how long models take, and what else they cost."""

@@ -28,7 +28,7 @@ _TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class _Moments:
-    """What one process reports: seconds since it was started, and its memory."""
+    """The report of one process: seconds since it was started, and its memory."""
 
     imported_s: float
     opened_s: float

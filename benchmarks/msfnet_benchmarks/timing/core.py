@@ -48,7 +48,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """How long the calls of one name took, all of them or one stage of all of them."""
+    """The times of the calls of one name, or of one stage of them."""
 
     name: str
     ms: NDArray[np.float64]
@@ -81,7 +81,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the samples of one name say; milliseconds, percentiles interpolated linearly."""
+    """The summary of one name's samples; milliseconds, percentiles interpolated linearly."""
 
     name: str
     p50_ms: float

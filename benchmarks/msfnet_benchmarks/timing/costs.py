@@ -76,7 +76,7 @@ class FlopBound:
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """How a tool ran an engine whose stages it timed; other settings give other figures."""
+    """The settings of a tool that timed an engine's stages; other settings give other figures."""
 
     cuda_graph: bool
     """The engine's work was replayed as one CUDA graph."""

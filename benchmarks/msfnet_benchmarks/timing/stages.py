@@ -1,4 +1,4 @@
-"""Where time goes: the stages of a frame in a stream, and of a batch on the device.
+"""Times the stages of a frame in a stream, and of a batch on the device.
 
 The device's stages are those that NVIDIA's trtexec defines in its verbose log: latency is H2D
 latency + GPU compute time + D2H latency; enqueue time is the host's.

@@ -98,7 +98,7 @@ def build_command(
         times: JSON file that it writes.
         cuda_graph: replay the work as a CUDA graph.
         transfers: copy inputs in and outputs out.
-        iterations: minimum number of runs; trtexec also goes on for 3 seconds.
+        iterations: minimum number of runs; trtexec also continues for 3 seconds.
         shape: name and shape of the input of a dynamic engine.
 
     Raises:
@@ -187,7 +187,7 @@ def _version(log: str) -> str:
 
 @dataclass(frozen=True)
 class ToolRun:
-    """What trtexec measured."""
+    """The measurements of trtexec."""
 
     tool: str
     """Its name and TensorRT's version."""

@@ -32,7 +32,7 @@ _PRECISION = ("trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_spar
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a provider is called in its library, how it opens a file, and its options."""
+    """A provider: its name in its library, its opener and its options."""
 
     label: str
     open: Callable[[Path, str, int], Engine]

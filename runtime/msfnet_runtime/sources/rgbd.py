@@ -43,7 +43,7 @@ _ROLES = (
 
 @dataclass(frozen=True)
 class CameraFile:
-    """What ``camera.json`` may say; every key may be left out."""
+    """The content of ``camera.json``; every key is optional."""
 
     fx: float | None = None
     """Focal length along x, pixels; the six numbers of the camera go together."""
