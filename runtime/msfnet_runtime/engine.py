@@ -77,10 +77,10 @@ class DeviceTimed(Protocol):
         Args:
             batch: as for ``infer``.
             cuda_graph: run with or without a CUDA graph; None does what ``infer`` does.
-            transfers: False excludes the copies.
+            transfers: False excludes the copies; the batch is on the device beforehand.
 
         Raises:
-            MsfnetError: as for ``infer``, or the CUDA graph cannot be captured.
+            MsfnetError: as for ``infer``, or the requested CUDA graph cannot be captured.
         """
 
 

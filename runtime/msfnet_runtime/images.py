@@ -21,6 +21,13 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A JPEG marker other than a restart; in coded pixels 0xff is followed by 0 or a restart only."""
 _END_OF_IMAGE = 0xD9
 
+_CLOCKWISE = {
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+"""OpenCV's constant of a rotation, by degrees."""
+
 _SILENT = 0
 """OpenCV's log level."""
 
@@ -113,6 +120,12 @@ def write_image(path: Path, image: NDArray[np.generic]) -> None:
         path.write_bytes(content.tobytes())
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def rotated(image: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8 rotated clockwise by a multiple of 90 degrees."""
+    turn = _CLOCKWISE.get(degrees % 360)
+    return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

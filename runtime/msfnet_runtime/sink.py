@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msfnet_runtime.types import DepthMap, Frame
 
@@ -19,7 +18,7 @@ class Sink(AbstractContextManager["Sink"], Protocol):
 
     Entering the context opens the output, so that an unwritable one is detected before the first
     frame. Leaving it finishes the output, also after an error elsewhere: no written frame is
-    lost, and without frames nothing is left behind. An output that fails itself, for example on a
+    lost, and without frames nothing is left behind. An output that fails, for example on a
     full disk, keeps the earlier frames, and its error says where they are.
     """
 
@@ -39,14 +38,9 @@ class SinkBase:
         self._context.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
+    def __exit__(self, *error: Any) -> bool | None:
         """Finish the output, or remove it if nothing was written."""
-        return self._context.__exit__(kind, error, trace)
+        return self._context.__exit__(*error)
 
     def poll(self) -> bool:
         """Continue the stream."""

@@ -79,7 +79,7 @@ def test_one_photo_has_its_depth(inputs: tuple[Path, Path], tmp_path: Path) -> N
     [
         (("--out", "ply:d"), "point clouds need a camera"),
         (("--out", "a.mp4", "--colours", "jet"), "'jet' is not a colour map"),
-        (("--out", "a.mp4", "--range", "9,1"), "'9,1' is not a range"),
+        (("--out", "a.mp4", "--range", "9,1"), "9 to 1 m is not a range"),
         (("--out", "ply:d", "--intrinsics", "1,2"), "'1,2' is not a camera"),
     ],
 )

@@ -11,7 +11,7 @@ from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.sink import CallableSink, Sink
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sinks.folder import NpzSink, PlySink, PngSink
-from msfnet_runtime.sinks.options import parse_lens, parse_range
+from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
 from msfnet_runtime.sinks.rerun import RerunSink
 from msfnet_runtime.sinks.video import VideoSink
 from tests.runtime.streams import frame, ramp, write_all
@@ -105,9 +105,15 @@ def test_a_text_that_is_not_a_camera_is_refused(text: str) -> None:
         parse_lens(text)
 
 
+def test_an_unknown_colour_map_is_refused_before_the_first_frame() -> None:
+    """The error lists the known ones, whatever the output."""
+    with pytest.raises(MsfnetError, match=r"'jet'.*turbo"):
+        SinkOptions(colours="jet")
+
+
 @pytest.mark.parametrize("text", ["1", "2,1", "0,5", "1,inf", "a,b", "1,2,3"])
 def test_a_text_that_is_not_a_range_is_refused(text: str) -> None:
     """The near end comes first."""
     assert parse_range("0.5,80") == (0.5, 80.0)
     with pytest.raises(MsfnetError, match=r"not a range.*near,far"):
-        parse_range(text)
+        SinkOptions(range_m=parse_range(text))

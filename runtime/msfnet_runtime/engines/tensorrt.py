@@ -188,16 +188,7 @@ class TensorRTEngine(EngineBase):
     def timed(
         self, batch: NDArray[Any], *, cuda_graph: bool | None = None, transfers: bool = True
     ) -> Timings:
-        """Run one batch and return the time of each stage.
-
-        Args:
-            batch: as for ``infer``.
-            cuda_graph: run with or without a CUDA graph; None does what ``infer`` does.
-            transfers: False excludes the copies; the batch is on the device beforehand.
-
-        Raises:
-            MsfnetError: ``cuda_graph`` is True and no graph can be captured.
-        """
+        """Run one batch; return the times, see :class:`~msfnet_runtime.engine.DeviceTimed`."""
         self._check(batch)
         slot, graph = self._slots[0], self._graphs if cuda_graph is None else cuda_graph
         slot.prepare(batch.shape)

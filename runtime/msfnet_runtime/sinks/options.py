@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from msfnet_runtime.colour import Layout, colour_table
+import numpy as np
+from numpy.typing import NDArray
+
+from msfnet_runtime.colour import Layout, colour_table, panels
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
-from msfnet_runtime.types import CameraIntrinsics, Frame
+from msfnet_runtime.types import CameraIntrinsics, DepthMap, Frame
 
 Lens = tuple[float, float, float, float] | float
 """A camera: fx, fy, cx, cy in pixels of its frames, or its horizontal field of view, degrees."""
@@ -17,7 +20,11 @@ Lens = tuple[float, float, float, float] | float
 
 @dataclass(frozen=True)
 class SinkOptions:
-    """Options of an output; the defaults follow the model and the source."""
+    """Options of an output; the defaults follow the model and the source.
+
+    Raises:
+        MsfnetError: the colour map is unknown, or the ends of the scale are not a range.
+    """
 
     layout: Layout = "side-by-side"
     """What a video or window shows: frame and depth side by side, blended, or depth alone."""
@@ -32,27 +39,18 @@ class SinkOptions:
     """The camera of frames whose source does not know it."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown colour map, whether or not an output uses it.
-
-        Raises:
-            MsfnetError: the name of the colour map is unknown.
-        """
-        colour_table(self.colours)
-
-    def scale_m(self, spec: ModelSpec) -> tuple[float, float]:
-        """Return the ends of the colour scale, metres.
-
-        Raises:
-            MsfnetError: they are not a range.
-        """
-        low, high = self.range_m or spec.depth_range_m
-        if not 0 < low < high < math.inf:
+        colour_table(self.colours)  # refuses an unknown map, even if no output uses it
+        if self.range_m and not 0 < self.range_m[0] < self.range_m[1] < math.inf:
+            low, high = self.range_m
             raise MsfnetError(
-                f"{low:g} to {high:g} m is not a range; the first depth must be above 0 and below "
-                "the second",
+                f"{low:g} to {high:g} m is not a range; use near,far in metres, 0 < near < far",
                 parameter="range_m",
             )
-        return low, high
+
+    def panels(self, frame: Frame, depth: DepthMap, spec: ModelSpec) -> list[NDArray[np.uint8]]:
+        """Return the panels of a picture, see :func:`msfnet_runtime.colour.panels`."""
+        scale_m = self.range_m or spec.depth_range_m
+        return panels(frame, depth, scale_m, self.layout, self.colours)
 
     def with_camera(self, frame: Frame) -> Frame:
         """Return the frame with its camera in its own pixels, if the camera is known."""
@@ -109,18 +107,16 @@ def parse_lens(text: str) -> Lens:
 
 
 def parse_range(text: str) -> tuple[float, float]:
-    """Read ``near,far`` in metres.
+    """Read ``near,far`` in metres; :class:`SinkOptions` checks their order.
 
     Raises:
-        MsfnetError: it is not a range.
+        MsfnetError: the text is not two numbers.
     """
     try:
         low, high = (float(part) for part in text.split(","))
-        if 0 < low < high < math.inf:
-            return low, high
     except ValueError:
-        pass
-    raise MsfnetError(
-        f"{text!r} is not a range; write near,far in metres, for example 0.5,80",
-        parameter="range_m",
-    )
+        raise MsfnetError(
+            f"{text!r} is not a range; write near,far in metres, for example 0.5,80",
+            parameter="range_m",
+        ) from None
+    return low, high

@@ -48,7 +48,7 @@ class RerunSink(SinkBase):
         self._rerun = rerun
         self._target = target
         self._options = options
-        self._range = options.scale_m(spec)
+        self._range = options.range_m or spec.depth_range_m
         self._counts = counts_per_metre(spec, options.unit)
         self._camera: CameraIntrinsics | None = None
         self._partial: Path | None = None

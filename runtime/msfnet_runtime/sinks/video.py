@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.colour import colour_table, panels
 from msfnet_runtime.errors import MsfnetError, requires
 from msfnet_runtime.files import append_whole, reserve_growing
 from msfnet_runtime.sink import SinkBase
@@ -76,10 +75,9 @@ class VideoSink(SinkBase):
     ) -> None:
         with requires("PyAV", "video"):
             import av
-        colour_table(options.colours)
         self._av = av
         self._path = path
-        self._range = options.scale_m(spec)
+        self._spec = spec
         self._options = options
         self._fps = fps
         self._stream: VideoStream | None = None
@@ -93,7 +91,7 @@ class VideoSink(SinkBase):
             MsfnetError: the disk is full, or another error of the file system; the message says
                 where the earlier frames are.
         """
-        parts = panels(frame, depth, self._range, self._options.layout, self._options.colours)
+        parts = self._options.panels(frame, depth, self._spec)
         if self._stream is None:
             self._size = frame.image.shape[:2]
         rgb = np.asarray(cv2.hconcat([self._fit(part) for part in parts]), np.uint8)

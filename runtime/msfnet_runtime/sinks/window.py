@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.colour import panels
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
@@ -34,14 +33,13 @@ class WindowSink(SinkBase):
 
     def __init__(self, spec: ModelSpec, options: SinkOptions = DEFAULTS) -> None:
         check_windows()
-        self._range = options.scale_m(spec)
+        self._spec = spec
         self._options = options
         self._picture: NDArray[np.uint8] | None = None
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Draw the picture that the next poll shows."""
-        look = (self._range, self._options.layout, self._options.colours)
-        self._picture = np.concatenate(panels(frame, depth, *look), axis=1)
+        self._picture = np.concatenate(self._options.panels(frame, depth, self._spec), axis=1)
 
     def poll(self) -> bool:
         """Show the newest picture; False once the user has ended the stream."""

@@ -6,22 +6,16 @@ from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.closing import Closing
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.images import rotated
 from msfnet_runtime.source import Source, SourceBase, SourceHealth
 from msfnet_runtime.types import Frame
 from msfnet_runtime.words import shape_text
-
-_ROTATIONS = {
-    90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-}
 
 
 class IterableSource(SourceBase):
@@ -98,7 +92,7 @@ class RotatedSource(Closing):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the rotated frames."""
         for frame in self._source:
-            image = np.asarray(cv2.rotate(frame.image, _ROTATIONS[self._degrees]), np.uint8)
+            image = rotated(frame.image, self._degrees)
             camera = frame.intrinsics and frame.intrinsics.rotated(self._degrees)
             yield replace(frame, image=image, intrinsics=camera)
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.images import quiet
+from msfnet_runtime.images import quiet, rotated
 
 if TYPE_CHECKING:
     import av
@@ -24,14 +24,6 @@ _LOW_DELAY = {
 
 _SINGLE_PICTURES = ("mjpeg", "mjpegb")
 """Codecs whose decoders conceal damage silently, unless configured to refuse it."""
-
-_UPRIGHT = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    -180: cv2.ROTATE_180,
-    -90: cv2.ROTATE_90_CLOCKWISE,
-}
-"""The rotation of a display matrix, degrees counter-clockwise, as OpenCV's constant."""
 
 
 class PyavCapture:
@@ -115,8 +107,7 @@ class PyavCapture:
         if picture.is_corrupt:
             return False, None
         rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-        turn = _UPRIGHT.get(round(picture.rotation))
-        upright = rgb if turn is None else np.asarray(cv2.rotate(rgb, turn), np.uint8)
+        upright = rotated(rgb, -round(picture.rotation))  # a display matrix turns the other way
         return True, upright[..., ::-1]  # a view: converting it back to RGB needs no copy
 
     def release(self) -> None:
