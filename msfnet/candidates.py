@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from msfnet_train.torch_engine import TorchEngine
 
 PYTORCH = "pytorch"
-"""As a baseline: the checkpoint from which the first model was exported."""
+"""The name of a baseline: the checkpoint from which the first model was exported."""
 
 
 def order_candidates(

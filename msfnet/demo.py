@@ -28,7 +28,7 @@ MARKER = ".msfnet-demo"
 PROTOCOL = "kitti_raw"
 ARCHITECTURES = ("sm86", "sm89")
 FRAME_SIZE = (375, 1242)
-"""Of KITTI's drives, pixels."""
+"""The size of KITTI's frames, pixels."""
 
 _MADE = {
     "video": "drive.mp4",
@@ -55,7 +55,7 @@ class DemoReport:
     engines: tuple[EngineArtifact, ...]
     stream: StreamStats
     seconds: float
-    """Of the whole demo."""
+    """The time of the whole demo."""
 
     def text(self) -> str:
         """Return the table and the paths of everything made."""

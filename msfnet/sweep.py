@@ -34,7 +34,7 @@ class _Point:
 
     @property
     def name(self) -> str:
-        """Its values, numbers with their axis."""
+        """The point's values; numbers with their axis."""
         return " ".join(
             value if axis in ("size", "encoder", "preset") else f"{axis}={value}"
             for axis, value in self.settings.items()

@@ -89,7 +89,7 @@ class _Material:
 
     frames: list[Frame]
     samples: list[Sample] = field(default_factory=list)
-    """With ground truth; empty where no protocol was asked for."""
+    """The frames with ground truth; empty without a protocol."""
     protocol: Protocol | None = None
     decode: Samples | None = None
     """Time of reading each frame; None for generated ones."""

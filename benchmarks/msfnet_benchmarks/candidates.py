@@ -42,7 +42,7 @@ class Candidate:
     file: Path | None = None
     """Candidates of the same file give the same depth."""
     depth: bool = True
-    """Its answer is depth, as its spec says; else the engine alone is timed on random input."""
+    """Whether it returns depth; if not, only its engine is timed, on random input."""
     fixed_batch: bool = False
     """It takes one image per call, although its spec leaves the batch open."""
     counts: Callable[[], tuple[int, int] | None] = lambda: None
@@ -60,7 +60,7 @@ class Candidate:
     input_size: tuple[int, int] | None = None
     """(height, width) of the network's input, pixels, where that is a sweep's."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Its value on every axis of a sweep."""
+    """The candidate's value on every axis of a sweep."""
 
 
 @dataclass(frozen=True)

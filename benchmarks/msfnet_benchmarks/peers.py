@@ -37,7 +37,9 @@ def peer_spec(path: Path) -> ModelSpec:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [_tensor(value) for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype not in _TYPES:
-        raise MsfnetError(f"{file} does not take one image; a peer has one input of 4 dimensions")
+        raise MsfnetError(
+            f"{file} does not take one image; a peer must have one input of 4 dimensions"
+        )
     sides = inputs[0].shape[1:]
     if not all(isinstance(side, int) for side in sides):
         raise MsfnetError(f"{file} takes images of any size; export it at the size to be timed")

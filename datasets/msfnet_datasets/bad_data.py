@@ -29,9 +29,9 @@ class BadSample:
     name: str
     """The sample's."""
     path: Path
-    """Of its ground truth, or of the image where it has none."""
+    """The file of its ground truth, or the image where it has none."""
     reason: str
-    """In one line, which names the file at fault."""
+    """The reason in one line, which names the file."""
 
 
 def find_bad(

@@ -19,7 +19,7 @@ BAD_IN_WORDS = 5
 """So many bad samples of a list are named; the JSON has them all."""
 
 BIN_EDGES_M = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, float("inf"))
-"""Of the depth histogram, metres."""
+"""The edges of the depth histogram's bins, metres."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class DataCheck:
 
     path: Path
     layout: str
-    """In words."""
+    """The layout's title."""
     lists: tuple[ListCheck, ...]
     protocol: str = ""
     """The evaluation protocol that such data is usually scored under, if it has ground truth."""

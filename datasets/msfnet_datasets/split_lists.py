@@ -23,9 +23,9 @@ class ListEntry:
     """One line: where its image lies, and what the list says of its depth."""
 
     image: PurePosixPath
-    """From the data's root; the suffix may be another on the disk."""
+    """The path below the data's root; the file's suffix may differ."""
     depth: PurePosixPath | None = None
-    """From the data's root; None where the list names none."""
+    """The path below the data's root; None where the list names none."""
     declared_none: bool = False
     """The list says that there is no depth map for this image."""
 

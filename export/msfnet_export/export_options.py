@@ -44,7 +44,7 @@ class ExportOptions:
     """Passes to leave out."""
     runs_on: RunsOn = "any"
     weights: Weights = "inside"
-    """In the file, or beside it in one of their own."""
+    """Where the weights are: inside the model's file, or beside it in a separate file."""
     verify: Verify = "output"
     """``deep`` compares every block with PyTorch."""
 

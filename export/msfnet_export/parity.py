@@ -41,7 +41,7 @@ class Parity:
     frames: int
     """Real frames."""
     shapes: tuple[tuple[int, ...], ...]
-    """Of the inputs compared, each once."""
+    """The shapes of the inputs compared, each once."""
 
     def text(self) -> str:
         """Return the comparison in one line."""

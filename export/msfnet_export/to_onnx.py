@@ -49,15 +49,15 @@ class ExportReport:
 
     artifact: OnnxArtifact
     parity: Parity
-    """Of the FP32 graph."""
+    """The difference of the FP32 graph from PyTorch."""
     blocks: tuple[BlockParity, ...]
-    """Of the FP32 graph's blocks, in running order; empty unless verified ``deep``."""
+    """The differences of its blocks, in running order; empty unless verified ``deep``."""
     parameters: int
     macs: int
     """Multiply-accumulates for one image at the spec's size."""
     operators: Mapping[str, int]
     seconds: float
-    """Of the whole export, comparison included."""
+    """The time of the whole export, comparison included."""
 
     @property
     def max_relative_difference(self) -> float:

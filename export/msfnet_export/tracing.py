@@ -28,7 +28,7 @@ from msfnet_export.modules import hooked
 from msfnet_runtime import ModelSpec, MsfnetError
 
 OPSET = 18
-"""Of the ONNX files; ONNX Runtime 1.15 and TensorRT 10 read it."""
+"""The operator set of the ONNX files; ONNX Runtime 1.15 and TensorRT 10 read it."""
 
 
 def trace(

@@ -36,7 +36,7 @@ class TritonModel:
     """A model in a model repository."""
 
     path: Path
-    """Its folder in the repository."""
+    """The model's folder in the repository."""
     name: str
     platform: Platform
     max_batch_size: int
@@ -116,7 +116,7 @@ def _read(file: Path) -> _Source:
         files = dict(zip(names, model_files(file, onnx.spec), strict=False))
         return _Source("onnxruntime_onnx", onnx.spec, files)
     if file.suffix not in ENGINE_SUFFIXES:
-        raise MsfnetError(f"{file} is neither an ONNX file nor an engine; use one of them")
+        raise MsfnetError(f"{file} is not a model for Triton; name a .onnx file or an engine of flavour tensorrt")
     engine = EngineArtifact.read(file)
     if engine.flavour != "tensorrt":
         raise MsfnetError(

@@ -31,7 +31,7 @@ class TritonOptions:
     """Options of a server that runs a model."""
 
     name: str = ""
-    """Of the model on the server; that of the file without its suffix if empty."""
+    """The model's name on the server; the file's name without its suffix if empty."""
     version: int = 1
     max_batch_size: int | None = None
     """Images in one run of a graph whose batch is open; None: 8, or the engine's largest."""

@@ -1,4 +1,4 @@
-"""From checkpoint to engine: ``msfnet export`` and ``build``."""
+"""Defines ``msfnet export`` and ``msfnet build``."""
 
 from __future__ import annotations
 

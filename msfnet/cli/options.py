@@ -56,10 +56,10 @@ ProtocolOption = Annotated[
 ]
 
 DATA_HELP = "Data set with ground truth: KITTI, NYU, or a folder of your own."
-"""For commands that score or train."""
+"""The help of ``--data`` for commands that score or train."""
 
 SOURCE_HELP = "Frames: a data set, a folder of images, a video, or a generated source."
-"""For commands that need no ground truth."""
+"""The help of ``--data`` for commands that need no ground truth."""
 
 JsonOption = Annotated[
     Path | None,

@@ -47,7 +47,7 @@ def test_every_option_lands_in_the_configuration(
     ("command", "words"),
     [
         ("triton none.onnx models", "none.onnx"),
-        ("triton notes.txt models", "neither an ONNX file nor an engine"),
+        ("triton notes.txt models", ".onnx"),
         ("triton good.onnx file", "file"),
         ("triton good.onnx file/models", "file/models"),
         ("triton good.onnx models --gpus one", "are not whole numbers"),

@@ -45,7 +45,7 @@ class AblationReport:
     protocol: str
     seeds: tuple[int, ...]
     rows: Mapping[str, tuple[DepthSummary, ...]]
-    """By the names of :data:`msfnet_train.TABLE_III`."""
+    """The results of each row, by its name in :data:`msfnet_train.TABLE_III`."""
 
     def text(self) -> str:
         """Return a table of the means and their spread over the seeds, with the paper's figures."""

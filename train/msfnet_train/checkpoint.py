@@ -43,7 +43,7 @@ class Checkpoint:
     """A trained network and its origin."""
 
     network: MSFNet
-    """In evaluation mode, on the CPU."""
+    """The network in evaluation mode, on the CPU."""
     spec: ModelSpec
     """Describes the network graph at the recipe's inference size."""
     recipe: Recipe

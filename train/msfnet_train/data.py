@@ -38,7 +38,7 @@ class TrainingBatch(NamedTuple):
     valid: Tensor
     """The target's shape, bool: there is a measurement."""
     names: tuple[str, ...]
-    """Of the samples."""
+    """The names of the samples."""
 
 
 class ValidationBatch(NamedTuple):
@@ -49,7 +49,7 @@ class ValidationBatch(NamedTuple):
     ground_truth: tuple[NDArray[np.float32], ...]
     """(H, W) metres each, 0 = none, as the protocol prepared it."""
     names: tuple[str, ...]
-    """Of the samples."""
+    """The names of the samples."""
 
 
 class TrainingPairs(Dataset[TrainingBatch]):

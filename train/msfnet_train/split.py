@@ -78,7 +78,7 @@ def open_split(config: DataConfig, path: Path) -> Split:
         ]
         train, validation = (list(samples) for samples in opened)
     if not (train and validation):
-        raise MsfnetError(f"{path} has too few pairs to hold some out; two are the least")
+        raise MsfnetError(f"{path} has too few pairs to hold some out; at least two are needed")
     return Split(
         spread(train, config.max_train or None),
         spread(validation, config.max_validation or None),

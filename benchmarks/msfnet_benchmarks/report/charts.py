@@ -35,7 +35,7 @@ class Chart:
     """One section of the page."""
 
     key: str
-    """Its anchor on the page."""
+    """The chart's anchor on the page."""
     title: str
     note: str
     """How to read it, in a sentence or two."""

@@ -16,7 +16,7 @@ from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.colour import colour_depth, colour_table, scale_marks
 
 _GREY = (208, 208, 208)
-"""Of pixels without a reference: no colour of a scale."""
+"""The colour of pixels without a reference; no colour scale has it."""
 
 _SPARSE = 0.5
 """Ground truth of less coverage is widened for the eye."""

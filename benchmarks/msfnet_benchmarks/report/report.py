@@ -38,7 +38,7 @@ class BenchmarkRow:
     size_bytes: int
     """On disk."""
     latency: Summary | None = None
-    """From frame to depth; None where that was not timed."""
+    """The time from frame to depth; None where that was not timed."""
     speedup: Ratio | None = None
     """How many times as fast as the baseline; None without a baseline."""
     accuracy: AccuracyReport | None = None
@@ -46,12 +46,12 @@ class BenchmarkRow:
     parity: ParityReport | None = None
     """Difference from the baseline; None for the baseline itself."""
     engine_latency: Summary | None = None
-    """From batch to answer: without preparing and finishing."""
+    """The time from batch to answer, without preparing and finishing."""
     stages: Mapping[str, Summary] = field(default_factory=dict)
     """Time of one frame by stage, in the order of a stream: decode to write; or of one batch on
     the device, as trtexec defines the stages."""
     throughput: tuple[Throughput, ...] = ()
-    """By batch size."""
+    """The throughput of each batch size."""
     cold_start: ColdStart | None = None
     energy: Energy | None = None
     """None where no GPU counts it."""
@@ -61,7 +61,7 @@ class BenchmarkRow:
     """Multiply-accumulates for one image; None where the model's file does not name them."""
     parameters: int | None = None
     layers: tuple[LayerCost, ...] = ()
-    """By falling time; empty where nothing was profiled."""
+    """The layers, the slowest first; empty where nothing was profiled."""
     batch: int = 1
     """Images in one timed call."""
     input_size: tuple[int, int] | None = None
@@ -96,7 +96,7 @@ class BenchmarkReport:
     flop_bound: FlopBound | None = None
     """Measured in the same run; None where it was not asked for."""
     what_is_timed: str = WHAT_IS_TIMED
-    """In a sentence."""
+    """A sentence that says what the times cover."""
     schema: Literal["msfnet-bench/3"] = SCHEMA
 
     @property

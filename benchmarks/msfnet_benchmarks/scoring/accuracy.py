@@ -44,9 +44,9 @@ class ImageScore:
     name: str
     """The sample's name."""
     metrics: DepthMetrics
-    """Of the prediction without alignment."""
+    """The metrics of the prediction without alignment."""
     aligned: DepthMetrics | None = None
-    """Of the prediction aligned to this image's ground truth; None if that was not asked for."""
+    """The metrics after alignment to this image's ground truth; None without alignment."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ class RangeBin:
     """The error of the pixels whose ground truth lies in one range, over all images."""
 
     low_m: float
-    """Of the ground truth, included."""
+    """The smallest ground truth of the range, included."""
     high_m: float | None
-    """Of the ground truth, excluded; None: without end."""
+    """The end of the range, excluded; None: no end."""
     pixels: int
     rel: float | None
     """Mean absolute relative error over the pixels; None without pixels."""
@@ -50,9 +50,9 @@ class DeploymentReport:
     under: float
     """Share of pixels with g/y >= 1.25: obstacles are farther than predicted."""
     boundary_f1: float | None
-    """Of depth boundaries; None where the ground truth is too sparse to have them."""
+    """The F1 score of depth boundaries; None where the ground truth is too sparse to have them."""
     drift: tuple[DriftReport, ...]
-    """Of every drive; none where frames have no order."""
+    """The drift of every drive; empty where frames have no order."""
 
     def text(self) -> str:
         """Return a readable table."""

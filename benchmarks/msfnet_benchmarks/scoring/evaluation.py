@@ -88,7 +88,7 @@ class EvaluationReport:
     accuracy: AccuracyReport | None = None
     """None where only flicker was asked for."""
     comparison: ComparisonReport | None = None
-    """With another model, if one was named."""
+    """The comparison with another model, if one was named."""
     flicker: FlickerReport | None = None
     """Before a static camera, if one was named."""
     warnings: tuple[str, ...] = ()

@@ -30,9 +30,9 @@ class RangeParity:
     """Parity where the reference lies in one range."""
 
     low_m: float
-    """Of the reference, included."""
+    """The smallest depth of the reference, included."""
     high_m: float | None
-    """Of the reference, excluded; None: without end."""
+    """The end of the range, excluded; None: no end."""
     p50: float
     p99: float
     agreement: float
@@ -53,7 +53,7 @@ class ParityReport:
     frames: int
     pixels: int
     ranges: tuple[RangeParity, ...] = ()
-    """By range of the reference, where ranges were asked for and have pixels."""
+    """The differences by range of the reference; only ranges that have pixels."""
 
     def text(self) -> str:
         """Return a readable table: all pixels first, then each range."""

@@ -15,9 +15,9 @@ class Throughput:
     batch: int
     """Images in one call."""
     images_per_s: float
-    """From the median call."""
+    """Images per second of the median call."""
     p50_ms: float
-    """Of one call, milliseconds."""
+    """The median time of one call, milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class ColdStart:
     """A process of its own from its start to the first depth map."""
 
     first_depth_s: float
-    """From starting the process until the first depth map was in host memory, median, seconds."""
+    """The median time from its start until the first depth map is in host memory, seconds."""
     imported_s: float
-    """Of that, until the runtime was imported, seconds; a library that runs models comes after."""
+    """The part until the runtime was imported, seconds; a library that runs models comes after."""
     opened_s: float
-    """Of that, until the model was open, seconds."""
+    """The part until the model was open, seconds."""
     peak_bytes: int
     """The process's largest resident memory, some frames later."""
     starts: int
@@ -55,7 +55,7 @@ class LayerCost:
     ms: float
     """Median over the profiled runs."""
     share: float
-    """Of the sum over all layers."""
+    """The layer's share of the sum over all layers."""
 
 
 @dataclass(frozen=True)

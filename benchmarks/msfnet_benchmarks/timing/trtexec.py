@@ -190,7 +190,7 @@ class ToolRun:
     """The measurements of trtexec."""
 
     tool: str
-    """Its name and TensorRT's version."""
+    """The tool's name and TensorRT's version."""
     stages: dict[str, Samples]
     """One round of its runs, by stage."""
     runs_per_s: float
