@@ -116,7 +116,7 @@ def _read(file: Path) -> _Source:
         files = dict(zip(names, model_files(file, onnx.spec), strict=False))
         return _Source("onnxruntime_onnx", onnx.spec, files)
     if file.suffix not in ENGINE_SUFFIXES:
-        raise MsfnetError(f"{file} is not a model for Triton; name a .onnx file or an engine of flavour tensorrt")
+        raise MsfnetError(f"{file} is not a model for Triton; name a .onnx or .engine file")
     engine = EngineArtifact.read(file)
     if engine.flavour != "tensorrt":
         raise MsfnetError(

@@ -52,7 +52,7 @@ def test_memory_is_the_machines() -> None:
 
 
 def test_the_environment_is_the_same_when_asked_again() -> None:
-    """Only what stays is told, so that two runs on one machine do not seem to differ."""
+    """Only lasting facts are reported, so that two runs on one machine do not seem to differ."""
     assert describe_environment() == describe_environment()
 
 

@@ -129,7 +129,7 @@ def test_inspect_finds_a_changed_file(
 
 
 @needs_rtx
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal there")
 def test_ctrl_c_ends_a_build_with_one_line_and_no_file(exports: Exports, tmp_path: Path) -> None:
     """In a process of its own, sent once the builder is at work: its 8 profiles take seconds."""
     from msfnet_export import export_network

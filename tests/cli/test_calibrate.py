@@ -105,7 +105,7 @@ def test_what_cannot_be_calibrated_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Exit status 1, nothing written; options are judged before frames are run."""
+    """Exit status 1, nothing written; options are checked before frames are run."""
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir(exist_ok=True)
 

@@ -118,7 +118,7 @@ BAD = {
     "inspect corrupt.onnx": "corrupt.onnx",
     "inspect bare.engine": "manifest",
     "inspect picture.png": "picture.png",
-    # what is no video, and no place for depth
+    # a source that is not a video, an output that cannot hold depth
     "stream good.onnx text.mp4 --out out.mp4": "text.mp4",
     "stream good.onnx picture.png --out depth.png": "16-bit PNG",
     # an output that cannot be written

@@ -18,7 +18,7 @@ from msfnet_export.build_options import BuildOptions
 from tests.networks import DEPLOY_SIZE, Exports
 
 
-def multiplications_of(exports: Exports) -> dict[str, int]:
+def macs_of(exports: Exports) -> dict[str, int]:
     """Count what PyTorch's own convolutions multiply where the export changes nothing."""
     counts: dict[str, int] = {}
 
@@ -40,7 +40,7 @@ def multiplications_of(exports: Exports) -> dict[str, int]:
 
 def test_multiplications_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
     """Counted by hooks in PyTorch, for blocks that lowering leaves as they are."""
-    counts = multiplications_of(exports)
+    counts = macs_of(exports)
     blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
 
     encoder = sum(block.macs for name, block in blocks.items() if name.startswith("encoder"))
@@ -90,15 +90,15 @@ def test_json_holds_what_the_text_shows(
     """One object: facts, spec, blocks."""
     path = exports.plain.artifact.path
     assert run(["inspect", str(path), "--json", "-"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    shown = json.loads(capsys.readouterr().out)
     assert run(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
 
-    assert told["spec"]["inputs"][0]["shape"] == [1, 3, 76, 100]
-    assert told["facts"]["opset"] == "18"
-    assert sum(block["macs"] for block in told["blocks"]) == exports.plain.macs
-    assert told["blocks"][0]["operators"]["Conv"] >= 1
-    for block in told["blocks"]:
+    assert shown["spec"]["inputs"][0]["shape"] == [1, 3, 76, 100]
+    assert shown["facts"]["opset"] == "18"
+    assert sum(block["macs"] for block in shown["blocks"]) == exports.plain.macs
+    assert shown["blocks"][0]["operators"]["Conv"] >= 1
+    for block in shown["blocks"]:
         assert block["name"] in shown
     assert f"{exports.plain.macs / 1e9:.3f} GMAC for one image" in shown
 

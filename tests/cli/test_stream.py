@@ -109,7 +109,7 @@ def test_a_signal_leaves_a_playable_video(
 
 
 def test_a_stream_is_shown_as_text(model: Path, video: Path, tmp_path: Path) -> None:
-    """Plain lines on standard error where that is no terminal, the report on standard output."""
+    """Plain lines on standard error where that is not a terminal, the report on standard output."""
     command = [sys.executable, "-m", "msfnet", "stream", *map(str, (model, video))]
     command += ["--out", str(tmp_path / "png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -68,13 +68,13 @@ def test_bad_images_are_found_and_named(rooms: Path, spoil: Callable[[Path], obj
     samples = open_dataset(rooms, "nyu", "train")
     for index in (3, 0):
         spoil(samples[index].image_path)
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
 
-    bad = find_bad(samples, workers=4, progress=lambda *step: told.append(step))
+    bad = find_bad(samples, workers=4, progress=lambda *step: reported.append(step))
 
     assert [b.name for b in bad] == [samples[0].name, samples[3].name]
     assert all(str(samples[i].image_path) in b.reason for i, b in zip((0, 3), bad, strict=True))
-    assert told[-1] == (len(samples), len(samples), "2 bad")
+    assert reported[-1] == (len(samples), len(samples), "2 bad")
 
 
 def test_bad_scans_are_found_and_named(tmp_path: Path) -> None:

@@ -214,24 +214,24 @@ def test_progress_reports_phase_steps_time_and_time_left(monkeypatch: pytest.Mon
     """Of the innermost unfinished phase with several steps; time left is that of its steps."""
     now = [100.0]
     monkeypatch.setattr("msfnet_export.builder.time.monotonic", lambda: now[0])
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     phases = Phases()
 
     phases.start("Build", None, 4)
     phases.start("Time", "Build", 10)
     phases.start("Once", "Time", 1)
     now[0] = 102.0
-    phases.report(lambda *line: told.append(line))
+    phases.report(lambda *line: reported.append(line))
     assert phases.step("Time", 3)
-    phases.report(lambda *line: told.append(line))
+    phases.report(lambda *line: reported.append(line))
     phases.step("Time", 9)
     phases.step("Build", 0)
-    phases.report(lambda *line: told.append(line))
+    phases.report(lambda *line: reported.append(line))
     phases.finish("Time")
-    phases.report_end(lambda *line: told.append(line))
+    phases.report_end(lambda *line: reported.append(line))
     phases.cancelled = True
 
-    assert told == [
+    assert reported == [
         (0, 10, "Time, 2.0 s"),
         (4, 10, "Time, 2.0 s, about 3.0 s left"),
         (1, 4, "Build, 2.0 s, about 6.0 s left"),

@@ -1,4 +1,4 @@
-"""Passes for processors: fewer multiplications, the same answers, borders included."""
+"""Passes for processors: fewer MACs, the same results, borders included."""
 
 from __future__ import annotations
 

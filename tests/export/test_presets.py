@@ -27,8 +27,8 @@ MOST_MACS: Mapping[str, float] = MappingProxyType({"lite": 0.78e9, "nano": 0.28e
 """Multiplications at :data:`SIZE` that docs/measurements.md states, rounded up."""
 
 
-def multiplications(path: Path) -> int:
-    """Count the multiplications of an ONNX file's convolutions from weights and inferred shapes."""
+def count_macs(path: Path) -> int:
+    """Count the MACs of an ONNX file's convolutions from weights and inferred shapes."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     kernels = {tensor.name: tensor.dims for tensor in graph.initializer}
     grids = {
@@ -52,7 +52,7 @@ def test_a_preset_exports_as_small_as_documented(tmp_path: Path, name: str) -> N
 
     report = export_network(network, tmp_path / "model.onnx", size=SIZE)
 
-    macs = multiplications(report.artifact.path)
+    macs = count_macs(report.artifact.path)
     assert report.macs == macs
     assert 0.9 * MOST_MACS[name] < macs < MOST_MACS[name]
     image = prepare(random_image(SIZE, seed=79), report.artifact.spec)

@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_leaving_passes_out_keeps_their_operators_and_multiplications(
     exports: Exports, tmp_path: Path
 ) -> None:
-    """Equal results, more multiplications, more nodes."""
+    """Equal results, more MACs, more nodes."""
     unfolded = export_network(
         exports.network,
         tmp_path / "model.onnx",

@@ -311,7 +311,7 @@ def test_what_a_fixed_model_cannot_follow_is_refused(
 
 
 def test_batches_are_held_against_the_largest(dynamic: Path, tmp_path: Path) -> None:
-    """A preferred batch may not exceed it, and one image is no batch."""
+    """A preferred batch may not exceed it, and one image is not a batch."""
     with pytest.raises(MsfnetError, match="between 1 and the largest batch, 4"):
         write_triton_model(
             dynamic, tmp_path, options=TritonOptions(max_batch_size=4, preferred_batch_sizes=(8,))

@@ -98,7 +98,7 @@ def soak(
         frames: how many the long run writes.
         fps: of its camera.
         cut_after: frames that are written before a recording is cut off.
-        progress: told every second.
+        progress: called every second.
 
     Raises:
         MsfnetError: an extra (``video``, ``web``, ``export``) is missing, or the command hangs.
@@ -126,7 +126,7 @@ def more(samples: Sequence[Sample], what: Literal["descriptors", "threads"]) -> 
     """Return how many of these the last tenth always has beyond the most of the first half.
 
     Files that are just being written and a camera that is away move the count up and down; what
-    every loss or frame leaves behind goes on rising in the second half.
+    every loss or frame leaves behind keeps rising in the second half.
     """
     counts = [getattr(sample, what) for sample in samples]
     early = counts[_tenth(samples) : len(counts) // 2] or counts

@@ -70,7 +70,7 @@ def test_brightness_is_a_model(tmp_path: Path) -> None:
 
 
 def test_the_camera_damages_breaks_off_and_refuses() -> None:
-    """As told, part by part: read with the standard library's own client."""
+    """As asked for, part by part: read with the standard library's own client."""
     camera = FlakyCamera([b"JPEG" * 4], fps=500, lives=[7], away_s=0.4, damaged_every=3)
     with camera.running() as url:
         with urllib.request.urlopen(url, timeout=5) as answer:

@@ -171,7 +171,7 @@ def test_the_usf_is_up_blocks_pooling_and_refinement(rng: np.random.Generator) -
 
 
 def test_the_decoder_resizes_to_the_skip_and_activates_twice(rng: np.random.Generator) -> None:
-    """From 8x10 to 15x19, which is no integer factor; Leaky ReLU follows each convolution."""
+    """From 8x10 to 15x19, which is not an integer factor; Leaky ReLU follows each convolution."""
     block = DecoderBlock(4, 5, 3)
     randomise(block)
     (below, x), (skip, s), (more, m) = (

@@ -1,4 +1,4 @@
-"""What a run learns from is looked over first, recorded, and told apart from other data."""
+"""The data of a run is checked first and recorded; other data is recognised."""
 
 from __future__ import annotations
 

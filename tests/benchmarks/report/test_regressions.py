@@ -216,7 +216,7 @@ def test_a_tolerance_is_a_share(report: BenchmarkReport, old: Path, tolerance: f
 
 
 def test_what_was_nothing_and_is_something_is_infinitely_worse() -> None:
-    """A share of 0 cannot be told; growing from 0 is worse by any tolerance."""
+    """A share of 0 cannot be computed; growing from 0 is worse by any tolerance."""
     assert Change("m", "macs", 0, 1).verdict(10.0) == "worse"
     assert Change("m", "macs", 0, 0).verdict(0.0) == "same"
 

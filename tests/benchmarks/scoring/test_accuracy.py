@@ -104,11 +104,11 @@ def test_a_cropped_frame_loses_the_intrinsics_of_the_whole(samples: list[Sample]
 
 def test_progress_is_told_after_every_image(samples: list[Sample]) -> None:
     """How many of how many, and which."""
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
 
-    evaluate(oracle, samples, PROTOCOLS["kitti_raw"], progress=lambda *call: told.append(call))
+    evaluate(oracle, samples, PROTOCOLS["kitti_raw"], progress=lambda *call: reported.append(call))
 
-    assert told == [(1, 3, "s0"), (2, 3, "s1"), (3, 3, "s2")]
+    assert reported == [(1, 3, "s0"), (2, 3, "s1"), (3, 3, "s2")]
 
 
 def test_nothing_to_score_is_an_error() -> None:

@@ -168,7 +168,7 @@ def test_range_bins_and_boundaries_follow_the_ground_truth(name: str) -> None:
 
 
 def test_only_ground_truth_inside_range_and_region_counts() -> None:
-    """Borders of the range are out: 0, 1e-3 and 80 m are no measurements."""
+    """Borders of the range are out: 0, 1e-3 and 80 m are not measurements."""
     truth = np.zeros((375, 1242), np.float32)
     truth[200, 100:105] = (1e-3, 80.0, 79.9, 5.0, 90.0)
     truth[10, 100] = 5.0  # above Garg's crop
@@ -181,7 +181,7 @@ def test_only_ground_truth_inside_range_and_region_counts() -> None:
 
 
 def test_predictions_are_clipped_where_the_protocol_says() -> None:
-    """DenseDepth clips to 0.1 to 10 m: 30 m for 10 m is no error; Hu does not clip."""
+    """DenseDepth clips to 0.1 to 10 m: 30 m for 10 m is not an error; Hu does not clip."""
     truth, prediction = np.full((480, 640), 10, np.float32), np.full((480, 640), 30, np.float32)
 
     clipped = PROTOCOLS["nyu_densedepth"].score(prediction=prediction, ground_truth=truth)

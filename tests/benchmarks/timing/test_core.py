@@ -149,7 +149,7 @@ def test_a_slow_model_is_not_warmed_up_for_minutes() -> None:
 def test_figures_that_mean_little_are_flagged(
     milliseconds: NDArray[np.float64], reason: str | None
 ) -> None:
-    """Drift and spread are, frames that differ are not: theirs is no noise."""
+    """Drift and spread are, frames that differ are not, because their difference is not noise."""
     unstable = Samples("a", np.asarray(milliseconds, np.float64)).summary().unstable
 
     assert (reason is None and unstable is None) or (reason or "-") in str(unstable)
