@@ -38,7 +38,7 @@ def macs_of(exports: Exports) -> dict[str, int]:
     return counts
 
 
-def test_multiplications_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
+def test_macs_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
     """Counted by hooks in PyTorch, for blocks that lowering leaves as they are."""
     counts = macs_of(exports)
     blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
@@ -90,15 +90,15 @@ def test_json_holds_what_the_text_shows(
     """One object: facts, spec, blocks."""
     path = exports.plain.artifact.path
     assert run(["inspect", str(path), "--json", "-"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)
     assert run(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
 
-    assert shown["spec"]["inputs"][0]["shape"] == [1, 3, 76, 100]
-    assert shown["facts"]["opset"] == "18"
-    assert sum(block["macs"] for block in shown["blocks"]) == exports.plain.macs
-    assert shown["blocks"][0]["operators"]["Conv"] >= 1
-    for block in shown["blocks"]:
+    assert found["spec"]["inputs"][0]["shape"] == [1, 3, 76, 100]
+    assert found["facts"]["opset"] == "18"
+    assert sum(block["macs"] for block in found["blocks"]) == exports.plain.macs
+    assert found["blocks"][0]["operators"]["Conv"] >= 1
+    for block in found["blocks"]:
         assert block["name"] in shown
     assert f"{exports.plain.macs / 1e9:.3f} GMAC for one image" in shown
 

@@ -78,7 +78,7 @@ def test_batch_norm_stays_where_the_convolutions_own_value_is_needed() -> None:
 
 
 def test_names_come_from_modules_operators_and_roles() -> None:
-    """A module's only node has its name, several get different names, constants name their consumer."""
+    """A module's only node has its name, several differ, constants name their consumer."""
     model = conv_and_norm(np.float32)
     model.graph.node[1].name = "eda.0:2"
 
