@@ -23,6 +23,7 @@ def test_the_doctor_knows_this_machine(capsys: pytest.CaptureFixture[str]) -> No
     assert shown["facts"]["numpy"] == np.__version__
     assert shown["facts"]["ONNX Runtime CPUExecutionProvider"] == "runs"
     assert shown["can"]["calibrate"] == "yes"
+    assert shown["can"]["write video"] == "yes"
     assert "tensorrt-rtx: sm75, sm80" in shown["can"]["build engines"]
     assert "ONNX files by OpenVINO" in shown["can"]["run"]
 
@@ -34,13 +35,14 @@ def test_the_tried_model_is_a_model() -> None:
 
 def test_what_is_missing_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage that cannot run has its pip command."""
-    for module in ("torch", "onnxruntime", "openvino", "tensorrt_rtx", "starlette"):
+    for module in ("torch", "onnxruntime", "openvino", "tensorrt_rtx", "starlette", "av"):
         monkeypatch.setitem(sys.modules, module, None)
 
     can = dict(machine.describe_machine().abilities)
 
     assert can["train"] == "no: pip install 'msfnet[train]' (torch)"
     assert can["export"] == "no: pip install 'msfnet[export]' (torch, onnxruntime)"
+    assert can["write video"] == "no: pip install 'msfnet[video]' (av)"
     assert can["serve the live page"] == "no: pip install 'msfnet[web]' (starlette)"
     assert can["build engines"] == "no: pip install 'msfnet[tensorrt-rtx]'"
     assert can["run"] == "no: pip install 'msfnet[ort]'"
