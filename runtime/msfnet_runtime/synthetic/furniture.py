@@ -86,9 +86,9 @@ def _row(rng: np.random.Generator, wall: Wall, start: float, low: bool) -> list[
     at = start
     while at < end - 0.8:
         piece = kinds[rng.integers(len(kinds))]
-        width = min(float(rng.uniform(0.8, 1.9)), end - at)
+        width = min(rng.uniform(0.8, 1.9), end - at)
         boxes += piece(rng, wall, (at, at + width))
-        at += width + float(rng.uniform(0.15, 0.9))
+        at += width + rng.uniform(0.15, 0.9)
     return boxes
 
 
@@ -107,7 +107,7 @@ def _fabric(rng: np.random.Generator) -> Colour:
 
 def _cupboard(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
     """Return a body with two doors and their knobs."""
-    wood, deep, tall = _wood(rng), float(rng.uniform(0.4, 0.6)), float(rng.uniform(0.9, 2.05))
+    wood, deep, tall = _wood(rng), rng.uniform(0.4, 0.6), rng.uniform(0.9, 2.05)
     middle = sum(along) / 2
     boxes = [wall.box(along, (0, deep), (0, tall), _shade(wood, 0.7), Material.WOOD)]
     for left, right, knob in (
@@ -141,25 +141,25 @@ def _shelf(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 def _books(rng: np.random.Generator, wall: Wall, along: Span, base: float) -> list[Box]:
     boxes, at = [], along[0]
     while at < along[1] - 0.12:
-        width, height = float(rng.uniform(0.04, 0.12)), float(rng.uniform(0.18, 0.28))
-        colour = _shade(_fabric(rng), float(rng.uniform(0.6, 1.3)))
-        depth = float(rng.uniform(0.18, 0.26))
+        width, height = rng.uniform(0.04, 0.12), rng.uniform(0.18, 0.28)
+        colour = _shade(_fabric(rng), rng.uniform(0.6, 1.3))
+        depth = rng.uniform(0.18, 0.26)
         boxes.append(wall.box((at, at + width), (0.03, depth), (base, base + height), colour))
-        at += width + (0.004 if rng.random() < 0.85 else float(rng.uniform(0.1, 0.3)))
+        at += width + (0.004 if rng.random() < 0.85 else rng.uniform(0.1, 0.3))
     return boxes
 
 
 def _table(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
     """Return a top on four legs, with a few objects on it."""
-    wood, top, deep = _wood(rng), float(rng.uniform(0.68, 0.78)), float(rng.uniform(0.5, 0.75))
+    wood, top, deep = _wood(rng), rng.uniform(0.68, 0.78), rng.uniform(0.5, 0.75)
     boxes = [wall.box(along, (0.03, deep), (top - 0.04, top), wood, Material.WOOD)]
     for left in (along[0] + 0.02, along[1] - 0.08):
         for near in (0.05, deep - 0.08):
             leg = (left, left + 0.06), (near, near + 0.06), (0.0, top - 0.04)
             boxes.append(wall.box(*leg, _shade(wood, 0.8), Material.WOOD))
     for _ in range(int(rng.integers(1, 4))):
-        at = float(rng.uniform(along[0] + 0.05, along[1] - 0.35))
-        wide, tall = float(rng.uniform(0.08, 0.3)), float(rng.uniform(0.05, 0.35))
+        at = rng.uniform(along[0] + 0.05, along[1] - 0.35)
+        wide, tall = rng.uniform(0.08, 0.3), rng.uniform(0.05, 0.35)
         boxes.append(wall.box((at, at + wide), (0.15, 0.35), (top, top + tall), _fabric(rng)))
     return boxes
 
@@ -167,7 +167,7 @@ def _table(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 def _sofa(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
     """Return seat, back, arms and a cushion."""
     cloth, (start, end) = _fabric(rng), along
-    cushion = float(rng.uniform(start + 0.15, end - 0.6))
+    cushion = rng.uniform(start + 0.15, end - 0.6)
     return [
         wall.box(along, (0.05, 0.85), (0.06, 0.40), cloth),
         wall.box(along, (0.05, 0.28), (0.40, 0.86), cloth),
@@ -179,7 +179,7 @@ def _sofa(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
 
 def _plant(rng: np.random.Generator, wall: Wall, along: Span) -> list[Box]:
     """Return leaves in a pot."""
-    at, tall = along[0] + 0.1, float(rng.uniform(0.8, 1.3))
+    at, tall = along[0] + 0.1, rng.uniform(0.8, 1.3)
     green = (0.20, 0.42, 0.16)
     return [
         wall.box((at + 0.15, at + 0.45), (0.2, 0.5), (0.0, 0.32), (0.66, 0.38, 0.26)),
@@ -205,8 +205,8 @@ def _door(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 def _window(rng: np.random.Generator, wall: Wall) -> list[Box]:
     """Return bright panes in a white frame at the wall's middle."""
-    middle = sum(wall.span) / 2 + float(rng.uniform(-0.3, 0.3))
-    half, pane = float(rng.uniform(0.6, 0.9)), (0.95, 1.15, 1.40)
+    middle = sum(wall.span) / 2 + rng.uniform(-0.3, 0.3)
+    half, pane = rng.uniform(0.6, 0.9), (0.95, 1.15, 1.40)
     sides = ((-half + 0.07, -0.03), (0.03, half - 0.07))
     return [
         wall.box((middle - half, middle + half), (0, 0.05), (0.95, 2.15), _WHITE),
@@ -220,8 +220,8 @@ def _window(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 def _picture(rng: np.random.Generator, wall: Wall) -> list[Box]:
     """Return a framed picture with two fields of colour."""
-    half, low = float(rng.uniform(0.3, 0.55)), float(rng.uniform(1.3, 1.45))
-    middle = float(rng.uniform(wall.span[0] + 1.0, wall.span[1] - 1.0))
+    half, low = rng.uniform(0.3, 0.55), rng.uniform(1.3, 1.45)
+    middle = rng.uniform(wall.span[0] + 1.0, wall.span[1] - 1.0)
     inner, horizon = (middle - half + 0.05, middle + half - 0.05), low + 0.3
     return [
         wall.box((middle - half, middle + half), (0, 0.03), (low, low + 0.7), _wood(rng)),
@@ -232,7 +232,7 @@ def _picture(rng: np.random.Generator, wall: Wall) -> list[Box]:
 
 def _rug(rng: np.random.Generator) -> list[Box]:
     """Return a rug with a border and a low table on it, in the room's middle."""
-    x, z = float(rng.uniform(0.7, 1.0)), float(rng.uniform(0.7, 1.0))
+    x, z = rng.uniform(0.7, 1.0), rng.uniform(0.7, 1.0)
     wood, cloth = _wood(rng), _fabric(rng)
     boxes = [
         Box((-x, -0.008, -z), (x, 0, z), _shade(cloth, 0.6)),

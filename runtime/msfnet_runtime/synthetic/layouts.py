@@ -61,7 +61,7 @@ def make_street(seed: int) -> Journey:
         boxes += _trees(rng, side)
         boxes += _parked_cars(rng, side)
     boxes += _traffic(rng)
-    sun = (float(rng.uniform(-0.8, 0.8)), -1.0, float(rng.uniform(-0.6, 0.3)))
+    sun = (rng.uniform(-0.8, 0.8), -1.0, rng.uniform(-0.6, 0.3))
     scene = Scene(tuple(boxes), sun, seed)
     phase, start = rng.uniform(0, 2 * np.pi), rng.uniform(0, 30)
     pitch = rng.uniform(-0.03, 0.05)
@@ -90,7 +90,7 @@ def _houses(rng: np.random.Generator, side: int) -> list[Box]:
 
 
 def _trees(rng: np.random.Generator, side: int) -> list[Box]:
-    boxes, z = [], float(rng.uniform(0, 14))
+    boxes, z = [], rng.uniform(0, 14)
     while z < STREET_LENGTH:
         x, trunk = side * 7.2, rng.uniform(2.0, 3.0)
         green = (rng.uniform(0.16, 0.28), rng.uniform(0.34, 0.46), rng.uniform(0.12, 0.18))
@@ -100,7 +100,7 @@ def _trees(rng: np.random.Generator, side: int) -> list[Box]:
             boxes.append(
                 _upright(x, z, radius * rng.uniform(0.8, 1.1), base, 1.0, green, Material.FOLIAGE)
             )
-        z += float(rng.uniform(12, 30))
+        z += rng.uniform(12, 30)
     return boxes
 
 
@@ -113,9 +113,9 @@ def _upright(
 
 
 def _parked_cars(rng: np.random.Generator, side: int) -> list[Box]:
-    boxes, z = [], float(rng.uniform(4, 20))
+    boxes, z = [], rng.uniform(4, 20)
     while z < STREET_LENGTH:
-        boxes += _car(rng, side * float(rng.uniform(4.45, 4.6)), z)
+        boxes += _car(rng, side * rng.uniform(4.45, 4.6), z)
         z += float(rng.uniform(5.5, 8) if rng.random() < 0.5 else rng.uniform(12, 30))
     return boxes
 
@@ -131,7 +131,7 @@ def _traffic(rng: np.random.Generator) -> list[Box]:
 def _car(rng: np.random.Generator, x: float, z: float) -> list[Box]:
     """Return body, glass cabin with roof, and four wheels; 4.2 m long, at least 1.45 m high."""
     paint = _CARS[rng.integers(len(_CARS))]
-    tall = float(rng.uniform(0.0, 0.35))
+    tall = rng.uniform(0.0, 0.35)
     parts = [
         ((-0.88, -0.88, 0.0), (0.88, -0.28, 4.2), paint),
         ((-0.76, -1.38 - tall, 0.9), (0.76, -0.88, 3.4), (0.14, 0.17, 0.20)),
@@ -161,9 +161,9 @@ def make_room(seed: int) -> Journey:
         (float(tint[0]), float(tint[1]), float(tint[2])),
         Material.ROOM,
     )
-    light = (float(rng.uniform(-0.6, 0.6)), -height + 0.45, float(rng.uniform(-0.6, 0.6)))
+    light = (rng.uniform(-0.6, 0.6), -height + 0.45, rng.uniform(-0.6, 0.6))
     boxes = (*furniture.furnish(rng, room), *furniture.lamp(light, -height))
-    start, eye = float(rng.uniform(0, 2 * np.pi)), -float(rng.uniform(1.35, 1.6))
+    start, eye = rng.uniform(0, 2 * np.pi), -rng.uniform(1.35, 1.6)
     return Journey(Scene(boxes, light, seed, room), partial(_room_pose, room, start, eye))
 
 

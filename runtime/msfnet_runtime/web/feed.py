@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.stream_stats import StreamStats
@@ -31,21 +31,6 @@ ENDED, UNKNOWN_WORD, TOO_SLOW, TOO_MANY = 1000, 1003, 1008, 1013
 _GONE = (OSError, asyncio.TimeoutError)
 
 
-class _Newest(NamedTuple):
-    """The newest frame and the number of frames so far."""
-
-    number: int
-    frame: Frame
-    depth: DepthMap
-
-
-class Message(NamedTuple):
-    """One encoded frame and the number of frames up to it."""
-
-    number: int
-    data: bytes
-
-
 class Feed:
     """Passes frames and statistics from the pipeline's threads to the server's event loop.
 
@@ -56,12 +41,12 @@ class Feed:
 
     def __init__(self, spec: ModelSpec, max_width: int) -> None:
         self._spec, self._max_width = spec, max_width
-        self._newest: _Newest | None = None
+        self._newest: tuple[int, Frame, DepthMap] | None = None
         self._snapshots: deque[str] = deque(maxlen=HISTORY)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Event] = set()
         self._encoding: asyncio.Lock | None = None
-        self._message = Message(0, b"")
+        self._message: tuple[int, bytes] = (0, b"")
         self.snapshots = 0
         """Number of snapshots so far."""
         self.encoded = 0
@@ -72,7 +57,7 @@ class Feed:
     @property
     def number(self) -> int:
         """The number of frames so far."""
-        return self._newest.number if self._newest else 0
+        return self._newest[0] if self._newest else 0
 
     @property
     def viewers(self) -> int:
@@ -81,7 +66,7 @@ class Feed:
 
     def put(self, frame: Frame, depth: DepthMap) -> None:
         """Store the newest frame; called by the writing thread, which never waits here."""
-        self._newest = _Newest(self.number + 1, frame, depth)
+        self._newest = (self.number + 1, frame, depth)
         self._wake()
 
     def observe(self, stats: StreamStats) -> None:
@@ -115,18 +100,17 @@ class Feed:
         snapshots = list(self._snapshots)[-max(self.snapshots - seen, 1) :]
         return f'{{"type": "stats", "snapshots": [{", ".join(snapshots)}]}}'
 
-    async def message(self) -> Message:
-        """Return the newest frame, encoded once for all viewers in a separate thread."""
+    async def message(self) -> tuple[int, bytes]:
+        """Return the newest frame's number and message, encoded once for all viewers."""
         assert self._encoding is not None
         async with self._encoding:
-            newest = self._newest
-            assert newest is not None
-            if newest.number > self._message.number:
-                data = await asyncio.to_thread(
-                    encode_frame, newest.frame, newest.depth, self._spec, self._max_width
-                )
+            assert self._newest is not None
+            number, frame, depth = self._newest
+            if number > self._message[0]:
+                look = (self._spec, self._max_width)
+                data = await asyncio.to_thread(encode_frame, frame, depth, *look)
                 self.encoded += 1
-                self._message = Message(newest.number, data)
+                self._message = (number, data)
             return self._message
 
     def _wake(self) -> None:
@@ -226,10 +210,10 @@ class _Viewer:
             seen, self._snapshots = self._snapshots, self._feed.snapshots
             await self._tell({"text": self._feed.stats_text(seen)})
         if self._wants and self._number < self._feed.number:
-            message = await self._feed.message()
-            self._number, self._wants = message.number, False
+            self._number, data = await self._feed.message()
+            self._wants = False
             self._unanswered_s = asyncio.get_running_loop().time()
-            await self._tell({"bytes": message.data})
+            await self._tell({"bytes": data})
 
     def _is_through(self) -> bool:
         """Return whether the stream has ended and the last frame was sent or is not requested."""
