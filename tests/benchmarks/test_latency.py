@@ -59,7 +59,7 @@ def measured(timings: Sequence[Timings], **settings: bool) -> BenchmarkReport:
 
 
 def test_percentiles_are_numpys(rng: np.random.Generator) -> None:
-    """Of each stage, and of the sum of three of them, run by run."""
+    """Each stage is compared, and the sum of three stages run by run."""
     timings = runs(rng)
     (row,) = measured(timings).rows
 
@@ -148,7 +148,7 @@ def side_by_side(rng: np.random.Generator, **settings: bool) -> BenchmarkReport:
 
 
 def test_side_by_side_gives_ours_over_theirs(rng: np.random.Generator) -> None:
-    """Of the stages that both measured; settings first."""
+    """The table has the stages that both measured, after the settings."""
     report = side_by_side(rng)
     ours, theirs = report.rows
     first, second, _, _, *rows = latency_text(report).split("\n\n")[-1].splitlines()
@@ -206,7 +206,7 @@ def test_a_generated_batch_has_the_inputs_shape_and_type(spec: Any, shape: tuple
 
 
 def test_a_dynamic_engine_is_shown_its_most_frequent_size() -> None:
-    """Of its first profile, one image at a time."""
+    """It is the size of its first profile, one image at a time."""
     profile = ((1, 3, 32, 32), (4, 3, 96, 128), (8, 3, 192, 256))
 
     assert usual_shape(

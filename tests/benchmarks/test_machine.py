@@ -43,7 +43,7 @@ def test_the_environment_says_what_it_was_measured_on(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of its memory")
 def test_memory_is_the_machines() -> None:
-    """As the C library counts its pages."""
+    """It equals the C library's count of pages."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     assert float(describe_environment()["memory"].removesuffix(" GB")) == pytest.approx(
@@ -59,7 +59,7 @@ def test_the_environment_is_the_same_when_asked_again() -> None:
 def test_a_gpu_is_named_with_driver_cuda_and_clocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As nvidia-smi tells; what it does not know is left out."""
+    """The values are nvidia-smi's; unknown ones are left out."""
     stand_in(tmp_path, NVIDIA_SMI, monkeypatch)
     facts = describe_environment()
 
@@ -74,7 +74,7 @@ def test_a_gpu_is_named_with_driver_cuda_and_clocks(
 def test_a_driver_that_hangs_or_fails_does_not_stop_a_benchmark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """It tells nothing, and that is all."""
+    """It reports nothing and does not fail."""
     monkeypatch.setattr(machine, "_TIMEOUT_S", 0.3)
     stand_in(tmp_path, script, monkeypatch)
 

@@ -174,7 +174,7 @@ def test_what_cannot_be_measured_is_one_line_before_anything_is(
 def test_every_mode_answers_as_eager_does(
     folder: Path, batch: NDArray[np.float32], mode: str, tolerance: float
 ) -> None:
-    """From the same weights, which stay as they were; bfloat16 has 8 bits."""
+    """All modes use the same weights and do not change them; bfloat16 has 8 bits."""
     eager = TorchEngine(folder / "best.ckpt", "cpu")
     expected = eager.infer(batch)
 
@@ -230,7 +230,7 @@ def test_a_cold_start_is_timed_in_a_process_of_its_own(folder: Path) -> None:
 
 
 def test_a_start_that_fails_says_why(folder: Path) -> None:
-    """In the process's own words."""
+    """The error contains the process's own message."""
     with pytest.raises(MsfnetError, match=r"absent\.onnx does not exist"):
         measure_cold_start(partial(open_engine, folder / "absent.onnx"), starts=1)
 

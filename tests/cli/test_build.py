@@ -92,7 +92,7 @@ def test_the_command_a_refusal_names_rebuilds_the_very_engine(folder: Path, opti
 
 @needs_rtx
 def test_inspect_shows_the_manifest(folder: Path) -> None:
-    """What was asked and what came of it; options that were not asked are left out."""
+    """Options and results are shown; options that were not set are left out."""
     profile = "--profile 1x32x32:1x64x96:4x96x128"
     assert (
         run(shlex.split(f"build open.onnx out.engine --arch sm86 --workspace 700 {profile}")) == 0
@@ -131,7 +131,7 @@ def test_inspect_finds_a_changed_file(
 @needs_rtx
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal there")
 def test_ctrl_c_ends_a_build_with_one_line_and_no_file(exports: Exports, tmp_path: Path) -> None:
-    """In a process of its own, sent once the builder is at work: its 8 profiles take seconds."""
+    """The signal is sent while a separate process builds 8 profiles, which takes seconds."""
     from msfnet_export import export_network
 
     model = tmp_path / "model.onnx"

@@ -1,4 +1,4 @@
-"""What a command shows of long work where there is no terminal, and of its result."""
+"""The progress and the result of a command where there is no terminal."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_an_unknown_total_has_no_percent(
 
 
 def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As text beside its file; ``-`` prints the JSON alone."""
+    """The text is printed beside the file; ``-`` prints only the JSON."""
     show(Found(), tmp_path / "found.json")
     assert capsys.readouterr().out == "seven\n"
     assert json.loads((tmp_path / "found.json").read_text()) == {"found": 7}

@@ -274,7 +274,7 @@ def test_bad_usage_is_one_line_and_status_2(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of the very command, with what it needs."""
+    """The example is a call of that command with its required arguments."""
     assert run([*command.split(), "--help"]) == 0
 
     assert f"Example: msfnet {command}" in " ".join(capfd.readouterr().out.split())
@@ -301,6 +301,6 @@ def test_an_existing_output_is_replaced_only_when_asked(
 
 
 def test_debug_lets_the_error_through(folder: Path) -> None:
-    """With its traceback, for those who correct it."""
+    """The error is raised with its traceback."""
     with pytest.raises(Exception, match=r"none\.onnx"):
         run(["inspect", "none.onnx", "--debug"])

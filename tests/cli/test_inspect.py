@@ -53,7 +53,7 @@ def test_macs_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
 
 
 def test_blocks_know_their_feeders_and_shapes(exports: Exports) -> None:
-    """As in Fig. 2: EDA between stage 3 and the USF, the USF into the decoder at stride 4."""
+    """EDA is between stage 3 and the USF, which joins the decoder at stride 4 (Fig. 2)."""
     blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
 
     assert blocks["encoder.stage1"].inputs == ("prepare",)

@@ -108,13 +108,13 @@ def test_values_are_read_by_kind() -> None:
 
 @pytest.mark.parametrize("text", ["228", "228x", "axb", "-1x32", "16x64", "64x9000"])
 def test_a_wrong_size_is_refused(text: str) -> None:
-    """By what it is."""
+    """The error names the size."""
     with pytest.raises(MsfnetError, match="size"):
         parse_size(text)
 
 
 @pytest.mark.parametrize("text", ["five", "-1%", "inf"])
 def test_a_wrong_share_is_refused(text: str) -> None:
-    """By what it is."""
+    """The error quotes the text."""
     with pytest.raises(MsfnetError, match=text):
         parse_share(text)

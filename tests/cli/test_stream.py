@@ -122,7 +122,7 @@ def test_a_stream_is_shown_as_text(model: Path, video: Path, tmp_path: Path) -> 
 
 
 def test_metrics_are_served_while_it_runs(model: Path, camera: str, tmp_path: Path) -> None:
-    """At the port asked for, beside the video that is written."""
+    """They are served at the port of the option while a video is written."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Camera) as free:
         port = free.server_port
     process = start(model, camera, "--out", tmp_path / "out.mp4", "--metrics", port)

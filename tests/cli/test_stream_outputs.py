@@ -57,7 +57,7 @@ def test_one_run_writes_several_outputs(inputs: tuple[Path, Path], tmp_path: Pat
 
 
 def test_one_photo_has_its_depth(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    """In a folder and as a video of one frame; the folder is not written into a second time."""
+    """A folder and a video of one frame have it; the folder is not written into twice."""
     cv2.imwrite(str(tmp_path / "photo.jpg"), frame(5, SIZE).image)
 
     done = stream(tmp_path, inputs[0], "photo.jpg", "--out", "depth", "--out", "depth.mp4")

@@ -59,7 +59,7 @@ def rel(file: Path) -> float:
 
 
 def test_an_export_scores_as_its_checkpoint_under_the_same_protocol(folder: Path) -> None:
-    """Whether pre- and postprocessing lie inside the graph or in the runtime."""
+    """This holds for deploy graphs and for network graphs."""
     expected = rel(folder / "torch.json")
 
     assert 0.01 < expected < 2

@@ -62,7 +62,7 @@ def graphs(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_every_graph_and_precision_builds_for_all_architectures(
     graphs: dict[str, Path], tmp_path: Path, graph: str, precision: str
 ) -> None:
-    """In one engine, strongly typed, without a GPU; its types are those of the precision."""
+    """One strongly typed engine is built without a GPU; its types are those of the precision."""
     source = graphs[graph]
     if precision in PRECISIONS:
         size = FRAME_SIZE if graph == "static" else DEPLOY_SIZE

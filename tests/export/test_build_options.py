@@ -1,4 +1,4 @@
-"""What can be asked of the builder: refused in one line, or really done and written down."""
+"""Options of the builder are refused in one line, or applied and recorded."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Config:
         self.cache = b""
 
     def create_timing_cache(self, content: bytes) -> Any:
-        """As TensorRT's."""
+        """Replaces TensorRT's method."""
         return SimpleNamespace(serialize=lambda: content + b"+timed")
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
@@ -149,7 +149,7 @@ class Config:
         return not ignore_mismatch and not cache.serialize().startswith(b"other")
 
     def get_timing_cache(self) -> Any:
-        """As TensorRT's."""
+        """Replaces TensorRT's method."""
         return self.cache
 
 
@@ -211,7 +211,7 @@ def test_verbose_prints_tensorrts_own_messages(
 
 
 def test_progress_reports_phase_steps_time_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the innermost unfinished phase with several steps; time left is that of its steps."""
+    """The innermost unfinished phase with several steps is reported, with its time left."""
     now = [100.0]
     monkeypatch.setattr("msfnet_export.builder.time.monotonic", lambda: now[0])
     reported: list[tuple[int, int, str]] = []

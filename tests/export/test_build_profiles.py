@@ -38,7 +38,7 @@ def test_a_profile_is_read_as_batch_height_width() -> None:
     ["", "1x64x96", "1x64x96:1x64x96", "64x96:64x96:64x96", "axbxc:1x1x1:1x1x1", "1x-2x3:::"],
 )
 def test_an_error_about_a_wrong_profile_shows_an_example(text: str) -> None:
-    """One line that quotes the text."""
+    """The error is one line that quotes the text."""
     with pytest.raises(MsfnetError, match=r"is not MIN:OPT:MAX .* 1x64x96:1x224x320:8x480x640"):
         parse_profile(text)
 

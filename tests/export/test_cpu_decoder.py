@@ -69,7 +69,7 @@ def test_multiplying_before_resizing_is_multiplying_after(
 
 @pytest.mark.parametrize(("resizing", "winograd"), product((True, False), repeat=2))
 def test_a_decoder_block_answers_as_before(resizing: bool, winograd: bool) -> None:
-    """With two skips; each module appears only if its pass is on."""
+    """The block has two skips; each module appears only if its pass is on."""
     torch.manual_seed(0)
     block = DecoderBlock(160, 150, 128).double()
     below = torch.randn(1, 160, 7, 10).double()

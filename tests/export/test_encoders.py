@@ -43,7 +43,7 @@ def small(encoder: str) -> MSFNet:
 
 @pytest.mark.parametrize("encoder", CONVOLUTIONAL)
 def test_an_encoder_exports_exactly_and_builds(encoder: str, tmp_path: Path) -> None:
-    """At a size that is not a multiple of 32; block by block; no index arithmetic in the graph."""
+    """The size is not a multiple of 32; blocks are compared; the graph has no index arithmetic."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     path, half = tmp_path / "model.onnx", tmp_path / "half.onnx"
 
@@ -80,7 +80,7 @@ def test_an_encoder_with_attention_exports_and_builds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dynamic", [("batch",), ("size",), ("batch", "size")])
 def test_dynamic_graphs_build(dynamic: tuple[str, ...], tmp_path: Path) -> None:
-    """In both precisions, with a profile of batches and sizes."""
+    """Both precisions build, with a profile of batches and sizes."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     size = (64, 96) if "size" in dynamic else (76, 100)
     path, half = tmp_path / "model.onnx", tmp_path / "half.onnx"

@@ -91,7 +91,7 @@ def test_names_come_from_modules_operators_and_roles() -> None:
 
 
 def test_constants_that_depend_on_the_inputs_type_are_folded() -> None:
-    """As PyTorch's exporter writes them: a constant, cast like the image, spread and added."""
+    """PyTorch's exporter writes them as a constant that is cast, expanded and added."""
     graph = helper.make_graph(
         [
             helper.make_node("CastLike", ["half", "image"], ["cast"], "a:1"),

@@ -79,7 +79,7 @@ def test_senet154_exports_exactly(reports: dict[str, ExportReport]) -> None:
 def test_senet154_builds_for_all_architectures_in_one_engine(
     reports: dict[str, ExportReport], shape: str, precision: str
 ) -> None:
-    """In under 60 s and 8 GB, counted in a process that does nothing else."""
+    """It takes under 60 s and 8 GB, measured in a process that does nothing else."""
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux tells a process's peak memory")
     source = in_precision(reports[shape].artifact.path, precision)

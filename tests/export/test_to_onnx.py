@@ -174,7 +174,7 @@ def test_real_frames_are_compared_as_well(tmp_path: Path, real_data: Path) -> No
 def test_weights_beyond_the_limit_lie_beside_the_file(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a lowered limit; replacing the model removes its old weights."""
+    """The limit is lowered here; replacing the model removes its old weights."""
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)
     path = tmp_path / "model.onnx"
     report = export_network(exports.network, path, size=(64, 96), precision="fp16")
@@ -304,7 +304,7 @@ def test_what_cannot_be_exported_is_refused(
 
 
 def test_the_target_must_be_an_onnx_file_in_a_folder_that_can_be_written(tmp_path: Path) -> None:
-    """One line each, and nothing is left behind."""
+    """Each error is one line, and no file is left behind."""
     (tmp_path / "file").write_text("no folder")
 
     with pytest.raises(MsfnetError, match=r"does not end in \.onnx"):

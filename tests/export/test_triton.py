@@ -1,4 +1,4 @@
-"""What ``msfnet triton`` writes, held against Triton's own schema and served to its own client."""
+"""The output of ``msfnet triton`` is compared with Triton's schema and served to its client."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_version_compatible_engine_names_the_servers_option(tmp_path: Path) ->
 def test_the_warm_up_frame_is_one_the_model_answers(
     graph: str, exports: Exports, tmp_path: Path
 ) -> None:
-    """As many bytes as the configuration says, and not flat."""
+    """Its size is the one of the configuration, and its pixels differ."""
     artifact = getattr(exports, graph).artifact
     made = write_triton_model(artifact.path, tmp_path)
     (entry,) = parse(made.path).model_warmup
@@ -301,7 +301,7 @@ REFUSED = {
 def test_what_a_fixed_model_cannot_follow_is_refused(
     case: str, exports: Exports, tmp_path: Path
 ) -> None:
-    """In one line, before anything is written."""
+    """The error is one line, and nothing is written."""
     options, words = REFUSED[case]
     with pytest.raises(MsfnetError, match=re.escape(words)) as error:
         write_triton_model(exports.plain.artifact.path, tmp_path / "models", options=options)
@@ -349,7 +349,7 @@ def test_engines_the_server_cannot_run_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_type_triton_lacks_is_refused(tmp_path: Path) -> None:
-    """By the tensor's type."""
+    """The error names the tensor's type."""
     spec = deploy_spec(inputs=(TensorSpec("frame", "complex64", (1, 48, 80, 3)),))
     with pytest.raises(MsfnetError, match="complex64"):
         write_triton_model(plan(tmp_path, spec=spec).path, tmp_path / "models")

@@ -30,7 +30,7 @@ _SAMPLE_EVERY_S = 0.05
 
 
 class Sample(NamedTuple):
-    """What the system says of a process."""
+    """The system's figures of a process."""
 
     resident_bytes: int
     descriptors: int

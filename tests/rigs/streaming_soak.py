@@ -64,7 +64,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class SoakReport:
-    """What was found."""
+    """The result."""
 
     checks: tuple[Check, ...]
     summary: str

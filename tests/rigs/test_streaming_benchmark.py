@@ -84,6 +84,6 @@ def test_live_frames_come_by_the_clock() -> None:
 
 
 def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """As everywhere."""
+    """It is an error on standard error, with status 1."""
     assert main(["nowhere.onnx"]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -199,7 +199,7 @@ def test_what_is_no_report_of_ours_is_one_line(
 def test_a_report_without_a_row_of_this_run_is_one_line(
     report: BenchmarkReport, tmp_path: Path
 ) -> None:
-    """Whether it has no row at all or others."""
+    """It has no row at all, or only rows of other models."""
     path = tmp_path / "old.json"
     path.write_text(to_json(replace(report, rows=())))
 

@@ -216,7 +216,7 @@ def test_pictures_are_inside_the_page_pixel_for_pixel(
 def test_the_json_beside_it_holds_image_by_image_what_was_measured(
     report: BenchmarkReport, tmp_path: Path
 ) -> None:
-    """What the page shows can be computed from it again."""
+    """The page's figures can be computed from it again."""
     write_page(report, tmp_path / "report.html")
 
     stored = json.loads((tmp_path / "report.json").read_text())

@@ -99,7 +99,7 @@ def test_dominated_models_are_shown_as_such(
 def test_percentiles_are_those_of_the_calls(
     shown: dict[str, Chart], report: BenchmarkReport
 ) -> None:
-    """As NumPy finds them; an unstable model says so at its bars."""
+    """They equal NumPy's; an unstable model is marked at its bars."""
     timed = [row.latency for row in report.rows if row.latency]
     for trace, share in zip(shown["percentiles-latency"][0], (50, 90, 99), strict=True):
         expected = [np.percentile(np.asarray(latency.samples_ms), share) for latency in timed]

@@ -97,7 +97,7 @@ def test_without_ground_truth_the_baseline_is_the_reference(truth: Depth, frame:
 
 
 def test_relative_error_is_nan_where_either_has_no_depth(truth: Depth) -> None:
-    """As NumPy computes it elsewhere."""
+    """Elsewhere it equals NumPy's."""
     depth = answer(truth, 1.25)
     depth.valid[5] = False
     error = relative_error(depth, truth, truth > 0)

@@ -34,7 +34,7 @@ def problems(content: object) -> list[str]:
 
 
 def test_the_schema_is_one() -> None:
-    """By the rules of draft 2020-12."""
+    """The schema is valid by draft 2020-12."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 

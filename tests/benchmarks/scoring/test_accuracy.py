@@ -102,8 +102,8 @@ def test_a_cropped_frame_loses_the_intrinsics_of_the_whole(samples: list[Sample]
     assert {frame.name for frame in seen} == {"s0"}
 
 
-def test_progress_is_told_after_every_image(samples: list[Sample]) -> None:
-    """How many of how many, and which."""
+def test_progress_is_reported_after_every_image(samples: list[Sample]) -> None:
+    """The report names the image, its number and the total."""
     reported: list[tuple[int, int, str]] = []
 
     evaluate(oracle, samples, PROTOCOLS["kitti_raw"], progress=lambda *call: reported.append(call))
@@ -118,7 +118,7 @@ def test_nothing_to_score_is_an_error() -> None:
 
 
 def test_the_report_names_its_protocol_everywhere(samples: list[Sample], tmp_path: Path) -> None:
-    """In words, and in every row of the table of images, aligned metrics apart and labelled."""
+    """The text and every row of the table of images name it; aligned metrics are labelled."""
     report = evaluate(
         partial(oracle, scale=1.3), samples, PROTOCOLS["kitti_raw"], skipped=2, alignment="median"
     )

@@ -29,7 +29,7 @@ def test_the_median_undoes_any_scale(seed: int, scale: float) -> None:
 
 @given(SEEDS, st.floats(0.01, 100), st.floats(-0.5, 5))
 def test_least_squares_undo_scale_and_shift(seed: int, scale: float, shift: float) -> None:
-    """Of depth, or of inverse depth, as the name says: the truth comes back."""
+    """The alignment is of depth or of inverse depth, by its name, and gives the truth."""
     g = np.random.default_rng(seed).uniform(1, 9, 40)
     answers: dict[Alignment, np.ndarray] = {
         "least_squares": (g + shift) * scale,

@@ -92,7 +92,7 @@ def test_nothing_to_compare_is_an_error() -> None:
 
 
 def test_the_sheet_shows_best_median_and_worst(samples: list[Sample], tmp_path: Path) -> None:
-    """By REL, each with what was scored; the file is a picture of three rows."""
+    """Frames are ordered by REL and show what was scored; the picture has three rows."""
     report = evaluate(model, samples, RAW)
 
     rows = pick_rows(report, model, samples, RAW)

@@ -98,7 +98,7 @@ def test_swapped_arguments_do_not_type_check(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", SWAPPABLE)
 def test_swapped_arguments_do_not_run(call: str) -> None:
-    """For those who do not check types."""
+    """The call fails even where types are not checked."""
     names: dict[str, object] = {}
     exec(SNIPPET, names)
     with pytest.raises(TypeError, match="positional"):

@@ -95,7 +95,7 @@ def test_pixels_that_are_not_valid_do_not_count() -> None:
 def test_what_cannot_be_scored_is_refused(
     prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray, message: str
 ) -> None:
-    """One line each."""
+    """The error is one line."""
     with pytest.raises(MsfnetError, match=message):
         depth_metrics(prediction=prediction, ground_truth=truth, valid=valid)
 

@@ -88,7 +88,7 @@ def test_differences_beyond_the_bins_are_still_told_apart() -> None:
 
 
 def test_depth_maps_of_two_sizes_are_refused_and_nothing_has_no_report() -> None:
-    """One line each."""
+    """Each error is one line."""
     accumulator = ParityAccumulator()
     with pytest.raises(MsfnetError, match="same frames"):
         accumulator.add(candidate=depth(np.ones((2, 2))), reference=depth(np.ones((2, 3))))

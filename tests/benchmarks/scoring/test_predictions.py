@@ -74,7 +74,7 @@ def test_maps_of_what_the_protocol_shows_are_taken_as_they_are(
 
 
 def test_a_manifest_declares_the_unit(samples: list[Sample], folder: Path) -> None:
-    """As ``msfnet stream`` writes it; an option that contradicts it is refused."""
+    """``msfnet stream`` writes such manifests; an option that contradicts one is refused."""
     with pytest.raises(MsfnetError, match="unit of the predictions"):
         PredictionFolder(folder, samples, HU)
     (folder / "manifest.jsonl").write_text('{"counts_per_metre": 1000}\n{"file": "1.png"}\n')
@@ -149,7 +149,7 @@ def test_a_wrong_unit_is_found_before_the_work(samples: list[Sample], folder: Pa
 
 
 def test_a_missing_folder_is_refused(samples: list[Sample], folder: Path) -> None:
-    """One line."""
+    """The error is one line."""
     with pytest.raises(MsfnetError, match="not a folder"):
         PredictionFolder(folder / "none", samples, HU, "uint16_mm")
 

@@ -202,7 +202,7 @@ def test_predictions_are_clipped_where_the_protocol_says() -> None:
 def test_sizes_a_protocol_does_not_know_are_refused(
     name: str, size: tuple[int, int], message: str
 ) -> None:
-    """One line that names the sizes it knows."""
+    """The error is one line that names the supported sizes."""
     protocol, depth = PROTOCOLS[name], np.ones(size, np.float32)
     with pytest.raises(MsfnetError, match=message):
         _, truth = protocol.prepare(np.ones((*size, 3), np.uint8), depth)

@@ -156,7 +156,7 @@ def test_figures_that_mean_little_are_flagged(
 
 
 def test_a_ratio_has_the_interval_that_scipy_gives_independent_calls() -> None:
-    """Where no call depends on the last, blocks change little; pairing is scipy's, too."""
+    """Blocks change little where calls are independent; scipy pairs the calls, too."""
     generator = np.random.default_rng(7)
     machine = generator.lognormal(0, 0.2, (3, 60))
     ours, theirs = (v * machine * generator.lognormal(0, 0.05, (3, 60)) for v in (10, 20))
@@ -176,7 +176,7 @@ def test_a_ratio_has_the_interval_that_scipy_gives_independent_calls() -> None:
 
 
 def test_the_interval_holds_the_truth_although_slow_calls_come_in_runs() -> None:
-    """Of 150 runs whose calls depend on the last (0.7), nine of ten intervals hold 2."""
+    """Nine of ten intervals contain 2, in 150 runs whose calls depend on the last (0.7)."""
     generator = np.random.default_rng(8)
     held = 0
     for _ in range(150):

@@ -21,7 +21,7 @@ class Gpu:
         self.counts = True
 
     class NVMLError(Exception):
-        """As NVML's."""
+        """Replaces NVML's error."""
 
     def clock(self) -> float:
         """Return the time in seconds."""
@@ -77,7 +77,7 @@ def test_energy_is_power_times_time_of_a_frame(gpu: Gpu) -> None:
 
 
 def test_memory_in_use_is_the_whole_gpus(gpu: Gpu) -> None:
-    """In bytes."""
+    """The memory is in bytes."""
     assert device_memory() == 123 * 2**20
     assert gpu.open == 0
 
@@ -85,7 +85,7 @@ def test_memory_in_use_is_the_whole_gpus(gpu: Gpu) -> None:
 def test_without_nvml_or_a_counter_there_is_no_figure(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An old GPU counts no energy; a machine without the package tells nothing."""
+    """An old GPU does not count energy; a machine without the package reports nothing."""
     assert device_memory(1) is None
     gpu.counts = False
     assert measure_energy(gpu.run, FRAMES, clock=gpu.clock) is None

@@ -33,7 +33,7 @@ def test_the_bound_is_about_the_rate_of_numpy_here() -> None:
 
 
 def test_the_rate_is_that_of_the_fastest_product() -> None:
-    """Of five products the fourth takes 2 ms, the others 3 ms; two more are the warm-up."""
+    """The fourth of five products takes 2 ms, the others 3 ms; two more are the warm-up."""
     warm_up, start = [0, 3, 1, 3], [1]
     timed = [step for product in (3, 3, 3, 2, 3) for step in (1, product)]
     readings = accumulate([*warm_up, *start, *timed])
@@ -68,7 +68,7 @@ def test_the_least_time_of_a_model_is_its_work_over_the_rate() -> None:
 
 
 def test_a_process_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its own last words."""
+    """The line contains the process's own error."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(MsfnetError, match="could not be timed"):
         measure_flop_bound()

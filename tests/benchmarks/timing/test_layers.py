@@ -60,8 +60,8 @@ def test_the_layer_with_the_work_takes_the_time(model: Path, provider: str) -> N
 
 
 def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
-    """As everywhere."""
+    """The error names the file."""
     path = tmp_path / "no.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(MsfnetError):
+    with pytest.raises(MsfnetError, match=r"no\.onnx"):
         profile_layers(path, BATCH)

@@ -123,7 +123,7 @@ def test_each_release_gets_its_own_options(
 
 
 def test_a_dynamic_engine_gets_a_shape() -> None:
-    """Of its input, by name."""
+    """The shape names the engine's input."""
     command = build_command(
         Path("trtexec"),
         FLAGS["11"],
@@ -185,7 +185,7 @@ def test_exported_times_are_read(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", '[{"h2dMs": 1}]', '{"a": 1}'])
 def test_other_files_are_refused_as_times(text: str) -> None:
-    """One line says so."""
+    """The error is one line."""
     with pytest.raises(MsfnetError, match="trtexec") as error:
         parse_times(text)
 
@@ -289,7 +289,7 @@ def test_a_tool_that_fails_is_quoted(
 
 
 def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By flavour, and where it comes from."""
+    """The error names the tool of the flavour, and the package that contains it."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(MsfnetError, match="trtexec is not on the PATH"):
