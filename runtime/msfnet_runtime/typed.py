@@ -152,14 +152,12 @@ class _Place:
     def __str__(self) -> str:
         return f"{self.key} in {self.source}" if self.key else self.source
 
-    def at(self, name: str) -> _Place:
-        """Return the place of a key of this table."""
+    def at(self, name: str | int) -> _Place:
+        """Return the place of a key of this table, or of an item of this list."""
+        if isinstance(name, int):
+            return _Place(self.source, f"{self.key}[{name}]")
         shown = name if name.isprintable() else repr(name)
         return _Place(self.source, f"{self.key}.{shown}" if self.key else shown)
-
-    def item(self, number: int) -> _Place:
-        """Return the place of an item of this list."""
-        return _Place(self.source, f"{self.key}[{number}]")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -198,7 +196,7 @@ def _convert_one(hint: Any, value: Any, place: _Place) -> Any:
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
             pairs = zip(kinds, value, strict=True)
-            return tuple(_convert(*pair, place.item(n)) for n, pair in enumerate(pairs))
+            return tuple(_convert(*pair, place.at(n)) for n, pair in enumerate(pairs))
     if _fits(hint, value):
         return hint(value) if hint in (float, Path) else value
     if hint is float and value is None:
@@ -224,9 +222,14 @@ def _convert_table(kind: type[Any], values: Mapping[str, Any], place: _Place) ->
     converted = {}
     for name, value in values.items():
         if name not in known:
-            raise _unknown_key(name, list(known), place)
-        if value is not None or _allows_none(hints[name]):
-            converted[name] = _convert(hints[name], value, place.at(name))
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"known are {', '.join(known)}"
+            if near:
+                hint = f"did you mean {place.at(near[0]).key}?"
+            raise MsfnetError(f"unknown key {place.at(name)}; {hint}")
+        kind_of = hints[name]
+        if value is not None or kind_of in (float, Any) or type(None) in get_args(kind_of):
+            converted[name] = _convert(kind_of, value, place.at(name))
     for name, f in known.items():
         if name not in converted and f.default is MISSING and f.default_factory is MISSING:
             place = place.at(name)
@@ -235,18 +238,6 @@ def _convert_table(kind: type[Any], values: Mapping[str, Any], place: _Place) ->
         return kind(**converted)
     except MsfnetError as error:
         raise MsfnetError(f"{place.source}: {error}") from None
-
-
-def _unknown_key(name: str, known: list[str], place: _Place) -> MsfnetError:
-    """Return the error of a key that no field has, with the key that was probably meant."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {place.at(near[0]).key}?" if near else f"known are {', '.join(known)}"
-    return MsfnetError(f"unknown key {place.at(name)}; {hint}")
-
-
-def _allows_none(hint: Any) -> bool:
-    """Return whether a field can be None: declared so, or a float, where it means NaN."""
-    return hint is float or hint is Any or type(None) in get_args(hint)
 
 
 def _mismatch(hint: Any, value: Any, place: _Place) -> MsfnetError:

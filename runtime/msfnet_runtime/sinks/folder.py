@@ -131,7 +131,7 @@ class FolderSink(SinkBase, ABC):
             append_whole(self._manifest, data, self._manifest.tell())
 
     def _file_name(self, frame: Frame) -> str:
-        """Return a file name that no frame has yet, in the folder of the frame's own name."""
+        """Return an unused file name, in the folder that the frame's own name contains."""
         number = f"{frame.index:010d}"
         parts = [part for part in PurePosixPath(frame.name).parts if part not in ("/", "..")]
         stem = "/".join(parts) or number

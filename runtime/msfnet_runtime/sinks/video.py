@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -203,6 +202,7 @@ class GrowingFile:
         self._target = target
         self.partial = reserve_growing(target)
         self._file = self.partial.open("r+b", buffering=0)
+        self.seek, self.tell = self._file.seek, self._file.tell
         self._head = self._whole = 0
         self.broken = False
 
@@ -223,14 +223,6 @@ class GrowingFile:
             self.broken = True
             raise
         return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
 
     def begin(self) -> None:
         """Mark the end of the header."""
