@@ -146,7 +146,7 @@ def test_a_tensor_beyond_fp16s_range_becomes_an_island(tmp_path: Path) -> None:
 def test_weights_beside_the_file_are_converted_too(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the 2 GB limit lowered: the probe's ranges, the weights and the answer stay the same."""
+    """The 2 GB limit is lowered; the probe's ranges, the weights and the output stay the same."""
     whole = exports.plain.artifact
     batch = prepare(random_image(FRAME_SIZE, seed=2), whole.spec)
     ranges = peaks(load_model(whole.path), batch)
@@ -168,7 +168,7 @@ def test_weights_beside_the_file_are_converted_too(
 
 
 def test_only_fp32_models_are_converted(tmp_path: Path) -> None:
-    """One line says what to convert instead; the target is untouched."""
+    """The error names the file to convert instead; the target is untouched."""
     onnx.save(conv_model(network_spec(precision="int8")), tmp_path / "int8.onnx")
 
     with pytest.raises(MsfnetError, match="convert the fp32 model"):
@@ -247,7 +247,7 @@ def test_a_weight_beyond_fp16s_range_is_refused_by_its_block(tmp_path: Path) -> 
 
 
 def test_how_far_depth_may_move_can_be_chosen(exports: Exports, tmp_path: Path) -> None:
-    """What passes 1 % is refused at 0.0001 %; 0 allows nothing and is refused."""
+    """A change within 1 % is refused at 0.0001 %; a limit of 0 is refused."""
     source, target = exports.plain.artifact.path, tmp_path / "fp16.onnx"
 
     for allowed, message in (

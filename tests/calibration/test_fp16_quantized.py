@@ -179,7 +179,7 @@ def answer(model: onnx.ModelProto) -> NDArray[np.float32]:
     ],
 )
 def test_weights_whose_scale_fp16_cannot_hold_stay_fp32(scale: float, wanted: int) -> None:
-    """With the convolution that takes them: no Cast comes between DequantizeLinear and it."""
+    """Their convolution does too: no Cast comes between DequantizeLinear and it."""
     model = quantized(scale)
 
     half = ir.to_proto(to_fp16(typed(model)))

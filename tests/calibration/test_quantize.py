@@ -142,7 +142,7 @@ def test_pairs_are_those_of_onnxruntimes_quantiser(
 
 
 def test_only_convolutions_with_enough_channels_get_pairs(model: Path, frames: list[Frame]) -> None:
-    """Of three, the middle one: a pair on its input, and its weight stored in INT8; zero points
+    """The middle one of three gets a pair on its input, and a weight stored in INT8; zero points
     are all 0."""
     assert find_units(load_model(model)) == {"conv1": ["conv1"]}
 
@@ -237,7 +237,7 @@ def test_weights_beside_the_file_are_calibrated_too(
     monkeypatch: pytest.MonkeyPatch,
     method: Method,
 ) -> None:
-    """With the 2 GB limit lowered: the same answer as from one file, and no file left over."""
+    """The 2 GB limit is lowered; the output is that of one file, and no file is left over."""
     source = exports.plain.artifact.path
     quantize_int8(source, tmp_path / "whole.onnx", frames, method=method)
     monkeypatch.setattr(onnx_files, "EXTERNAL_BYTES", 1000)

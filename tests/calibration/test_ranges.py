@@ -80,7 +80,7 @@ def test_zeros_have_no_range_and_nan_is_refused() -> None:
 def test_kept_ranges_are_read_and_a_stopped_run_is_resumed(
     exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was counted before the stop is not run again; the result is that of one run."""
+    """Frames counted before the stop are not run again; the result is that of one run."""
     artifact = exports.plain.artifact
     model = load_model(artifact.path)
     names = [str(node.outputs[0].name) for node in model.graph if node.op_type == "Conv"][:5]

@@ -182,7 +182,7 @@ def test_the_fastest_choice_within_the_budget_is_written(
 def test_a_stopped_search_is_resumed(
     search: Callable[[Machine], PrecisionSearch], tmp_path: Path
 ) -> None:
-    """What was tried is not tried again; the choice is that of the first."""
+    """Candidates that were tried are not tried again; the choice is that of the first run."""
     saves = {"decoder.stage4": 10.0}
     with search(Machine(saves, {})) as opened:
         opened.measure_units()
@@ -227,7 +227,7 @@ def test_fp16_alone_is_the_choice_where_int8_adds_nothing(
 def test_no_slower_file_is_ever_written(
     search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
 ) -> None:
-    """Where INT8 saves nothing, nothing is written."""
+    """No file is written if INT8 saves no time."""
     out = tmp_path / "out.onnx"
     with (
         search(Machine(dict.fromkeys(variants.units, -1.0), {})) as opened,

@@ -75,7 +75,7 @@ def test_frames_of_an_unknown_length_keep_their_order() -> None:
 def test_a_source_that_cannot_be_sampled_is_refused(
     source: Numbered, count: int, message: str
 ) -> None:
-    """One line each."""
+    """Each error is one line."""
     with pytest.raises(MsfnetError, match=message):
         select_frames(source, count)
 
@@ -113,7 +113,7 @@ def greys(values: list[int], rng: np.random.Generator) -> list[NDArray[np.uint8]
 
 @pytest.mark.parametrize("known", [True, False])
 def test_rare_kinds_are_kept_by_their_appearance(known: bool, rng: np.random.Generator) -> None:
-    """Of 37 dark frames, two grey and one bright, all candidates, four chosen cover all kinds."""
+    """Four frames chosen of 37 dark, two grey and one bright frame cover all kinds."""
     values = [20] * 40
     values[5] = values[6] = 120
     values[33] = 230
@@ -129,7 +129,7 @@ def test_rare_kinds_are_kept_by_their_appearance(known: bool, rng: np.random.Gen
 
 
 def test_depth_alone_distinguishes_frames(rng: np.random.Generator) -> None:
-    """Of 16 like images four are chosen, and two or more of the three at a depth of their own."""
+    """Four of 16 similar images are chosen, with two or more of the three at another depth."""
     images = greys([90] * 16, rng)
     metres = {3: 2.0, 7: 8.0, 11: 30.0}
 
@@ -231,7 +231,7 @@ def test_frames_without_valid_depth_are_chosen_among_all_the_same(
 
 
 def test_selection_covers_real_rooms_better_than_chance(real_data: Path) -> None:
-    """Of NYU's validation rooms no frame is as far from a chosen one, in units of the spans."""
+    """No frame of NYU's validation rooms is as far from a chosen one, in units of the spans."""
     with open_source(str(real_data / "nyu_mini/data/nyu2_val.csv")) as source:
         frames = list(source)
     table = np.array([list(describe_frame(frame).figures().values()) for frame in frames])

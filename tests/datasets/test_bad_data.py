@@ -64,7 +64,7 @@ def test_bad_depth_is_found_and_named(rooms: Path, fault: str) -> None:
 
 @pytest.mark.parametrize("spoil", [Path.unlink, cut_short], ids=["absent", "truncated"])
 def test_bad_images_are_found_and_named(rooms: Path, spoil: Callable[[Path], object]) -> None:
-    """In the order of the list, whichever thread meets them first."""
+    """They are in the order of the list, whichever thread finds them first."""
     samples = open_dataset(rooms, "nyu", "train")
     for index in (3, 0):
         spoil(samples[index].image_path)
@@ -111,7 +111,7 @@ def test_a_pair_of_the_labelled_set_that_is_not_finite_is_found(tmp_path: Path) 
 
 
 def test_good_samples_are_handed_on(rooms: Path) -> None:
-    """In order, as metres of the image's size; bad ones in their places."""
+    """They are in order, in metres and of the image's size; bad ones keep their places."""
     samples = open_dataset(rooms, "nyu", "train")
     samples[1].depth_path.unlink()
 

@@ -306,7 +306,7 @@ def test_one_list_is_checked_by_its_own_words(tmp_path: Path, photo: NDArray[np.
 
 
 def test_a_unit_that_the_depth_contradicts_is_refused(rooms: Path) -> None:
-    """By type, and by a median that no room has."""
+    """The type contradicts it, or a median that no room has."""
     with pytest.raises(MsfnetError, match="declares uint16, millimetres"):
         check_data(rooms, name="train", depth="uint16_mm")
     for sample in open_dataset(rooms, "nyu", "test"):

@@ -170,7 +170,7 @@ def test_a_summary_survives_json(rng: np.random.Generator) -> None:
 def test_what_is_no_summary_is_refused(
     spoil: Callable[[dict[str, object]], object], rng: np.random.Generator
 ) -> None:
-    """One line, whatever was changed."""
+    """The error is one line for every change."""
     frames = [textured(rng, 30, 60) for _ in range(4)]
     fields = json.loads(to_json(summary(frames)))
 
@@ -182,7 +182,7 @@ def test_what_is_no_summary_is_refused(
 
 
 def test_no_frames_have_no_summary() -> None:
-    """One line instead of an empty one."""
+    """They are an error of one line, not an empty summary."""
     with pytest.raises(MsfnetError, match="at least one"):
         summarise_frames([])
 

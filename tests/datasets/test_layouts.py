@@ -190,7 +190,7 @@ LISTS: dict[str, Callable[[str, str], str]] = {
 
 @pytest.mark.parametrize("kind", LISTS)
 def test_every_usual_list_names_the_same_frame(drive: Path, tmp_path: Path, kind: str) -> None:
-    """With scans ``None`` counts as well; png or jpg is what the disk has."""
+    """With scans ``None`` is accepted; the suffix, png or jpg, is that of the file on the disk."""
     (tmp_path / "list.txt").write_text(LISTS[kind](drive.parent.name, drive.name))
 
     samples = open_dataset(drive.parents[1], "kitti", str(tmp_path / "list.txt"))
@@ -254,7 +254,7 @@ def test_improved_maps_follow_the_list(drive: Path, tmp_path: Path) -> None:
 def test_improved_maps_of_the_right_camera_are_found_through_links(
     drive: Path, tmp_path: Path
 ) -> None:
-    """As the list says from the root, or in the benchmark's own layout; not the left one's."""
+    """They lie where the list says or in the benchmark's layout; the left camera's are not used."""
     maps = tmp_path / "maps" / drive.name / "proj_depth/groundtruth"
     for camera, metres in (("image_02", 3), ("image_03", 7)):
         (maps / camera).mkdir(parents=True)

@@ -95,7 +95,7 @@ def test_real_improved_maps_are_paired_with_their_frames(real_data: Path) -> Non
 
 
 def test_improved_maps_are_found_beside_the_drives(drives: Path, tmp_path: Path) -> None:
-    """In the depth benchmark's own layout; metres are counts / 256."""
+    """They are in the depth benchmark's layout; metres are counts / 256."""
     (drive,) = drives.glob("*/*_sync")
     folder = drives / "depth/train" / drive.name / "proj_depth/groundtruth/image_02"
     folder.mkdir(parents=True)

@@ -150,7 +150,7 @@ def test_one_room_is_cut_into_training_and_test(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frames", "seed"), [(0, 0), (1, -1)])
 def test_what_cannot_be_made_is_refused(tmp_path: Path, frames: int, seed: int) -> None:
-    """In one line, and nothing is written."""
+    """The error is one line, and nothing is written."""
     for synthesize in (synthesize_kitti, synthesize_nyu):
         with pytest.raises(MsfnetError, match="at least 1 of each and a seed of 0 or more"):
             synthesize(tmp_path / "out", frames=frames, seed=seed, size=(64, 64))

@@ -26,7 +26,7 @@ def test_the_metadata_is_what_the_onnx_package_reads(tmp_path: Path) -> None:
 
 
 def test_the_embedded_spec_is_the_spec(tmp_path: Path) -> None:
-    """What was saved is what a device reads."""
+    """A device reads the spec that was saved."""
     spec = network_spec(precision="fp16")
     onnx.save(conv_model(spec), tmp_path / "model.onnx")
 
@@ -35,7 +35,7 @@ def test_the_embedded_spec_is_the_spec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
-    """At the start, inside the weights, inside the metadata."""
+    """It ends at the start, inside the weights, or inside the metadata."""
     onnx.save(conv_model(network_spec()), tmp_path / "whole.onnx")
     content = (tmp_path / "whole.onnx").read_bytes()
     cut = tmp_path / "cut.onnx"

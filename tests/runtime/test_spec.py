@@ -114,7 +114,7 @@ def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float])
     ],
 )
 def test_values_no_runtime_could_act_on_are_refused(changes: dict[str, object], words: str) -> None:
-    """One line that names the field."""
+    """The error is one line that names the field."""
     text = json.dumps({**json.loads(network_spec().to_json()), **changes})
 
     with pytest.raises(MsfnetError, match=words) as caught:

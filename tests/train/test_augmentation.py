@@ -52,7 +52,7 @@ def test_jitter_is_affine_in_each_channel(rng: np.random.Generator) -> None:
 
 
 def test_half_of_the_pairs_are_flipped(rng: np.random.Generator, photo: NDArray[np.uint8]) -> None:
-    """At the default probability, within four standard deviations."""
+    """The share is the default probability, within four standard deviations."""
     depth = photo[..., 1].astype(np.float32)
     flips = sum(
         np.array_equal(augment(photo, depth, AugmentationConfig(), rng)[1], depth[:, ::-1])

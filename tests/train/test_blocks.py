@@ -148,7 +148,7 @@ def test_the_refinement_is_figure_4(rng: np.random.Generator, merge: str) -> Non
 
 
 def test_the_usf_is_up_blocks_pooling_and_refinement(rng: np.random.Generator) -> None:
-    """With the paper's factors, on the odd grids of the five stages of a 57x75 image."""
+    """It has the paper's factors, on the odd grids of the five stages of a 57x75 image."""
     usf = UpsampleStageFusion((4, 5, 6, 7, 8), 4, 3)
     randomise(usf)
     grids = [(29, 38), (15, 19), (8, 10), (4, 5), (2, 3)]
@@ -171,7 +171,7 @@ def test_the_usf_is_up_blocks_pooling_and_refinement(rng: np.random.Generator) -
 
 
 def test_the_decoder_resizes_to_the_skip_and_activates_twice(rng: np.random.Generator) -> None:
-    """From 8x10 to 15x19, which is not an integer factor; Leaky ReLU follows each convolution."""
+    """The factor from 8x10 to 15x19 is not an integer; Leaky ReLU follows each convolution."""
     block = DecoderBlock(4, 5, 3)
     randomise(block)
     (below, x), (skip, s), (more, m) = (

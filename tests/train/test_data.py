@@ -1,4 +1,4 @@
-"""What the network is shown: scaled, cropped and augmented pairs, reproducible by key."""
+"""Training pairs are scaled, cropped and augmented, and reproducible by key."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_pair_is_what_its_files_hold(tmp_path: Path) -> None:
 
 
 def test_batches_are_pairs_side_by_side(pairs: TrainingPairs) -> None:
-    """In order, names included; validation frames too."""
+    """Pairs are in order, with their names; validation frames too."""
     joined = join_training([pairs[0, 2], pairs[0, 5]])
 
     assert joined.names == ("room/2", "room/5")
@@ -203,7 +203,7 @@ def test_each_process_takes_its_share_of_one_order() -> None:
 
 
 def test_every_epoch_has_its_own_order() -> None:
-    """By (seed, epoch): asked twice it is the same, the next epoch and another seed differ."""
+    """The order depends on (seed, epoch) only; the next epoch and another seed differ."""
     epoch = 0
     sampler = EpochSampler(50, 7, lambda: epoch)
     first = [index for _, index in sampler]

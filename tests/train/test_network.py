@@ -119,7 +119,7 @@ def test_the_auxiliary_heads_predict_in_training_only() -> None:
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    """From one backward pass; DDP requires that."""
+    """One backward pass is enough; DDP requires that."""
     network = light()
 
     output = network(torch.randn(2, 3, 64, 96))
@@ -177,7 +177,7 @@ def test_an_unsuitable_encoder_is_refused(encoder: str, words: str) -> None:
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(fields: dict[str, Any], words: str) -> None:
-    """When the configuration is made, before any weight is."""
+    """The error comes with the configuration, before any weight is made."""
     with pytest.raises(MsfnetError, match=words):
         NetworkConfig(**{**LIGHT, **fields})
 

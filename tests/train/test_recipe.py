@@ -208,7 +208,7 @@ def test_files_that_are_not_recipes_are_refused_in_one_line(tmp_path: Path) -> N
 
 
 def test_a_preset_sets_its_keys_and_others_override_it(minimal: Path) -> None:
-    """In the file or as an override. A run stores the keys, so it does not need the preset."""
+    """It is in the file or an override. A run stores the keys, so it does not need the preset."""
     settings = ["network.preset=nano", "network.pretrained=false", "network.usf_width=24"]
 
     recipe = load_recipe(minimal, settings)
@@ -222,7 +222,7 @@ def test_a_preset_sets_its_keys_and_others_override_it(minimal: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["litle", "3", "[]"])
 def test_an_unknown_preset_is_refused_with_the_known_ones(minimal: Path, preset: str) -> None:
-    """In one line with the recipe's name; also for a number and a list."""
+    """The error is one line with the recipe's name; also for a number and a list."""
     with pytest.raises(
         MsfnetError,
         match=r"unknown network\.preset .* in recipe .*small\.toml; "

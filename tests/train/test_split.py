@@ -60,7 +60,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_samples_stop_a_run_before_its_first_step(tmp_path: Path, kind: str) -> None:
-    """Counted, named, in one line that says how to go on; no checkpoint."""
+    """The error counts and names them and says what to do; no checkpoint is written."""
     harm, words = BAD[kind]
     data = write_nyu(tmp_path / "data set")
     harm(data)
@@ -185,6 +185,6 @@ def test_a_list_decides_what_is_trained_and_validated_on(tmp_path: Path) -> None
     ],
 )
 def test_lists_and_units_that_contradict_are_refused(settings: list[str], words: str) -> None:
-    """When the recipe is read, not hours later."""
+    """The error comes when the recipe is read, not hours later."""
     with pytest.raises(MsfnetError, match=words):
         load_recipe("kitti", settings)

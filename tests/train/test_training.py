@@ -150,7 +150,7 @@ def test_the_command_prints_progress_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_the_report_counts_epochs_and_images(run: Run) -> None:
-    """With images per second of the wall time, and the name of the protocol."""
+    """It has images per second of wall time, and the name of the protocol."""
     report = run.report
 
     assert (report.epochs, report.protocol, report.validation.images) == (2, "nyu_hu", 2)
@@ -187,7 +187,7 @@ def test_validation_and_evaluation_give_the_same_metrics(run: Run) -> None:
 
 
 def test_a_checkpoint_holds_its_network_and_its_origin(run: Run) -> None:
-    """In evaluation mode, with recipe, spec, the file's own hash and its data's fingerprint."""
+    """It has recipe, spec, its own hash and its data's fingerprint, and is in evaluation mode."""
     checkpoint = load_checkpoint(run.report.best)
 
     assert not checkpoint.network.training
@@ -252,7 +252,7 @@ def stop_after(steps: int) -> Callable[[int, int, str], None]:
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     run: Run, tmp_path: Path, schedule: str, decay: float
 ) -> None:
-    """With the same weights: order, augmentation, optimiser, schedule and average continue."""
+    """The weights are equal: order, augmentation, optimiser, schedule and average continue."""
     recipe = nyu_recipe(
         optimizer_schedule=schedule,
         optimizer_step_epochs=1,
