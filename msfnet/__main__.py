@@ -41,11 +41,13 @@ def _explain(error: BaseException, arguments: list[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return _line("stopped", _STOPPED)
+    from msfnet.cli import command_words, option_of
+
     if hasattr(error, "format_message"):  # a usage error of the command-line library
         message = " ".join(str(error.format_message()).split()).rstrip(".")
         message = message.replace("Value error, ", "")  # a prefix of the library's validation
-        return _line(f"error: {message}; see `{_help_command(arguments)}`", 2)
-    from msfnet.cli import option_of
+        help_command = " ".join(["msfnet", *command_words(arguments), "--help"])
+        return _line(f"error: {message}; see `{help_command}`", 2)
     from msfnet_runtime.errors import MsfnetError
 
     if isinstance(error, MsfnetError):
@@ -63,12 +65,6 @@ def _explain(error: BaseException, arguments: list[str]) -> int:
 def _line(text: str, status: int) -> int:
     print(text, file=sys.stderr)
     return status
-
-
-def _help_command(arguments: list[str]) -> str:
-    from msfnet.cli import command_words
-
-    return " ".join(["msfnet", *command_words(arguments), "--help"])
 
 
 if __name__ == "__main__":

@@ -134,14 +134,7 @@ def _synthesize(data: Path, seed: int) -> None:
         ("test", 1, _TEST_FRAMES, seed + 1000),
     ):
         with progress(f"synthesize {name} data") as report:
-            synthesize_kitti(
-                data / name,
-                drives=drives,
-                frames=frames,
-                seed=first,
-                size=FRAME_SIZE,
-                progress=report,
-            )
+            synthesize_kitti(data / name, drives=drives, frames=frames, seed=first, progress=report)
 
 
 def _train(out: Path, seed: int) -> TrainReport:
@@ -179,9 +172,5 @@ def _build(model: Path) -> EngineArtifact:
     from msfnet_export.build_options import BuildOptions
 
     with progress(f"build {model.stem} engine") as report:
-        return build_engine(
-            model,
-            model.with_suffix(".engine"),
-            options=BuildOptions(architectures=ARCHITECTURES),
-            progress=report,
-        )
+        options = BuildOptions(architectures=ARCHITECTURES)
+        return build_engine(model, model.with_suffix(".engine"), options=options, progress=report)

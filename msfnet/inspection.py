@@ -25,15 +25,11 @@ class Description:
     rows: tuple[tuple[str, str], ...]
     """Facts by name, as shown."""
     spec: ModelSpec
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The model's blocks; empty for checkpoints, and for files that record none."""
-        return self.spec.blocks
+    """Its blocks are empty for checkpoints, and for files that record none."""
 
     def text(self) -> str:
         """Return the facts, and a table of the blocks."""
-        table = [_blocks_table(self.blocks)] if self.blocks else []
+        table = [_blocks_table(self.spec.blocks)] if self.spec.blocks else []
         return "\n\n".join([format_pairs(self.rows), *table])
 
     def to_json(self) -> str:
@@ -50,11 +46,11 @@ class Description:
         """
         from msfnet_benchmarks.report.block_picture import draw_blocks
 
-        if not self.blocks:
+        if not self.spec.blocks:
             raise MsfnetError(
                 f"{self.rows[0][1]} holds no list of blocks; use a file made by `msfnet export`"
             )
-        draw_blocks(self.blocks, path, f"{Path(self.rows[0][1]).name}: {self.spec.encoder}")
+        draw_blocks(self.spec.blocks, path, f"{Path(self.rows[0][1]).name}: {self.spec.encoder}")
 
 
 def describe_model(path: Path) -> Description:

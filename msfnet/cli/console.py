@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from msfnet_runtime.progress import Progress
@@ -16,16 +16,6 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 STANDARD_OUTPUT = Path("-")
 """The file name that stands for standard output."""
-
-
-class Result(Protocol):
-    """The result of a command."""
-
-    def text(self) -> str:
-        """Return it for people to read."""
-
-    def to_json(self) -> str:
-        """Return it as one JSON object."""
 
 
 @contextmanager
@@ -113,11 +103,24 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def show(result: Result, json: Path | None) -> None:
-    """Print a result, and write it as JSON where that is asked for.
+def check_json(json: Path | None) -> None:
+    """Check before long work that the file of ``--json`` can be written.
+
+    Raises:
+        MsfnetError: it cannot.
+    """
+    from msfnet_runtime.files import check_writable
+
+    if json and json != STANDARD_OUTPUT:
+        check_writable(json)
+
+
+def show(text: str, content: str, json: Path | None) -> None:
+    """Print a result as text, and write it as JSON where that is asked for.
 
     Args:
-        result: what was found.
+        text: the result for people to read.
+        content: the same result as JSON.
         json: file to write, made whole or not at all; ``-`` prints the JSON instead of the text.
 
     Raises:
@@ -126,9 +129,8 @@ def show(result: Result, json: Path | None) -> None:
     from msfnet_runtime.files import atomic_path
 
     if json == STANDARD_OUTPUT:
-        say(result.to_json())
-        return
-    if json:
+        text = content
+    elif json:
         with atomic_path(json) as partial:
-            partial.write_text(result.to_json() + "\n", encoding="utf-8")
-    say(result.text())
+            partial.write_text(content + "\n", encoding="utf-8")
+    say(text)

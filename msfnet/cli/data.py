@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from msfnet.cli.console import STANDARD_OUTPUT, progress, say, show
+from msfnet.cli.console import check_json, progress, say, show
 from msfnet.cli.options import JsonOption, ListOption, SeedOption, Size, size_option
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
@@ -41,25 +42,12 @@ def synthesize(
     """
     from msfnet_datasets.synthesize import synthesize_kitti, synthesize_nyu
 
+    if layout == "kitti":
+        write, usual = partial(synthesize_kitti, drives=scenes), (375, 1242)
+    else:
+        write, usual = partial(synthesize_nyu, scenes=scenes), (480, 640)
     with progress("synthesize") as report:
-        if layout == "kitti":
-            synthesize_kitti(
-                out,
-                drives=scenes,
-                frames=frames,
-                seed=seed,
-                size=size or (375, 1242),
-                progress=report,
-            )
-        else:
-            synthesize_nyu(
-                out,
-                scenes=scenes,
-                frames=frames,
-                seed=seed,
-                size=size or (480, 640),
-                progress=report,
-            )
+        write(out, frames=frames, seed=seed, size=size or usual, progress=report)
     say(f"{out}: {counted(scenes * frames, 'frame')} in {layout}'s layout")
 
 
@@ -93,9 +81,9 @@ def check(
     from msfnet_datasets.data_sheet import draw_sheet
     from msfnet_runtime.files import check_writable
 
-    for file in filter(None, (sheet, json_path)):
-        if file != STANDARD_OUTPUT:
-            check_writable(file)
+    check_json(json_path)
+    if sheet:
+        check_writable(sheet)
     with progress("check") as report:
         result = check_data(
             path,
@@ -107,6 +95,6 @@ def check(
         )
         if sheet:
             draw_sheet(result, sheet, progress=report)
-    show(result, json_path)
+    show(result.text(), result.to_json(), json_path)
     if result.bad or (every and result.missing):
         raise typer.Exit(1)

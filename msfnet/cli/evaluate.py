@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfnet.cli.console import STANDARD_OUTPUT, progress, show
+from msfnet.cli.console import check_json, progress, show
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
@@ -66,7 +66,6 @@ def evaluate(
     """
     from msfnet.models import open_model
     from msfnet_benchmarks.scoring.evaluation import EvaluationOptions, evaluate_model
-    from msfnet_runtime.files import check_writable
 
     options = EvaluationOptions(
         model=model,
@@ -85,11 +84,10 @@ def evaluate(
         sheet=sheet,
     )
     _check_combination(options)
-    if json_path and json_path != STANDARD_OUTPUT:
-        check_writable(json_path)
+    check_json(json_path)
     with progress("evaluate") as report:
         result = evaluate_model(options, open_model=open_model, progress=report)
-    show(result, json_path)
+    show(result.text(), result.to_json(), json_path)
 
 
 def _check_combination(options: EvaluationOptions) -> None:

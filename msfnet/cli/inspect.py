@@ -27,7 +27,7 @@ def inspect(
     description = describe_model(model)
     if plot is not None:
         description.plot(plot)
-    show(description, json_path)
+    show(description.text(), description.to_json(), json_path)
 
 
 def doctor(json_path: JsonOption = None) -> None:
@@ -37,4 +37,5 @@ def doctor(json_path: JsonOption = None) -> None:
     """
     from msfnet.machine import describe_machine
 
-    show(describe_machine(), json_path)
+    machine = describe_machine()
+    show(machine.text(), machine.to_json(), json_path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.console import STANDARD_OUTPUT, progress, say
+from msfnet.cli.console import check_json, progress, show
 from msfnet.cli.options import JsonOption, ProviderOption, ThreadsOption
 
 
@@ -33,12 +33,9 @@ def latency(
     from msfnet_benchmarks.report import tables
     from msfnet_runtime import EngineArtifact, MsfnetError
     from msfnet_runtime.engines import ENGINE_SUFFIXES
-    from msfnet_runtime.files import check_writable
-    from msfnet_runtime.typed import to_json, write_json
+    from msfnet_runtime.typed import to_json
 
-    written = None if json == STANDARD_OUTPUT else json
-    if written:
-        check_writable(written)
+    check_json(json)
     artifact = EngineArtifact.read(model) if model.suffix in ENGINE_SUFFIXES else None
     if artifact:
         candidate = engine_candidate(artifact, cuda_graph=cuda_graph)
@@ -54,6 +51,4 @@ def latency(
         report = measure_latency(
             candidate, plan, artifact=artifact, trtexec=trtexec, progress=count
         )
-    if written:
-        write_json(written, report)
-    say(to_json(report) if json == STANDARD_OUTPUT else tables.latency_text(report))
+    show(tables.latency_text(report), to_json(report), json)

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from msfnet.cli.console import progress, show
-
-
-@dataclass(frozen=True)
-class Found:
-    """A result."""
-
-    def text(self) -> str:
-        """Return it for people."""
-        return "seven"
-
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        return json.dumps({"found": 7})
 
 
 @pytest.fixture
@@ -115,9 +101,9 @@ def test_an_unknown_total_has_no_percent(
 
 def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The text is printed beside the file; ``-`` prints only the JSON."""
-    show(Found(), tmp_path / "found.json")
+    show("seven", '{"found": 7}', tmp_path / "found.json")
     assert capsys.readouterr().out == "seven\n"
     assert json.loads((tmp_path / "found.json").read_text()) == {"found": 7}
 
-    show(Found(), Path("-"))
+    show("seven", '{"found": 7}', Path("-"))
     assert json.loads(capsys.readouterr().out) == {"found": 7}

@@ -41,7 +41,9 @@ def macs_of(exports: Exports) -> dict[str, int]:
 def test_macs_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
     """Counted by hooks in PyTorch, for blocks that lowering leaves as they are."""
     counts = macs_of(exports)
-    blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
+    blocks = {
+        block.name: block for block in describe_model(exports.deploy.artifact.path).spec.blocks
+    }
 
     encoder = sum(block.macs for name, block in blocks.items() if name.startswith("encoder"))
     assert encoder == sum(n for name, n in counts.items() if name.startswith("encoder"))
@@ -54,7 +56,9 @@ def test_macs_by_block_are_those_of_its_convolutions(exports: Exports) -> None:
 
 def test_blocks_know_their_feeders_and_shapes(exports: Exports) -> None:
     """EDA is between stage 3 and the USF, which joins the decoder at stride 4 (Fig. 2)."""
-    blocks = {block.name: block for block in describe_model(exports.deploy.artifact.path).blocks}
+    blocks = {
+        block.name: block for block in describe_model(exports.deploy.artifact.path).spec.blocks
+    }
 
     assert blocks["encoder.stage1"].inputs == ("prepare",)
     assert blocks["eda"].inputs == ("encoder.stage3",)
@@ -78,7 +82,7 @@ def test_an_engine_tells_its_blocks_from_the_manifest(exports: Exports, tmp_path
     )
     (tmp_path / "model.onnx").unlink()
 
-    blocks = {b.name: b.precision for b in describe_model(tmp_path / "model.engine").blocks}
+    blocks = {b.name: b.precision for b in describe_model(tmp_path / "model.engine").spec.blocks}
 
     assert blocks["encoder.stage3"] == blocks["decoder.stage1"] == "fp16"
     assert blocks["finish"] == "fp32"
@@ -105,7 +109,7 @@ def test_json_holds_what_the_text_shows(
 
 def test_the_picture_shows_every_block_once(exports: Exports, tmp_path: Path) -> None:
     """No two in one place; a PNG of a size that a page takes."""
-    names = [block.name for block in describe_model(exports.deploy.artifact.path).blocks]
+    names = [block.name for block in describe_model(exports.deploy.artifact.path).spec.blocks]
     places = place_blocks([*names, "other", "another"])
 
     assert (

@@ -46,5 +46,5 @@ def test_the_report_says_how_reading_compares() -> None:
 
 def test_an_unknown_mode_is_one_line(tmp_path: Path) -> None:
     """Before anything is read."""
-    with pytest.raises(MsfnetError, match=r"unknown mode \['fp8'\]; choose of fp32, tf32"):
+    with pytest.raises(MsfnetError, match=r"unknown mode \['fp8'\]; choose from fp32, tf32"):
         measure(nyu_recipe(), tmp_path, modes=("fp8",))

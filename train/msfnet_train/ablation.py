@@ -97,7 +97,7 @@ def run_ablation(
             the text names the run.
 
     Raises:
-        MsfnetError: an unknown row, no seed or one given twice, ``out`` holds runs and ``resume``
+        MsfnetError: an unknown row, no seed or one named twice, ``out`` holds runs and ``resume``
             is off, or as for :func:`msfnet_train.run.train`.
     """
     if not seeds or len(set(seeds)) < len(seeds):

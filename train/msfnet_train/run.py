@@ -41,7 +41,7 @@ class TrainReport:
     curves: Path
     """Picture of the losses and metrics over the run."""
     epochs: int
-    """Epochs behind the last checkpoint."""
+    """Epochs trained up to the last checkpoint."""
     seconds: float
     """Wall time of this call, validation included."""
     images_per_second: float

@@ -100,7 +100,7 @@ def measure(
     steps: int = 8,
     rounds: int = 3,
 ) -> ThroughputReport:
-    """Time the loader, a step on one batch in every mode, and training as it is.
+    """Time the loader, a step on one batch in every mode, and training, which does both at once.
 
     They are timed in interleaved rounds, so that a drift of the machine slows all alike; one round
     before them is not counted.
@@ -117,7 +117,7 @@ def measure(
     """
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
-        raise MsfnetError(f"unknown mode {unknown}; choose of {', '.join(MODES)}")
+        raise MsfnetError(f"unknown mode {unknown}; choose from {', '.join(MODES)}")
     batches = _batches(recipe, data)
     with closing(batches):
         one = next(batches)
@@ -173,7 +173,7 @@ class _Endless(EpochSampler):
         super().__init__(size, seed, lambda: self._number)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield keys for ever."""
+        """Yield keys without end."""
         while True:
             yield from super().__iter__()
             self._number += 1
