@@ -43,7 +43,7 @@ session = onnxruntime.InferenceSession(
 (answer,) = session.run(None, {"x": numpy.full((1, 1, 2, 2), 3, numpy.float32)})
 sys.exit(0 if session.get_providers()[0] == sys.argv[1] and (answer == 6).all() else 3)
 """
-"""Runs in a process of its own, which an unsuitable provider may crash."""
+"""Runs in a separate process, which an unsuitable provider may crash."""
 
 _MODEL = base64.b64decode(
     "CAgSADpjCg8KAXgKAXcSAXkiBENvbnYSAWcqEwgBCAEIAQgBEAFCAXdKBAAAAEBaGwoBeBIWChQIARIQCgIIAQoCCAEK"

@@ -61,7 +61,7 @@ class BenchPlan:
     threads: int = 0
     """CPU threads that the candidates were given; 0: the libraries' choice."""
     cold: bool = False
-    """Measure starts in processes of their own."""
+    """Measure starts in separate processes."""
     profile: bool = False
     """Time every layer of the candidates that can."""
     pictures: bool = False

@@ -38,7 +38,7 @@ class Candidate:
     """Opens the model."""
     on_gpu: bool
     size_bytes: int
-    """On disk, weights in a file of their own included."""
+    """On disk, separate weights included."""
     file: Path | None = None
     """Candidates of the same file give the same depth."""
     depth: bool = True
@@ -50,7 +50,7 @@ class Candidate:
     open_device: Callable[[], DeviceTimedEngine] | None = None
     """Opens the model as an engine that times its stages on the device; None: it has no such."""
     start: Callable[[], Engine] | None = None
-    """Opens the model in a process of its own: can be pickled; None: starts are not measured."""
+    """Opens the model in a separate process: can be pickled; None: starts are not measured."""
     profile: Callable[[NDArray[Any]], tuple[LayerCost, ...]] | None = None
     """Times every layer on a batch; None: what runs it has no profiler."""
     threads: int = 0

@@ -19,7 +19,7 @@ def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def range_name(low_m: float, high_m: float | None) -> str:
-    """Return a range of depth in words; None has no end."""
+    """Return a range of depth as text; None has no end."""
     return f"over {low_m:g} m" if high_m is None else f"{low_m:g}-{high_m:g} m"
 
 

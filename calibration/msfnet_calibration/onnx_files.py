@@ -25,7 +25,7 @@ from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
 
 EXTERNAL_BYTES = 1_900_000_000
-"""Weights beyond it go into a file of their own: an ONNX file ends at 2 GB."""
+"""Weights beyond it go into a separate file: an ONNX file ends at 2 GB."""
 
 _SMALL_BYTES = 1024
 """Constants of at most this size stay in the file: shape inference reads some of them."""

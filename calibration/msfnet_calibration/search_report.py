@@ -23,7 +23,7 @@ class SensitivityRow:
     """One unit of a model, quantised alone."""
 
     unit: str
-    """A block's convolutions; those with narrow groups are a unit of their own."""
+    """A block's convolutions; those with narrow groups are a separate unit."""
     convolutions: int
     rel: float
     """Relative change of REL; above 0 is worse."""

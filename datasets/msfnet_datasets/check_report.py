@@ -27,7 +27,7 @@ class DepthCheck:
     """The ground truth of the frames that were opened."""
 
     unit: str
-    """Type and unit that the layout declares, in words."""
+    """Type and unit that the layout declares, as text."""
     range_m: tuple[float, float, float]
     """Smallest, median and largest measured depth, metres."""
     coverage: float
@@ -49,7 +49,7 @@ class DepthCheck:
 
 
 def bin_names() -> list[str]:
-    """Return the histogram's bins in words, e.g. ``0.5-1``."""
+    """Return the histogram's bins as text, such as ``0.5-1``."""
     return [
         f"{low:g}-{high:g}" if np.isfinite(high) else f"over {low:g}"
         for low, high in pairwise(BIN_EDGES_M)
@@ -95,7 +95,7 @@ class ListCheck:
         )
 
     def _counts(self) -> str:
-        """Return the frames in words, and what keeps the others from being used."""
+        """Return the frames as text, and what keeps the others from being used."""
         counts = [counted(self.frames, "frame")]
         if self.frames < self.listed:
             counts = [f"{self.frames} of {counted(self.listed, 'frame')}"]

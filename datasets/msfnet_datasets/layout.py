@@ -34,15 +34,15 @@ class Part:
 class DatasetLayout(ABC):
     """One way in which data sets lie on the disk.
 
-    To add one, write a subclass in a file of its own and enter it in ``LAYOUTS``.
+    To add one, write a subclass in a separate file and enter it in ``LAYOUTS``.
     """
 
     name: ClassVar[str]
     """The name in recipes and options."""
     title: ClassVar[str]
-    """What it is, in words."""
+    """The title of the layout."""
     expects: ClassVar[str]
-    """The files by which it is recognised, in words."""
+    """The files by which it is recognised, as text."""
     ground_truths: ClassVar[GroundTruths]
     """The kinds of ground truth it has, the usual one first, and how each may be stored."""
     median_m: ClassVar[tuple[float, float]] = (0.2, 60.0)
@@ -84,7 +84,7 @@ class DatasetLayout(ABC):
         return None
 
     def describe(self, path: Path) -> str:
-        """Return what lies at ``path``, in words."""
+        """Return what lies at ``path``, as text."""
         return self.title
 
     def parts(self, path: Path, split: str | None, depth: DepthStorage | None) -> Sequence[Part]:

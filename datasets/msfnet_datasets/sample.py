@@ -36,7 +36,7 @@ class Sample:
     """Reads the ground truth for an image of (height, width), in metres, 0 = none."""
     intrinsics: CameraIntrinsics | None = None
     unit: str = ""
-    """How ``depth_path`` stores depth, as its layout declares it, in words."""
+    """How ``depth_path`` stores depth, as its layout declares it, as text."""
     median_m: tuple[float, float] = (0.2, 60.0)
     """Where the median depth can lie; elsewhere it was stored in another unit than declared."""
     image_reader: Callable[[], NDArray[np.uint8]] | None = None

@@ -208,7 +208,7 @@ def _make_monitor(trt: Any, phases: Phases) -> Any:
 def run_builder(trt: Any, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
     """Build, and return the serialised engine; None where TensorRT refuses.
 
-    The builder works in a thread of its own, so that Ctrl-C is received at once and the elapsed
+    The builder works in a separate thread, so that Ctrl-C is received at once and the elapsed
     time is reported during TensorRT's long steps.
 
     Raises:

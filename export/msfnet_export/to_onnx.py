@@ -118,7 +118,7 @@ def export_network(
         without: passes to leave out, see :mod:`msfnet_export.lowering`.
         runs_on: ``cpu`` spends fewer GMAC on the decoder; such a graph is FP32 and of
             one size, and neither calibrated nor built by TensorRT.
-        weights: ``beside``: in a file of their own, which ONNX Runtime maps into memory instead of
+        weights: ``beside``: in a separate file, which ONNX Runtime maps into memory instead of
             copying it; over 1.9 GB they always are.
         frames: real frames to compare on, besides random images, and to probe FP16 on.
         verify: ``deep`` compares every block, and names the first that differs.

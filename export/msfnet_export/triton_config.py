@@ -162,7 +162,7 @@ def check_batch(served: Served, options: TritonOptions) -> None:
 
 
 def type_name(dtype: str) -> str:
-    """Return Triton's name of a NumPy type without ``TYPE_``, e.g. ``FP32``.
+    """Return Triton's name of a NumPy type without ``TYPE_``, such as ``FP32``.
 
     Raises:
         MsfnetError: it has none.

@@ -155,7 +155,7 @@ def _named(models: list[Path] | None, counts: bool) -> list[Path]:
     """
     if counts:
         raise MsfnetError(
-            "--counts goes with --sweep; leave it out, or sweep, for example, preset=lite"
+            "--counts needs --sweep; leave it out, or sweep, for example, preset=lite"
         )
     if not models:
         raise MsfnetError(

@@ -33,7 +33,7 @@ def evaluate(
     align: Annotated[
         Alignment | None,
         typer.Option(
-            help="Also score predictions aligned to their ground truth, in a row of their own."
+            help="Also score predictions aligned to their ground truth, in a separate row."
         ),
     ] = None,
     against: Annotated[
@@ -101,7 +101,7 @@ def _check_combination(options: EvaluationOptions) -> None:
     if (options.model is None) == (options.predictions is None):
         raise MsfnetError("name either a MODEL or --predictions FOLDER")
     if options.prediction_unit and not options.predictions:
-        raise MsfnetError("--prediction-unit goes with --predictions FOLDER")
+        raise MsfnetError("--prediction-unit needs --predictions FOLDER")
     if (options.data is None) != (options.protocol is None):
         raise MsfnetError("--data and --protocol go together; give both")
     if options.static and not options.model:

@@ -43,7 +43,7 @@ def latency(
         candidate = model_candidate(model, provider=provider, threads=threads)
         if trtexec or not transfers:
             raise MsfnetError(
-                f"{model} is not an engine: --trtexec and --no-transfers go with engines; "
+                f"{model} is not an engine: --trtexec and --no-transfers need an engine; "
                 "build one with `msfnet build`"
             )
     plan = LatencyPlan(cuda_graph, transfers, iterations)

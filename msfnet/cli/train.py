@@ -59,7 +59,7 @@ def train(
 
     chosen = load_recipe(recipe, settings or ())
     if not ablation and (rows or seeds):
-        raise MsfnetError("--rows and --seeds go with --ablation; for one run use --set")
+        raise MsfnetError("--rows and --seeds need --ablation; for one run use --set")
     with progress("train") if is_main_process() else nullcontext(silent) as report:
         if not ablation:
             result = run_training(

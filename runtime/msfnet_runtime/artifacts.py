@@ -74,7 +74,7 @@ class EngineArtifact:
     architectures: tuple[str, ...]
     """Compute capabilities it was built for (``sm86``)."""
     platform: str
-    """Operating system and processor it was built on, e.g. ``linux-x86_64``."""
+    """Operating system and processor it was built on, such as ``linux-x86_64``."""
     onnx_file: str
     """Name of the ONNX file it was built from."""
     onnx_sha256: str

@@ -30,14 +30,14 @@ class DepthEncoding:
     counts_per_metre: float
     """The stored number of a depth of one metre."""
     scale: str
-    """The unit in words."""
+    """The unit, as text."""
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
         """Return whether samples can have this type; metres can have any floating-point type."""
         return self.dtype in ("any", dtype.name) or (self.dtype == "float32" and dtype.kind == "f")
 
     def text(self) -> str:
-        """Return type and unit, e.g. ``uint16, millimetres``."""
+        """Return type and unit, such as ``uint16, millimetres``."""
         return f"{self.dtype}, {self.scale}"
 
     def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -248,7 +248,7 @@ def _mismatch(hint: Any, value: Any, place: _Place) -> MsfnetError:
 
 
 def _words(hint: Any) -> str:
-    """Return an annotated type in plain words."""
+    """Return an annotated type as text."""
     members, arguments = _members(hint), get_args(hint)
     if members != (hint,):
         return " or ".join(_words(member) for member in members)

@@ -179,7 +179,7 @@ BAD = {
     "data check images --sheet sheet.png": "no ground truth to draw",
     "data check rooms --sheet file/sheet.png": "file",
     "train nyu_ablation --data rooms --out out": "nyu_depth_v2_labeled.mat does not exist",
-    "train nyu_mini --data rooms --out out --rows usf": "go with --ablation",
+    "train nyu_mini --data rooms --out out --rows usf": "--ablation",
     "train nyu_mini --data rooms --out out --ablation --rows none": "unknown ablation 'none'",
     "train nyu_mini --data rooms --out out --ablation --seeds a,b": "are not whole numbers",
     # a model or provider of an unknown kind

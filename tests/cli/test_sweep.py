@@ -110,7 +110,7 @@ def test_counts_are_those_of_the_network_and_nothing_is_timed(
         (["--sweep", "preset=nano", "--sweep", "size=32"], "size '32' is not HxW"),
         (["--sweep", "preset=nano", "--sweep", "batch=0"], "batch '0' is not a whole number"),
         (["--sweep", "preset=nano", "--provider", "cpu", "--provider", "cuda"], "one provider"),
-        (["--counts", "model.onnx"], "--counts goes with --sweep"),
+        (["--counts", "model.onnx"], "--counts needs --sweep"),
         ([], "nothing to compare"),
     ],
 )

@@ -144,7 +144,7 @@ KINDS: dict[str, tuple[list[Make], Store]] = {
 
 
 def fuzz(tmp_path: Path, kind: str, count: int, seed: int) -> None:
-    """Damage ``count`` files of a kind, open all in a process of its own, and expect no fault."""
+    """Damage ``count`` files of a kind, open all in a separate process, and expect no fault."""
     rng = np.random.default_rng(seed)
     folder = tmp_path / kind / "files"
     folder.mkdir(parents=True)

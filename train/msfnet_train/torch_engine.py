@@ -71,7 +71,7 @@ class TorchEngine(EngineBase):
             self._forward: Forward | None = self._prepared(self._network)
 
     def describe(self) -> str:
-        """Return PyTorch's version, the device and the mode in words."""
+        """Return PyTorch's version, the device and the mode as text."""
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         mode = "" if self._mode == "eager" else f", {self._mode}"
         return f"PyTorch {torch.__version__} on {name}{mode}"

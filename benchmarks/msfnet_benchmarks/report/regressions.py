@@ -117,7 +117,7 @@ def compare_with(old: Path, report: BenchmarkReport, tolerance: float) -> Regres
     Args:
         old: a report's JSON.
         report: of this run.
-        tolerance: share of its old value by which a figure may get worse, e.g. 0.02.
+        tolerance: share of its old value by which a figure may get worse, for example 0.02.
 
     Raises:
         MsfnetError: no such file, no JSON of this schema, no row in common, or no tolerance.

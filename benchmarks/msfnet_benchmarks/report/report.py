@@ -67,7 +67,7 @@ class BenchmarkRow:
     input_size: tuple[int, int] | None = None
     """(height, width) of the network's input, pixels."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """This row's value on every axis of a sweep, e.g. ``{"size": "192x256"}``; empty elsewhere."""
+    """Its value on every axis of a sweep, such as ``{"size": "192x256"}``; empty elsewhere."""
     flop_bound: FlopBound | None = None
     """Measured beside this row with its threads; None: the report's counts."""
     device_run: DeviceRun | None = None

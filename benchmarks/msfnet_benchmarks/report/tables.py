@@ -160,7 +160,7 @@ def milliseconds(value: float) -> str:
 
 
 def _frames(report: BenchmarkReport) -> str:
-    """Return the input of the models, in words."""
+    """Return the input of the models, as text."""
     if not report.swept:
         return f"{counted(report.frames, 'frame')} of {report.frame_size[0]}x{report.frame_size[1]}"
     calls = f"{counted(report.frames, 'call')} a point, random input"

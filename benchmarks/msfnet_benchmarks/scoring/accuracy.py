@@ -34,7 +34,7 @@ TABLE_COLUMNS = (*(HEADINGS[name] for name in TABLE_METRICS), "images")
 """The headings of :func:`table_row`."""
 
 Estimator = Callable[[Frame], DepthMap]
-"""Frame to metric depth at the frame's size, e.g. a ``DepthEstimator``."""
+"""Frame to metric depth at the frame's size, such as a ``DepthEstimator``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Protocol:
         return self.ground_truth in (None, kind)
 
     def describe(self) -> str:
-        """Return in words what the protocol decides."""
+        """Return the protocol's rules as text."""
         low, high = self.range_m
         limits = f"{low:g} to {high:g} m" if high < np.inf else "all depths"
         clip = "clipped to {:g} to {:g} m".format(*self.clip_m) if self.clip_m else "not clipped"

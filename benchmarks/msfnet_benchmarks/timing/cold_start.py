@@ -1,4 +1,4 @@
-"""A process of its own from its start to the first depth: the delay of a device after power-on.
+"""A separate process from its start to the first depth: the delay of a device after power-on.
 
 As a program it is that process: it imports what runs the model and nothing else.
 """

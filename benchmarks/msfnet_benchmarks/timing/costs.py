@@ -22,7 +22,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """A process of its own from its start to the first depth map."""
+    """A separate process from its start to the first depth map."""
 
     first_depth_s: float
     """The median time from its start until the first depth map is in host memory, seconds."""

@@ -34,7 +34,7 @@ THREAD_VARIABLES = (
 
 
 def measure_flop_bound(threads: int = 0, *, side: int = SIDE) -> FlopBound:
-    """Time a float32 matrix product in a process of its own; the best of five runs.
+    """Time a float32 matrix product in a separate process; the best of five runs.
 
     Args:
         threads: of the product; 0 leaves the choice to NumPy's library, which takes all cores.

@@ -43,7 +43,7 @@ class ToolSummary:
     """The performance summary at the end of trtexec's log."""
 
     version: str
-    """TensorRT's version, e.g. ``10.13.3``; empty if the log does not name it."""
+    """TensorRT's version, such as ``10.13.3``; empty if the log does not name it."""
     throughput: float
     """Queries a second."""
     stages: dict[str, dict[str, float]]
