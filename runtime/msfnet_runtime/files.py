@@ -73,15 +73,23 @@ def _reserve(target: Path) -> Path:
     return partial
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False if the system refuses it, as too long a name."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _create(partial: Path, target: Path, *, exist_ok: bool) -> None:
     """Create an empty file beside its target."""
-    if target.is_dir():
+    if is_folder(target):
         raise MsfnetError(f"{target} is a folder; name a file to write")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=exist_ok)
     except OSError as error:
-        if isinstance(error, FileExistsError) and target.parent.is_dir():
+        if isinstance(error, FileExistsError) and is_folder(target.parent):
             raise
         raise cannot_write(target, error) from None
 
@@ -124,9 +132,13 @@ def refuse_filled(target: Path) -> None:
     """Refuse a folder that is not empty.
 
     Raises:
-        MsfnetError: ``target`` exists and is not an empty folder.
+        MsfnetError: ``target`` exists and is not an empty folder, or is not a valid path.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    try:
+        filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise cannot_write(target, error) from None
+    if filled:
         raise MsfnetError(f"{target} already exists; remove it or choose another path")
 
 

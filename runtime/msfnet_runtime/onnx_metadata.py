@@ -52,12 +52,16 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return ``path`` when it is a file.
 
     Raises:
-        MsfnetError: it is missing or a folder.
+        MsfnetError: it is missing, a folder or not a valid path.
     """
     file = Path(path)
-    if file.is_dir():
+    try:
+        folder, exists = file.is_dir(), file.exists()
+    except OSError as error:
+        raise MsfnetError(f"cannot read {file}: {error.strerror}; check the path") from None
+    if folder:
         raise MsfnetError(f"{file} is a folder; name the {what} itself")
-    if not file.exists():
+    if not exists:
         raise MsfnetError(f"{file} does not exist; check the path of the {what}")
     return file
 

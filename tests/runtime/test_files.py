@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_directory, atomic_path, check_writable, sha256
+from msfnet_runtime.files import (
+    atomic_directory,
+    atomic_path,
+    check_writable,
+    refuse_filled,
+    reserve_growing,
+    sha256,
+)
+from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.sinks import open_sink
+from msfnet_runtime.sources import open_source
+from tests.specs import network_spec
 
 
 def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path) -> None:
@@ -79,3 +91,27 @@ def test_a_path_is_checked_before_long_work_and_not_changed(tmp_path: Path) -> N
     assert (tmp_path / "file").read_text() == "kept"
     with pytest.raises(MsfnetError, match="cannot write"):
         check_writable(tmp_path / "file/new.json")
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        check_writable,
+        reserve_growing,
+        refuse_filled,
+        lambda path: existing_file(path, "model"),
+        lambda path: open_source(f"file://{path}"),
+        lambda path: open_sink(path, network_spec()).__enter__(),
+        lambda path: open_sink(path.with_suffix(".mp4"), network_spec()).__enter__(),
+        lambda path: open_sink(f"npz:{path}", network_spec()).__enter__(),
+    ],
+)
+def test_too_long_a_name_is_refused_in_one_line(
+    tmp_path: Path, access: Callable[[Path], object]
+) -> None:
+    """The system's error does not reach the user, and names the path."""
+    with pytest.raises(MsfnetError, match=LONG):
+        access(tmp_path / LONG)

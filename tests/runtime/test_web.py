@@ -25,7 +25,7 @@ from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.web import WebSink
-from msfnet_runtime.web.sink import parse_address
+from msfnet_runtime.web.sink import listen, parse_address
 from tests.runtime.live_page import TOKEN, decode, next_frame, pair, viewer, wait_until
 from tests.runtime.streams import Frames, estimator, psnr
 from tests.runtime.test_stream_stats import STATS
@@ -472,3 +472,10 @@ def test_addresses_are_read_exactly() -> None:
     for text in ("8000", "host", ":1", "host:", "host:70000", "host:-1", "host:8 0"):
         with pytest.raises(MsfnetError, match="HOST:PORT"):
             parse_address(text)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_text_that_is_not_a_host_name_is_refused(host: str) -> None:
+    """Python reports it as an encoding error."""
+    with pytest.raises(MsfnetError, match=f"{host}:8000: not a host name"):
+        listen(host, 8000, 1.0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import is_folder
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.sinks.folder import NpzSink, PlySink, PngSink
 from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
@@ -56,7 +57,7 @@ def open_sink(
         return _PREFIXES[prefix](target, spec, options)
     path = Path(text).absolute()
     unknown_prefix = bool(colon) and prefix.isalpha()
-    if not unknown_prefix and (path.is_dir() or not path.suffix):
+    if not unknown_prefix and (is_folder(path) or not path.suffix):
         return PngSink(path, spec, options)
     if not unknown_prefix and path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()](path, spec, options, fps)

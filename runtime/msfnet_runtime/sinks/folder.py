@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import append_whole, atomic_path, cannot_write, disk_full, refuse_filled
+from msfnet_runtime.files import (
+    append_whole,
+    atomic_path,
+    cannot_write,
+    disk_full,
+    is_folder,
+    refuse_filled,
+)
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -101,7 +108,7 @@ class FolderSink(SinkBase, ABC):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        if (self._folder / MANIFEST).exists():
+        if is_folder(self._folder) and (self._folder / MANIFEST).exists():
             raise MsfnetError(
                 f"{self._folder} contains frames of an earlier run, finished or not; name another "
                 "folder to keep them, or remove it"

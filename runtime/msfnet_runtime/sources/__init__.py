@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import is_folder
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
 from msfnet_runtime.sources.adapters import IterableSource, RotatedSource
@@ -79,9 +80,13 @@ def _open_live(text: str, options: SourceOptions) -> Source | None:
 
 def _open_path(path: Path, options: SourceOptions) -> Source:
     """Open a file or folder by its content."""
-    if path.is_dir():
+    if is_folder(path):
         return _open_folder(path, options.skip_bad)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError:  # for example, the name is too long
+        exists = False
+    if not exists:
         raise MsfnetError(
             f"{path} does not exist; name a camera index, URL, video, folder or synthetic:street"
         )

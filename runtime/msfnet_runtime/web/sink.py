@@ -174,9 +174,10 @@ def listen(host: str, port: int, patience_s: float) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
+        reason = getattr(error, "strerror", "not a host name")
         raise MsfnetError(
-            f"cannot serve the live page on {host}:{port}: {error.strerror}; choose another address"
+            f"cannot serve the live page on {host}:{port}: {reason}; choose another address"
         ) from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Connections inherit it: Linux then discards data that a lost viewer never reads.
