@@ -8,7 +8,6 @@ of frames, and the file records how many frames were counted, so that a stopped 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from msfnet_calibration.onnx_files import write_scratch
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.typed import to_json
 
 PERCENTILE = 99.99
 
@@ -211,7 +211,7 @@ def _fingerprint(model: ir.Model, names: Sequence[str], batches: Sequence[NDArra
     digest = hashlib.sha256(hash_weights(model).encode())
     for node in bare_proto(model)[0].graph.node:
         digest.update(node.SerializeToString())
-    digest.update(json.dumps(list(names)).encode())
+    digest.update(to_json(list(names), indent=None).encode())
     for batch in batches:
         digest.update(batch.tobytes())
     return digest.hexdigest()[:16]

@@ -7,7 +7,6 @@ both; the ratio is used. Trials are kept in a file: a search that was stopped is
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from msfnet_calibration.variants import Choice, Variants
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import DepthEstimator, DepthMap, MsfnetError
 from msfnet_runtime.engine import Engine
-from msfnet_runtime.typed import read_json, write_json
+from msfnet_runtime.typed import read_json, to_json, write_json
 
 Opener = Callable[[Path], Engine]
 """Opens a model on the engine that the search is for."""
@@ -181,7 +180,7 @@ class Bench:
             self._protocol.name,
             [str(sample.depth_path) for sample in self._samples],
         ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        return hashlib.sha256(to_json(facts, indent=None).encode()).hexdigest()[:16]
 
     def _read(self) -> dict[str, Trial]:
         if not self._file.exists():
