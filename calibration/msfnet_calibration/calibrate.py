@@ -60,6 +60,11 @@ def calibrate_model(
             "a budget and sensitivities are scored; name a protocol, for example nyu_hu",
             parameter="protocol",
         )
+    if options.protocol and not options.searches:
+        raise MsfnetError(
+            "a protocol scores a budget or sensitivities; add one of them, or leave it out",
+            parameter="protocol",
+        )
     budget = Budget.parse(options.budget) if options.budget else None
     check_writable(onnx_path(out))
     folder = options.work or out.with_name(f"{model.stem}.calibration")

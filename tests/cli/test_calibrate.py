@@ -90,6 +90,7 @@ def test_what_each_block_costs_is_measured_and_kept(
     ("options", "message"),
     [
         ("--data rooms --budget 'rel +1%'", "(--protocol)"),
+        ("--data rooms --protocol nyu_hu", "(--protocol)"),
         ("--data rooms --budget 'rel 1%' --protocol nyu_hu", "write for example 'rel +1%'"),
         ("--data rooms --budget 'rel +1%' --protocol nyu", "nyu_hu"),
         ("--data rooms --budget 'rel +1%' --protocol nyu_hu", "ask for the CPU|ask for cpu|CUDA"),
