@@ -30,7 +30,7 @@ _IN_FLIGHT = 6
 """Frames of a file from the model to the last sink."""
 
 _IN_FLIGHT_LIVE = 3
-"""The same for a live source: one in inference, one being finished, one being written."""
+"""Frames of a live source in the same stages: one in inference, one in each of the others."""
 
 _POLL_S = 0.02
 """The longest time between two polls of the sinks, seconds."""
@@ -95,7 +95,7 @@ class _Item(Generic[T]):
 
     frame: Frame
     number: int
-    """How many frames had been captured, this one included."""
+    """Number of frames captured so far, including this one."""
     captured: float
     """Time of capture, seconds."""
     seconds: tuple[float, ...]

@@ -1,6 +1,6 @@
 """Compares an engine's manifest with this machine before the engine is deserialised.
 
-For an engine of another machine TensorRT reports at most an error code. This module does not use
+TensorRT reports an engine of another machine by an error code at most. This module does not use
 TensorRT or CUDA: the caller passes what is installed.
 """
 

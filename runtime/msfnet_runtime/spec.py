@@ -42,7 +42,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     """Dimensions; a string names a symbolic one."""
     role: OutputRole | None = None
-    """What an output holds; None for inputs, and for outputs that msfnet does not read."""
+    """Content of an output; None for inputs, and for outputs that msfnet does not read."""
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,15 @@ class ModelSpec:
     weights_file: str = ""
     """Name of the file beside an ONNX file that holds its weights; empty where it holds them."""
     blocks: tuple[Block, ...] = ()
-    """The parts of the model, in the order of their first node in the graph."""
+    """Parts of the model, in the order of their first node in the graph."""
     precision: Precision = "fp32"
     """The lowest precision in it."""
     calibration: CalibrationRecord | None = None
     """The calibration of an INT8 model."""
     change: DepthChange | None = None
-    """How far this precision moves depth from FP32's."""
+    """Change of depth between FP32 and this precision."""
     islands: tuple[Fp32Island, ...] = ()
-    """What stays in FP32 in an FP16 model."""
+    """Parts of an FP16 model that stay in FP32."""
     search: SearchRecord | None = None
     """Measurements of the precision search."""
     golden: GoldenRecord | None = None

@@ -52,7 +52,7 @@ class FakeEvent:
 
 
 class FakeDevice:
-    """Implements :class:`msfnet_runtime.cuda.device.Device` over NumPy.
+    """Implements :class:`msfnet_runtime.cuda.base.Device` over NumPy.
 
     Work runs only when it is waited for, so a missing wait gives stale data; a host array that
     is still to be written holds 0xFF until then. With a seed, streams also run ahead at random.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.cuda.device import Device, open_device
+from msfnet_runtime.cuda.base import Device
+from msfnet_runtime.cuda.device import open_device
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_cuda_modules import install_cuda_python, install_pycuda, remove
 

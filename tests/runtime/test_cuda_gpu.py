@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.cuda.device import Device, open_device
+from msfnet_runtime.cuda.base import Device
+from msfnet_runtime.cuda.device import open_device
 
 pytestmark = pytest.mark.gpu
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.cuda.device import DeviceBase, RuntimeCalls
+from msfnet_runtime.cuda.base import DeviceBase, RuntimeCalls
 from msfnet_runtime.errors import MsfnetError
 
 
 class CudaPythonDevice(DeviceBase):
-    """Implements :class:`msfnet_runtime.cuda.device.Device` with cuda-python.
+    """Implements :class:`msfnet_runtime.cuda.base.Device` with cuda-python.
 
     Raises:
         ImportError: cuda-python is not installed.

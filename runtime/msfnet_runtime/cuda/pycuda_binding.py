@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.cuda.device import DeviceBase, RuntimeCalls
+from msfnet_runtime.cuda.base import DeviceBase, RuntimeCalls
 from msfnet_runtime.errors import MsfnetError
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _NON_BLOCKING = 1
 
 
 class PyCudaDevice(DeviceBase):
-    """Implements :class:`msfnet_runtime.cuda.device.Device` with PyCUDA.
+    """Implements :class:`msfnet_runtime.cuda.base.Device` with PyCUDA.
 
     CUDA graphs use cuda-python if it is also installed.
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from msfnet_runtime.engine import Engine
-from msfnet_runtime.engines.providers import PROVIDERS, Provider
+from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.onnx_metadata import existing_file
 
@@ -29,8 +29,14 @@ def open_engine(path: str | os.PathLike[str], *, provider: str = "cpu", threads:
     """
     file = existing_file(path, "model")
     chosen = Provider.parse(provider)
+    if file.suffix == ".onnx" and chosen.name == "openvino":
+        from msfnet_runtime.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(file, threads=threads)
     if file.suffix == ".onnx":
-        return PROVIDERS[chosen.name].open(file, provider, threads)
+        from msfnet_runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(file, provider=provider, threads=threads)
     if file.suffix in ENGINE_SUFFIXES:
         from msfnet_runtime.engines.tensorrt import TensorRTEngine
 

@@ -5,11 +5,9 @@ The file determines the precision, so options that change it are set from the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from msfnet_runtime.engine import Engine
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
 
@@ -32,11 +30,9 @@ _PRECISION = ("trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_spar
 
 @dataclass(frozen=True)
 class _Kind:
-    """A provider: its name in its library, its opener and its options."""
+    """A provider: its name in its library, and its options."""
 
     label: str
-    open: Callable[[Path, str, int], Engine]
-    """Opens a file with the text of a provider and a number of CPU threads."""
     options: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     """Options that would change the precision."""
@@ -106,24 +102,11 @@ class Provider:
         return dict(self.options)
 
 
-def _open_onnxruntime(file: Path, provider: str, threads: int) -> Engine:
-    from msfnet_runtime.engines.onnxruntime import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(file, provider=provider, threads=threads)
-
-
-def _open_openvino(file: Path, provider: str, threads: int) -> Engine:
-    from msfnet_runtime.engines.openvino import OpenVinoEngine
-
-    return OpenVinoEngine(file, threads=threads)
-
-
 PROVIDERS: dict[str, _Kind] = {
-    "cpu": _Kind("CPUExecutionProvider", _open_onnxruntime),
-    "cuda": _Kind("CUDAExecutionProvider", _open_onnxruntime, tuple(_CUDA.split())),
-    "tensorrt": _Kind(
-        "TensorrtExecutionProvider", _open_onnxruntime, tuple(_TENSORRT.split()), _PRECISION
-    ),
-    "openvino": _Kind("OpenVINO", _open_openvino),
+    "cpu": _Kind("CPUExecutionProvider"),
+    "cuda": _Kind("CUDAExecutionProvider", tuple(_CUDA.split())),
+    "tensorrt": _Kind("TensorrtExecutionProvider", tuple(_TENSORRT.split()), _PRECISION),
+    "openvino": _Kind("OpenVINO"),
 }
-"""All providers by name; adding an engine for ONNX files adds one row."""
+"""All providers by name. A new engine for ONNX files adds a row, and its opener in
+:func:`msfnet_runtime.engines.open_engine`."""

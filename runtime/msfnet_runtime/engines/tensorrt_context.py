@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from msfnet_runtime.cuda.device import Device
+from msfnet_runtime.cuda.base import Device
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.words import shape_text

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.closing import Closing
-from msfnet_runtime.cuda.device import Device
+from msfnet_runtime.cuda.base import Device
 from msfnet_runtime.engine import Timings
 from msfnet_runtime.engines.tensorrt_context import Context, Shape
 from msfnet_runtime.errors import MsfnetError
