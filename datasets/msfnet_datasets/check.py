@@ -60,7 +60,9 @@ def check_data(
         return DataCheck(path, "a folder of images", (checked,))
     chosen.kind(depth)
     parts = [_check_part(part, every, progress) for part in chosen.parts(path, name or None, depth)]
-    return DataCheck(path, chosen.describe(path), tuple(parts), chosen.protocol)
+    far = max((part.depth.share_beyond_10_m for part in parts if part.depth), default=0.0)
+    protocol = chosen.usual_protocol(far)
+    return DataCheck(path, chosen.describe(path), tuple(parts), protocol)
 
 
 def _check_part(part: Part, every: bool, progress: Progress) -> ListCheck:

@@ -35,6 +35,11 @@ class DepthCheck:
     histogram: tuple[float, ...]
     """Shares of the measured pixels between neighbours of :data:`BIN_EDGES_M`."""
 
+    @property
+    def share_beyond_10_m(self) -> float:
+        """The share of the measured pixels that the protocol ``indoor`` leaves out."""
+        return sum(self.histogram[BIN_EDGES_M.index(10.0) :])
+
     def text(self) -> str:
         """Return the figures in one line, and the histogram in one line a bin that is used."""
         low, median, high = self.range_m

@@ -27,6 +27,9 @@ from msfnet_runtime.sources.rgbd import CAMERA_FILE, CameraFile, Scene, find_sce
 
 _LISTS = ("train", "val", "test")
 
+_OUTDOOR_SHARE = 0.05
+"""Share of the depth beyond 10 m from which data is outdoor; an indoor sensor has stray values."""
+
 
 class Folder(DatasetLayout):
     """Pairs of images and depth of any size."""
@@ -64,6 +67,10 @@ class Folder(DatasetLayout):
             return SampleList(tuple(samples))
         train, held = hold_out(samples, HELD_OUT)
         return SampleList(tuple(train if split == "train" else held or samples))
+
+    def usual_protocol(self, share_beyond_10_m: float) -> str:
+        """Return ``outdoor`` where much of the depth lies beyond the range of ``indoor``."""
+        return "outdoor" if share_beyond_10_m > _OUTDOOR_SHARE else self.protocol
 
     def training_lists(self, path: Path) -> tuple[str, str] | None:
         """Return the CSV lists, the test list to validate on where there is no other."""
@@ -151,7 +158,7 @@ def _encoding(
         return ENCODINGS["float32_m"], ENCODINGS["float32_m"].text()
     if dtype == np.uint16 and scene.declared:
         encoding = ENCODINGS["uint16_mm"]
-        return encoding, f"{encoding.text()}; {CAMERA_FILE} names no unit"
+        return encoding, f"{encoding.text()}, because {CAMERA_FILE} names no unit"
     raise MsfnetError(
         f"{file} is {dtype} and nothing says its unit; write {scene.folder / CAMERA_FILE} with "
         '{"depth": "uint16_mm"} for millimetres, {"depth": "uint16_256"} for KITTI\'s, or '

@@ -83,6 +83,10 @@ class DatasetLayout(ABC):
         """Return the split that keeps calibration off the frames to score; None: there is none."""
         return None
 
+    def usual_protocol(self, share_beyond_10_m: float) -> str:
+        """Return the protocol to score data under, whose share of far depth is known."""
+        return self.protocol
+
     def describe(self, path: Path) -> str:
         """Return what lies at ``path``, as text."""
         return self.title

@@ -86,11 +86,12 @@ def find_layout(
         if known.recognises(path, split):
             return known
     other = recognise(path, split)
-    found = (
-        f"{path} is {other.title}, which has no {ground_truth} depth"
-        if other
-        else (f"{path} holds no data set of a known layout")
-    )
+    found = f"{path} holds no data set of a known layout"
+    if other:
+        found = (
+            f"{path} is {other.title}, which has no {ground_truth} depth (usual protocol: "
+            f"{other.protocol})"
+        )
     raise MsfnetError(f"{found}; expected {'; or '.join(known.expects for known in fitting)}")
 
 

@@ -192,7 +192,7 @@ def test_a_camera_file_without_a_unit_means_millimetres_and_the_check_says_so(
     np.testing.assert_allclose(sample.ground_truth((6, 8)), METRES, atol=6e-4)
     assert sample.frame().intrinsics == CameraIntrinsics(9.5, 9, 3.5, 2.5, 8, 6)
     assert part.depth is not None
-    assert part.depth.unit == "uint16, millimetres; camera.json names no unit"
+    assert part.depth.unit == "uint16, millimetres, because camera.json names no unit"
     write(tmp_path / "depth/a.png", np.full((6, 8), 90, np.uint8))
     with pytest.raises(MsfnetError, match="nothing says its unit"):
         open_dataset(tmp_path)
@@ -372,3 +372,5 @@ def test_real_rgbd_folders_are_read_as_they_are(
         assert camera.cy == pytest.approx(183.1104)
     with open_source(root) as source:
         assert source.length == count
+    outdoors = name.startswith("kitti")
+    assert check_data(root).protocol == ("outdoor" if outdoors else "indoor")
