@@ -112,7 +112,7 @@ def names_option(
         names = parse_names(text)
         for name in names:
             if choices and name not in choices:
-                raise MsfnetError(f"there is no {name!r}; choose from {', '.join(choices)}")
+                raise MsfnetError(f"unknown name {name!r}; choose from {', '.join(choices)}")
         return kind(names)
 
     words = f"{help_text} Any of {','.join(choices)}." if choices else help_text

@@ -144,7 +144,7 @@ BAD = {
     "export corrupt.ckpt out.onnx --size 228": "HxW",
     "export other.ckpt out.onnx": "do not fit the network its recipe describes",
     "export unknown.ckpt out.onnx": "unknown encoder 'resnet19'",
-    "export trained.ckpt out.onnx --size 64x64 --no-fold speed": "--no-fold: there is no 'speed'",
+    "export trained.ckpt out.onnx --size 64x64 --no-fold speed": "--no-fold: unknown name 'speed'",
     "export trained.ckpt out.onnx --size 64x64 --dynamic size": "(--graph)",
     "export trained.ckpt out.onnx --size 70x64 --graph network --dynamic size": "multiples of 32",
     "export trained.ckpt out.onnx --dynamic depth": "choose from batch, size",

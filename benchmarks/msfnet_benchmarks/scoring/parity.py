@@ -198,5 +198,5 @@ def compare(
     accumulator = ParityAccumulator()
     for done, frame in enumerate(frames, 1):
         accumulator.add(candidate=candidate(frame), reference=reference(frame))
-        progress(done, 0, "frames compared")
+        progress(done, 0, "compared")
     return accumulator.report()
