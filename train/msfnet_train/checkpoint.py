@@ -113,8 +113,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
     except _UNREADABLE:
         raise MsfnetError(
-            f"{path} is corrupt or not a checkpoint; name the .ckpt file of a training run, or copy "
-            "it again"
+            f"{path} is corrupt or not a checkpoint; name the .ckpt file of a training run, or "
+            "copy it again"
         ) from None
     ours = content.get(KEY) if isinstance(content, dict) else None
     if not (isinstance(ours, dict) and isinstance(content.get("state_dict"), dict)):
