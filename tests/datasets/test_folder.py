@@ -374,3 +374,13 @@ def test_real_rgbd_folders_are_read_as_they_are(
         assert source.length == count
     outdoors = name.startswith("kitti")
     assert check_data(root).protocol == ("outdoor" if outdoors else "indoor")
+
+
+def test_a_camera_file_that_does_not_fit_is_an_error_of_the_stream_too(tmp_path: Path) -> None:
+    """Otherwise the folder would be read as images, and its depth with them."""
+    for name in ("1_rgb.png", "1_depth.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8), 7, np.uint16))
+    (tmp_path / "camera.json").write_text('{"dept": "uint16_mm"}')
+
+    with pytest.raises(MsfnetError, match=r"unknown key dept in .*camera\.json"):
+        open_source(tmp_path)

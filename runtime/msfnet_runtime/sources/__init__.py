@@ -19,8 +19,9 @@ from msfnet_runtime.sources.kitti import KittiDrive, find_drives
 from msfnet_runtime.sources.live import CameraSource, GStreamerSource, StreamSource
 from msfnet_runtime.sources.nyu import NyuList, find_lists
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
-from msfnet_runtime.sources.rgbd import RgbdFolder, find_scenes
+from msfnet_runtime.sources.rgbd import CAMERA_FILE, CameraFile, RgbdFolder, find_scenes
 from msfnet_runtime.sources.video import VideoSource
+from msfnet_runtime.typed import read_json
 from msfnet_runtime.types import Frame
 
 __all__ = ["IterableSource", "SourceOptions", "holds", "open_source"]
@@ -103,6 +104,8 @@ def _open_folder(path: Path, skip_bad: bool) -> Source:
         return KittiDrive(path, skip_bad=skip_bad)
     if holds(find_lists, path):
         return NyuList(path, skip_bad=skip_bad)
+    if (path / CAMERA_FILE).is_file():  # an unfit file must not make depth pass as images
+        read_json(path / CAMERA_FILE, CameraFile)
     if holds(find_scenes, path):
         return RgbdFolder(path, skip_bad=skip_bad)
     return ImageFolder(path, skip_bad=skip_bad)
