@@ -104,8 +104,15 @@ def _lists(path: Path) -> dict[str, Path]:
 
 
 def _listed(path: Path, file: Path, depth: DepthStorage | None) -> tuple[Sample, ...]:
-    """Return the pairs of a list, named by their images' paths."""
+    """Return the pairs of a list, named by their images' paths.
+
+    Raises:
+        MsfnetError: as :func:`read_list`, or an image outside the data set.
+    """
     rows = read_list(file)
+    outside = next((image for image, _ in rows if not image.is_relative_to(path)), None)
+    if outside:
+        raise MsfnetError(f"{file}: {outside} is outside {path}; name images from that folder")
     scene = Scene.described(path, [image for image, _ in rows])
     pairs = [
         (image.relative_to(path).with_suffix("").as_posix(), image, measured)

@@ -5,6 +5,7 @@ Every reader returns (H, W) float32 metres with 0 where nothing was measured.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,15 +61,17 @@ def read_stored(path: Path) -> NDArray[np.generic]:
     """Return the numbers of a depth image or of a ``.npy`` file as they are stored.
 
     Raises:
-        MsfnetError: unreadable.
+        MsfnetError: missing or unreadable.
     """
-    if path.suffix.lower() == ".exr" and not cv2.haveImageReader(str(path)):
+    exr = path.suffix.lower() == ".exr" and path.is_file()
+    if exr and not cv2.haveImageReader(str(path)):
         raise MsfnetError(f"OpenCV cannot read {path} here; convert it to .npy or a float TIFF")
     if path.suffix.lower() != ".npy":
         return read_raw(path)
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        # Mapped first: a header that promises more than the file holds allocates nothing.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise MsfnetError(f"{path} is not a readable array; remove it or replace it") from None
 
 

@@ -100,16 +100,25 @@ class DatasetLayout(ABC):
         title = f"list {Path(split).name}" if split else "all frames"
         return [Part(title, self.open(path, split or ALL, depth, self.kind(depth)))]
 
-    def kind(self, depth: DepthStorage | None) -> GroundTruth:
-        """Return the kind of ground truth of a storage, the usual kind for None.
+    def kind(
+        self, depth: DepthStorage | None, ground_truth: GroundTruth | None = None
+    ) -> GroundTruth:
+        """Return the first kind of ground truth of a storage; None fits any storage or kind.
 
         Raises:
-            MsfnetError: the layout does not store depth so.
+            MsfnetError: the layout has no such ground truth, or does not store it so.
         """
+        if ground_truth and ground_truth not in self.ground_truths:
+            raise MsfnetError(
+                f"layout {self.name} has no {ground_truth} depth; choose "
+                f"{' or '.join(self.ground_truths)}"
+            )
         for kind, storages in self.ground_truths.items():
-            if depth is None or depth in storages:
+            if ground_truth in (None, kind) and (depth is None or depth in storages):
                 return kind
-        known = dict.fromkeys(s for storages in self.ground_truths.values() for s in storages)
+        kinds = [ground_truth] if ground_truth else self.ground_truths
+        known = dict.fromkeys(storage for kind in kinds for storage in self.ground_truths[kind])
+        stored = f"{ground_truth} depth" if ground_truth else "depth"
         raise MsfnetError(
-            f"layout {self.name} does not store depth as {depth}; choose {' or '.join(known)}"
+            f"layout {self.name} does not store {stored} as {depth}; choose {' or '.join(known)}"
         )

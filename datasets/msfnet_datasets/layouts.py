@@ -58,8 +58,7 @@ def open_dataset(
     if not path.exists():
         raise MsfnetError(f"no data at {path}: it does not exist; check the path of the data set")
     chosen = LAYOUTS[layout] if layout else find_layout(path, split, ground_truth)
-    usual = chosen.kind(depth)
-    return chosen.open(path, split, depth, ground_truth or usual)
+    return chosen.open(path, split, depth, chosen.kind(depth, ground_truth))
 
 
 def recognise(path: Path, split: str | None = None) -> DatasetLayout | None:

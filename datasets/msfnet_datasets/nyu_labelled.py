@@ -76,6 +76,7 @@ def _split_indices(file: Path, split: str, count: int) -> list[int]:
     """Return a split's indices, counted from 0."""
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError:
         raise _missing("scipy") from None
     names = {"train": "trainNdxs", "test": "testNdxs"}
@@ -83,7 +84,7 @@ def _split_indices(file: Path, split: str, count: int) -> list[int]:
         raise MsfnetError(f"the labelled set has no split {split!r}; choose train or test")
     try:
         indices = loadmat(file)[names[split]].ravel().astype(int) - 1
-    except (OSError, KeyError, ValueError, NotImplementedError):
+    except (OSError, LookupError, TypeError, ValueError, NotImplementedError, MatReadError):
         raise MsfnetError(f"{file} is not NYU's split; put splits.mat beside the data") from None
     inside: list[int] = [int(i) for i in indices if 0 <= i < count]
     if len(inside) < len(indices):

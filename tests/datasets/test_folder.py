@@ -267,6 +267,7 @@ def test_lists_decide_where_there_are_some(tmp_path: Path) -> None:
         ({"depth_width": 3}, "depth_width, depth_height go together"),
         ({"images": "a/*.png"}, "images, depths go together"),
         ({"images": "a/b.png", "depths": "c/*"}, "one * each"),
+        ({"images": "/a/*.png", "depths": "c/*"}, "start at the folder"),
         ({"depth": "uint16_mm", "counts_per_metre": 5}, "exclude each other"),
         ({"counts_per_metre": -5}, "must be positive"),
         ({"range_m": [5, 1]}, "range_m"),
@@ -384,3 +385,35 @@ def test_a_camera_file_that_does_not_fit_is_an_error_of_the_stream_too(tmp_path:
 
     with pytest.raises(MsfnetError, match=r"unknown key dept in .*camera\.json"):
         open_source(tmp_path)
+
+
+def test_a_bracket_in_a_pattern_stands_for_itself(tmp_path: Path) -> None:
+    """Only the * is a wildcard, so names are what it stands for."""
+    for name in ("a", "b"):
+        write_pair(tmp_path, f"camera[1]/{name}.png", f"depth/{name}.png")
+    declare(tmp_path, images="camera[1]/*.png", depths="depth/*.png", depth="uint16_mm")
+
+    assert [sample.name for sample in open_dataset(tmp_path, split="all")] == ["a", "b"]
+
+
+def test_a_list_that_names_an_image_elsewhere_is_one_line(tmp_path: Path) -> None:
+    """The line names the list and the image."""
+    write_pair(tmp_path, "elsewhere/a.png", "elsewhere/a_depth.png")
+    declare(tmp_path / "own", depth="uint16_mm")
+    row = f"{tmp_path}/elsewhere/a.png,{tmp_path}/elsewhere/a_depth.png\n"
+    (tmp_path / "own/train.csv").write_text(row)
+
+    with pytest.raises(MsfnetError, match=r"train\.csv: .*elsewhere/a\.png is outside"):
+        open_dataset(tmp_path / "own", split="train")
+
+
+@pytest.mark.parametrize(
+    "numbers", ["700 0 5 0 0 700 5", "0 0 5 0 0 0 5 0 0 0 1 0", "700 0 nan 0 0 700 5 0 0 0 1 0"]
+)
+def test_an_odometry_calibration_without_a_camera_is_one_line(tmp_path: Path, numbers: str) -> None:
+    """Too few numbers, no focal length, or a centre that is not finite; the line names the file."""
+    write_pair(tmp_path, "image/a.png", "depth/a.png")
+    (tmp_path / "calib.txt").write_text(f"P2: {numbers}\n")
+
+    with pytest.raises(MsfnetError, match=r"calib\.txt .*; replace it"):
+        open_dataset(tmp_path, "folder")

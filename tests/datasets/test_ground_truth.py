@@ -254,3 +254,23 @@ def test_the_real_calibration_is_read(real_data: Path) -> None:
     np.testing.assert_allclose(
         calibration.r_rect_00 @ calibration.r_rect_00.T, np.eye(3), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("content", ["zip", "size"])
+def test_an_array_file_that_lies_about_itself_is_one_line(tmp_path: Path, content: str) -> None:
+    """Half an archive, or a header of more numbers than any memory holds."""
+    file = tmp_path / "depth.npy"
+    np.save(file, np.ones((3, 3), np.float32))
+    whole = file.read_bytes()
+    huge = whole.replace(b"(3, 3)", b"(9999999999, 99999)")
+    file.write_bytes(b"PK\x03\x04 and no more" if content == "zip" else huge)
+
+    with pytest.raises(MsfnetError, match=r"depth\.npy is not a readable array"):
+        read_depth(file, ENCODINGS["float32_m"])
+
+
+def test_a_missing_exr_is_not_called_unreadable_by_opencv(tmp_path: Path) -> None:
+    """Converting a file that is absent would not help."""
+    with pytest.raises(MsfnetError, match=r"none\.exr") as caught:
+        read_depth(tmp_path / "none.exr", ENCODINGS["float32_m"])
+    assert "convert" not in str(caught.value)

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from msfnet_datasets.ground_truth import GroundTruth
 from msfnet_datasets.layouts import Layout, open_dataset
 from msfnet_datasets.nyu_labelled import LABELLED, SPLITS
 from msfnet_datasets.sample import Sample
@@ -83,7 +84,7 @@ def test_the_labelled_set_is_read_by_forked_processes(labelled: Path) -> None:
 
 
 def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> None:
-    """No HDF5, other arrays, an unknown split, no split file, a split of other data."""
+    """No HDF5, other arrays, an unknown split, a cut or no split file, a split of other data."""
     other = tmp_path / "other"
     other.mkdir()
     (other / LABELLED).write_bytes(b"no hdf5 at all" * 50)
@@ -98,6 +99,11 @@ def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> 
     savemat(labelled / SPLITS, {"trainNdxs": np.array([[1], [PAIRS + 1]])})
     with pytest.raises(MsfnetError, match="names 1 pairs beyond the 5"):
         open_dataset(labelled, "nyu_labelled", "train")
+    whole = (labelled / SPLITS).read_bytes()
+    for length in (0, 1, 62, 123):
+        (labelled / SPLITS).write_bytes(whole[:length])
+        with pytest.raises(MsfnetError, match=r"put splits\.mat beside"):
+            open_dataset(labelled, "nyu_labelled", "train")
     (labelled / SPLITS).unlink()
     with pytest.raises(MsfnetError, match=r"put splits\.mat beside"):
         open_dataset(labelled, "nyu_labelled", "train")
@@ -335,3 +341,23 @@ def test_lists_and_units_that_do_not_fit_are_one_line(
     with pytest.raises(MsfnetError, match=words) as caught:
         open_dataset(tmp_path, layout, name or None, depth=depth)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "ground_truth", "depth", "words"),
+    [
+        ("nyu", "velodyne", None, "nyu has no velodyne depth; choose nyu_depth"),
+        ("kitti", "velodyne", "uint16_256", "does not store velodyne depth as uint16_256"),
+        ("kitti", "improved", "velodyne", "does not store improved depth as velodyne"),
+    ],
+)
+def test_ground_truth_that_a_layout_lacks_is_refused(
+    tmp_path: Path,
+    layout: Layout,
+    ground_truth: GroundTruth,
+    depth: DepthStorage | None,
+    words: str,
+) -> None:
+    """A named layout does not replace the ground truth or the storage that is asked for."""
+    with pytest.raises(MsfnetError, match=words):
+        open_dataset(tmp_path, layout, depth=depth, ground_truth=ground_truth)

@@ -393,3 +393,18 @@ def test_a_camera_yields_rgb_and_is_released(video: Path, monkeypatch: pytest.Mo
 def test_a_camera_without_a_rate_gets_thirty() -> None:
     """A capture that is not open returns what such drivers return."""
     assert frame_rate(cv2.VideoCapture(), 30.0) == 30.0
+
+
+def test_a_drive_whose_timestamps_end_early_is_refused(tmp_path: Path) -> None:
+    """Counting on at 10 Hz would let the time run backwards; without the file it is counted."""
+    images = tmp_path / "image_02/data"
+    images.mkdir(parents=True)
+    for name in ("0000000000.png", "0000000001.png", "0000000002.png", "\u00b2.png"):
+        cv2.imwrite(str(images / name), np.zeros((8, 8, 3), np.uint8))
+    times = tmp_path / "image_02/timestamps.txt"
+    times.write_text("2011-09-26 13:02:25.000000000\n2011-09-26 13:02:25.500000000\n")
+
+    with pytest.raises(MsfnetError, match=r"frame 2, but its timestamps\.txt only 2 times"):
+        list(KittiDrive(tmp_path))
+    times.unlink()
+    assert [frame.timestamp_s for frame in KittiDrive(tmp_path)] == [0, 0.1, 0.2]

@@ -69,6 +69,19 @@ class EvaluationOptions:
     sheet: Path | None = None
     """PNG to write of the best, the median and the worst frame."""
 
+    def check_combination(self) -> None:
+        """Refuse options of which one would be ignored.
+
+        Raises:
+            MsfnetError: data without a protocol or the reverse, or flicker without a model.
+        """
+        if (self.data is None) != (self.protocol is None):
+            raise MsfnetError("data and protocol go together; give both", parameter="protocol")
+        if self.static and not self.model:
+            raise MsfnetError("a static source needs a model to show its frames to")
+        if self.data is None and not self.static:
+            raise MsfnetError("there is nothing to score; name data with a protocol")
+
     def check_outputs(self) -> None:
         """Find out before the work whether the files can be written.
 
@@ -133,6 +146,7 @@ def evaluate_model(
     Raises:
         MsfnetError: anything that cannot be opened, read, scored or written.
     """
+    options.check_combination()
     protocol = find_protocol(options.protocol) if options.protocol else None
     options.check_outputs()
     opener = partial(open_model, provider=options.provider, threads=options.threads)

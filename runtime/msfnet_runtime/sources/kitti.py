@@ -8,7 +8,7 @@ colour camera.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def frame_files(drive: Path, camera: str = CAMERA) -> list[Path]:
         MsfnetError: there is none.
     """
     folder = drive / camera / "data"
-    files = [f for f in folder.glob("*") if f.suffix in (".png", ".jpg") and f.stem.isdigit()]
+    files = [f for f in folder.glob("*") if f.suffix in (".png", ".jpg") and f.stem.isdecimal()]
     if not files:
         raise MsfnetError(f"{folder} holds no png or jpg frames; check the drive")
     return sorted(files, key=lambda file: int(file.stem))
@@ -94,10 +94,31 @@ def read_intrinsics(folder: Path, camera: str = CAMERA) -> CameraIntrinsics | No
         return None
     values, number = read_calibration_file(file), camera[-2:]
     try:
-        projection = values[f"P_rect_{number}"].reshape(3, 4)
         width, height = values[f"S_rect_{number}"]
     except (KeyError, ValueError):
-        raise MsfnetError(f"{file} lacks P_rect_{number} or S_rect_{number}; replace it") from None
+        raise MsfnetError(f"{file} lacks S_rect_{number} of 2 numbers; replace it") from None
+    return projected_camera(file, values, f"P_rect_{number}", (height, width))
+
+
+def projected_camera(
+    file: Path, values: Mapping[str, NDArray[np.float64]], key: str, size: tuple[float, float]
+) -> CameraIntrinsics:
+    """Return the camera of a projection matrix in a calibration file.
+
+    Args:
+        file: the calibration file, for errors.
+        values: its content.
+        key: the name of the matrix, 12 numbers row by row.
+        size: (height, width) of the camera's images, pixels.
+
+    Raises:
+        MsfnetError: the matrix is missing or does not describe a camera.
+    """
+    try:
+        projection = values[key].reshape(3, 4)
+    except (KeyError, ValueError):
+        raise MsfnetError(f"{file} lacks {key} of 12 numbers; replace it") from None
+    height, width = size
     sizes = np.array([projection[0, 0], projection[1, 1], width, height])
     if not (np.isfinite(projection).all() and (sizes > 0).all() and (sizes < 1e6).all()):
         raise MsfnetError(f"{file} describes no camera; replace it")
@@ -143,9 +164,18 @@ class KittiDrive(FileSource):
         self._timestamps = {drive: read_timestamps(drive) for drive, _ in self._files}
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; the index counts over all drives."""
+        """Yield the frames; the index counts over all drives.
+
+        Raises:
+            MsfnetError: an unreadable image, or a drive whose timestamps end before its frames.
+        """
         for index, drive, file, image in self._images(self._files):
             number, times = int(file.stem), self._timestamps[drive]
-            seconds = times[number] if number < len(times) else number / FRAME_RATE
+            if times and number >= len(times):
+                raise MsfnetError(
+                    f"{drive} has a frame {number}, but its timestamps.txt only {len(times)} "
+                    "times; replace or remove that file"
+                )
+            seconds = times[number] if times else number / FRAME_RATE
             name = f"{drive.name}/{file.stem}" if len(self._timestamps) > 1 else file.stem
             yield Frame(image, index, seconds, self._intrinsics[drive], name)

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image, read_raw
 from msfnet_runtime.sources.images import FileSource, natural_key
-from msfnet_runtime.sources.kitti import read_calibration_file
+from msfnet_runtime.sources.kitti import projected_camera, read_calibration_file
 from msfnet_runtime.typed import read_json
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
@@ -91,6 +91,8 @@ class CameraFile:
             raise MsfnetError("range_m must be [near, far] in metres with 0 <= near < far")
         if any(pattern and pattern.count("*") != 1 for pattern in (self.images, self.depths)):
             raise MsfnetError("images and depths need one * each, for example left/*.jpg")
+        if any(pattern and Path(pattern).is_absolute() for pattern in (self.images, self.depths)):
+            raise MsfnetError("images and depths start at the folder, for example left/*.jpg")
 
     def intrinsics(self) -> CameraIntrinsics | None:
         """Return the camera, where the file has one."""
@@ -171,11 +173,8 @@ def _scene(folder: Path, root: Path, prefix: str) -> Scene | None:
 def _read_odometry(file: Path, image: Path) -> CameraFile:
     """Read the left colour camera (P2) of KITTI's odometry benchmark, whose depth is 256 = 1 m."""
     height, width, _ = read_image(image).shape
-    try:
-        fx, _, cx, _, _, fy, cy = read_calibration_file(file)["P2"].tolist()[:7]
-    except (KeyError, ValueError):
-        raise MsfnetError(f"{file} lacks P2 of 12 numbers; replace it") from None
-    return CameraFile(fx, fy, cx, cy, width, height, depth="uint16_256")
+    camera = projected_camera(file, read_calibration_file(file), "P2", (height, width))
+    return CameraFile(**asdict(camera), depth="uint16_256")
 
 
 _Found = dict[str, tuple[Path, Path | None]]
@@ -211,7 +210,8 @@ def _joined(images: dict[str, Path], depths: dict[str, Path]) -> _Found:
 def _matching(folder: Path, pattern: str) -> dict[str, Path]:
     """Return the files of a pattern by what its ``*`` stands for."""
     before, after = pattern.split("*")
-    texts = {file.relative_to(folder).as_posix(): file for file in folder.glob(pattern)}
+    files = folder.glob(pattern.replace("[", "[[]"))  # a bracket stands for itself
+    texts = {file.relative_to(folder).as_posix(): file for file in files}
     return {text[len(before) : len(text) - len(after)]: file for text, file in texts.items()}
 
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.accuracy import evaluate
+from msfnet_benchmarks.scoring.evaluation import EvaluationOptions, evaluate_model
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import CameraIntrinsics, DepthMap, Frame, MsfnetError
@@ -135,3 +136,18 @@ def test_the_report_names_its_protocol_everywhere(samples: list[Sample], tmp_pat
     assert (report.summary.rel, report.aligned.rel) == pytest.approx((0.3, 0), abs=1e-5)
     assert "protocol kitti_raw: 3 images, 2 skipped" in report.text()
     assert "aligned: median" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (EvaluationOptions(data=Path(), predictions=Path()), "data and protocol go together"),
+        (EvaluationOptions(protocol="indoor", model=Path()), "data and protocol go together"),
+        (EvaluationOptions(static="camera"), "static source needs a model"),
+        (EvaluationOptions(model=Path()), "nothing to score"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options: EvaluationOptions, words: str) -> None:
+    """Otherwise the report would be empty, and no error would say why."""
+    with pytest.raises(MsfnetError, match=words):
+        evaluate_model(options)
