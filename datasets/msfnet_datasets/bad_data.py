@@ -17,7 +17,7 @@ from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
 
 _MEDIAN_OF = 4096
-"""So many pixels of a map, at least, decide its median."""
+"""The median of a map is computed from at least this many pixels, where it has them."""
 
 _Found = TypeVar("_Found")
 
@@ -27,7 +27,7 @@ class BadSample:
     """A sample that cannot be used."""
 
     name: str
-    """The sample's."""
+    """The name of the sample."""
     path: Path
     """The file of its ground truth, or the image where it has none."""
     reason: str
@@ -41,7 +41,7 @@ def find_bad(
 
     These are absent, cut short or undecodable files, depth of another type than declared or of
     another size than its image, depth without any measurement or with a median that contradicts
-    its unit, scans with values that are none.
+    its unit, and scans with values that are not finite.
 
     Args:
         samples: what to open.
@@ -63,7 +63,7 @@ def open_all(
 
     Args:
         samples: what to open.
-        use: what to make of a good sample's ground truth: (H, W) float32 metres, 0 = none.
+        use: called with a good sample's ground truth: (H, W) float32 metres, 0 = none.
         workers: threads; 0: one for each core, eight at most.
         progress: called after every sample.
 
@@ -94,7 +94,7 @@ def _open(sample: Sample, use: Callable[[NDArray[np.float32]], _Found]) -> _Foun
 def _contradiction(sample: Sample, measured: NDArray[np.float32]) -> str:
     """Return why measured depth (N,) cannot be what the sample declares; empty if it can."""
     if not measured.size:
-        return f"{sample.depth_path} gives its image no depth; remove the frame"
+        return f"{sample.depth_path} has no depth inside its image; remove the frame"
     median = float(np.median(measured[:: max(1, measured.size // _MEDIAN_OF)]))
     nearest, farthest = sample.median_m
     if nearest < median < farthest:

@@ -16,7 +16,7 @@ from msfnet_runtime.typed import to_json
 from msfnet_runtime.words import counted
 
 BAD_IN_WORDS = 5
-"""So many bad samples of a list are named; the JSON has them all."""
+"""The text names at most this many bad samples of a list; the JSON names all."""
 
 BIN_EDGES_M = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, float("inf"))
 """The edges of the depth histogram's bins, metres."""
@@ -83,7 +83,7 @@ class ListCheck:
     without_ground_truth: int = 0
     """Entries that the list itself declares to have none."""
     bad: tuple[BadSample, ...] = ()
-    """What cannot be used, where every file was opened."""
+    """Samples that cannot be used, where every file was opened."""
     shown: tuple[Sample, ...] = ()
     """Frames for a contact sheet."""
 

@@ -1,4 +1,4 @@
-"""Anybody's own RGB-D data: pairs of files, with an optional ``camera.json`` and CSV lists.
+"""RGB-D data of the user's own: pairs of files, with an optional ``camera.json`` and CSV lists.
 
 :mod:`msfnet_runtime.sources.rgbd` says which files are pairs and what ``camera.json`` may hold.
 Lists are ``train.csv``, ``val.csv`` and ``test.csv``: rows of ``image,depth`` from their folder.

@@ -24,7 +24,7 @@ ScanDepth = Literal["camera_z", "lidar_x"]
 
 GroundTruth = Literal["nyu_depth", "velodyne", "velodyne_lidar_x", "improved", "depth_images"]
 """Where the measurement comes from; ``velodyne`` is camera z, ``velodyne_lidar_x`` monodepth's
-convention: the scanner's own x, about 0.27 m more; ``depth_images`` are anybody's own.
+convention: the scanner's own x, about 0.27 m more; ``depth_images`` are files of any other data.
 """
 
 
@@ -33,7 +33,7 @@ def read_depth(
 ) -> NDArray[np.float32]:
     """Return a depth file in metres, (H, W) float32, 0 where nothing was measured.
 
-    0, NaN, infinity and what is negative count as none.
+    0, NaN, infinity and negative numbers count as not measured.
 
     Args:
         path: an image of one channel, or ``.npy``.
@@ -105,11 +105,9 @@ class KittiCalibration:
         """Return (N, 3): u w, v w and w = camera-z depth of points (N, 3) in metres."""
         count = len(points)
         velodyne = np.column_stack([points.astype(np.float64), np.ones(count)])
-        camera = np.column_stack([velodyne @ (self._rectified()).T, np.ones(count)])
+        rectified = self.r_rect_00 @ self.tr_velo_to_cam
+        camera = np.column_stack([velodyne @ rectified.T, np.ones(count)])
         return np.asarray(camera @ self.p_rect.T)
-
-    def _rectified(self) -> NDArray[np.float64]:
-        return np.asarray(self.r_rect_00 @ self.tr_velo_to_cam)
 
 
 def load_kitti_calibration(folder: Path, camera: str = CAMERA) -> KittiCalibration:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from msfnet_datasets.ground_truth import (
     GroundTruth,
-    KittiCalibration,
     ScanDepth,
     load_kitti_calibration,
     project_velodyne,
@@ -211,11 +210,7 @@ def _name(image: Path) -> str:
 
 
 _intrinsics = cache(kitti.read_intrinsics)
-
-
-@cache
-def _calibration(folder: Path, camera: str) -> KittiCalibration:
-    return load_kitti_calibration(folder, camera)
+_calibration = cache(load_kitti_calibration)
 
 
 def _numbered(files: Iterable[Path]) -> dict[int, Path]:

@@ -1,4 +1,4 @@
-"""Writes generated scenes in the formats of real data sets, so that ordinary readers take them."""
+"""Writes generated scenes in the formats of real data sets, for the readers of those."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VELODYNE_ROTATION = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.
 """The scanner's axes (x forward, y left, z up) to rectified camera 0's."""
 
 _RECTIFICATION = yaw_pose((0.0, 0.0, 0.0), 0.008, 0.005).rotation
-"""Camera 0's axes to its rectified ones: a little, so that whoever leaves it out is found out."""
+"""Camera 0's axes to its rectified ones: a small rotation, so that leaving it out shows."""
 
 BEAMS = np.deg2rad(np.linspace(2.0, -24.8, 64))
 """Elevations of a Velodyne HDL-64E's 64 beams."""

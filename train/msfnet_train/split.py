@@ -18,10 +18,10 @@ from msfnet_runtime.typed import read_json, write_json
 from msfnet_train.recipe import DataConfig
 
 RECORD = "data.json"
-"""What a run's folder says of its data."""
+"""The record of a run's data, in its folder."""
 
 _FILES_IN_WORDS = 3
-"""So many bad files are named in an error; the record has them all."""
+"""An error names at most this many bad files; the record names all."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def check_split(
     bad = _read_record(folder / RECORD, split)
     if bad is None:
         samples = [*split.train, *split.validation]
-        bad = tuple(find_bad(samples, workers=0, progress=progress))
+        bad = tuple(find_bad(samples, progress=progress))
         record = _Record(split.fingerprint(), split.without_ground_truth, bad)
         write_json(folder / RECORD, record)
     if bad and not skip_bad:

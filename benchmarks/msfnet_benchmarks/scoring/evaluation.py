@@ -83,7 +83,7 @@ class EvaluationOptions:
             raise MsfnetError("there is nothing to score; name data with a protocol")
 
     def check_outputs(self) -> None:
-        """Find out before the work whether the files can be written.
+        """Check before the work that the files can be written.
 
         Raises:
             MsfnetError: one cannot, or the sheet is not a PNG.
@@ -103,7 +103,7 @@ class EvaluationReport:
     comparison: ComparisonReport | None = None
     """The comparison with another model, if one was named."""
     flicker: FlickerReport | None = None
-    """Before a static camera, if one was named."""
+    """The flicker of a static camera, if one was named."""
     warnings: tuple[str, ...] = ()
     """How the frames differ from those that the model was calibrated on."""
 

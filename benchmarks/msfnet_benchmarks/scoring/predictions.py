@@ -22,9 +22,9 @@ from msfnet_runtime.typed import parse_json, read_text
 class PredictionFolder:
     """Returns stored depth for frames, from PNG files named after the samples, 0 = no depth.
 
-    ``FOLDER/DRIVE/0000000005.png`` is of the sample ``DRIVE/0000000005``; so is
-    ``FOLDER/0000000005.png`` where no other sample of the list ends so. A map has the size of the
-    whole frame or of what the protocol shows of it.
+    ``FOLDER/DRIVE/0000000005.png`` belongs to the sample ``DRIVE/0000000005``; so does
+    ``FOLDER/0000000005.png`` where no other sample of the list has that last part. A map has the
+    size of the whole frame or of what the protocol shows of it.
     """
 
     def __init__(

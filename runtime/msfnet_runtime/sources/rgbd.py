@@ -29,7 +29,7 @@ from msfnet_runtime.types import CameraIntrinsics, Frame
 CAMERA_FILE = "camera.json"
 
 DEPTH_SUFFIXES = (".npy", ".exr", ".tiff", ".tif", ".png")
-"""Of depth files; where one stem has several files, the first of these is the depth."""
+"""The suffixes of depth files; of several files of one stem, the first of these is the depth."""
 
 _IMAGE_FOLDERS = ("rgb", "image", "images", "color", "colour")
 _DEPTH_FOLDERS = ("depth", "depths")
@@ -68,7 +68,7 @@ class CameraFile:
     """Pattern of the depth files, likewise."""
 
     def __post_init__(self) -> None:
-        """Refuse what no data could be read by.
+        """Refuse values that no data can be read with.
 
         Raises:
             MsfnetError: keys that go together or exclude each other, or a value out of range.
@@ -128,7 +128,7 @@ class Scene:
         """Return a scene without pairs, with what the files in its folder or the root say.
 
         Raises:
-            MsfnetError: a file that says nothing or does not fit.
+            MsfnetError: a file without a camera or with values that do not fit.
         """
         for file in (folder / CAMERA_FILE, (root or folder) / CAMERA_FILE):
             if file.is_file():
