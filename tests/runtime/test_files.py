@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +19,9 @@ from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import (
     atomic_directory,
     atomic_path,
+    check_outputs,
     check_writable,
+    locked,
     refuse_filled,
     reserve_growing,
     sha256,
@@ -115,3 +124,195 @@ def test_too_long_a_name_is_refused_in_one_line(
     """The system's error does not reach the user, and names the path."""
     with pytest.raises(MsfnetError, match=LONG):
         access(tmp_path / LONG)
+
+
+def test_an_output_is_never_an_input(tmp_path: Path) -> None:
+    """Also by another spelling, a hard link, a symbolic link, and with ``force``."""
+    source = tmp_path / "drive.mp4"
+    source.write_text("frames")
+    (tmp_path / "hard.mp4").hardlink_to(source)
+    (tmp_path / "soft.mp4").symlink_to(source)
+
+    for name in ("drive.mp4", "../" + tmp_path.name + "/drive.mp4", "hard.mp4", "soft.mp4"):
+        with pytest.raises(MsfnetError, match=r"read and cannot be the output"):
+            check_outputs([tmp_path / name], inputs=[source], force=True)
+    assert source.read_text() == "frames"
+
+
+def test_files_of_a_folder_that_is_read_are_inputs(tmp_path: Path) -> None:
+    """A new file may lie in the folder of the data; one that exists there is not replaced."""
+    (tmp_path / "0001.png").write_text("picture")
+
+    for source in (tmp_path, tmp_path / "*.png"):
+        check_outputs([tmp_path / "new.json"], inputs=[source, "synthetic:street", None])
+        with pytest.raises(MsfnetError, match="lies in"):
+            check_outputs([tmp_path / "0001.png"], inputs=[source], force=True)
+
+
+def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
+    """The error names the parameter that allows it."""
+    (tmp_path / "scores.json").write_text("old")
+
+    with pytest.raises(MsfnetError, match="exists already") as caught:
+        check_outputs([None, tmp_path / "scores.json"])
+    assert caught.value.parameter == "force"
+    check_outputs([tmp_path / "scores.json"], force=True)
+    assert (tmp_path / "scores.json").read_text() == "old"
+
+
+def test_two_outputs_are_never_one_file(tmp_path: Path) -> None:
+    """Two spellings of one new path are found."""
+    with pytest.raises(MsfnetError, match="written twice"):
+        check_outputs([tmp_path / "a.csv", tmp_path / "x/../a.csv"])
+    check_outputs(["/dev/null", "/dev/null"])
+
+
+def test_a_replaced_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
+    """A new file has the mode of the process."""
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "real.json").chmod(0o640)
+    (tmp_path / "link.json").symlink_to("real.json")
+
+    with atomic_path(tmp_path / "link.json") as partial:
+        partial.write_text("new")
+    with atomic_path(tmp_path / "new.json") as partial:
+        partial.write_text("new")
+
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "real.json").stat().st_mode) == 0o640
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "new.json").stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """The reader gets the whole file; the same holds for an open descriptor and a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+
+    check_outputs([pipe])
+    with atomic_path(pipe) as partial:
+        partial.write_text("whole")
+    reader.join(10)
+
+    assert got == ["whole"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with atomic_path("/dev/null") as partial:
+        partial.write_text("whole")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with (tmp_path / "log").open("w") as log:
+        with atomic_path(f"/dev/fd/{log.fileno()}") as partial:
+            partial.write_text("whole")
+        assert (tmp_path / "log").read_text() == "whole"
+
+
+def test_a_full_device_is_an_error_of_one_line() -> None:
+    """Linux offers one that is always full."""
+    with pytest.raises(MsfnetError, match="/dev/full"), atomic_path("/dev/full") as partial:
+        partial.write_text("whole")
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link under the temporary name makes writing fail; its target is untouched."""
+    (tmp_path / "victim").write_text("kept")
+    monkeypatch.setattr("secrets.token_hex", lambda size: "00" * size)
+    planted = tmp_path / f".out.{os.getpid()}-00000000.partial.json"
+    planted.symlink_to(tmp_path / "victim")
+
+    with pytest.raises(MsfnetError, match="cannot write"), atomic_path(tmp_path / "out.json"):
+        pytest.fail("must not start")
+
+    assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_threads_may_write_one_file_at_once(tmp_path: Path) -> None:
+    """Each has a temporary file of its own; the last one to finish wins, whole."""
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with atomic_path(tmp_path / "out.txt") as partial:
+                partial.write_text(str(number) * 1000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+    text = (tmp_path / "out.txt").read_text()
+    assert text == text[0] * 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+HOLD = """
+import sys, time
+from msfnet_runtime.files import atomic_path, locked, temporary_folder
+with {use} as partial:
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def _holding(use: str) -> Iterator[subprocess.Popen[str]]:
+    """Run another process that holds a file or folder open until it is killed."""
+    command = [sys.executable, "-c", HOLD.format(use=use)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Not while the process lives, and nothing that only looks alike."""
+    alike = tmp_path / ".out.notes.partial.json"
+    alike.write_text("mine")
+    with (
+        _holding(f"atomic_path({str(tmp_path / 'out.json')!r})") as one,
+        _holding(f"temporary_folder({str(tmp_path / 'out.json')!r})") as other,
+    ):
+        check_writable(tmp_path / "out.json")
+        assert len(list(tmp_path.iterdir())) == 3
+        for process in (one, other):
+            process.kill()
+            process.wait(10)
+        check_writable(tmp_path / "out.json")
+
+    assert list(tmp_path.iterdir()) == [alike]
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "run"])
+def test_one_process_at_a_time_writes_a_locked_target(tmp_path: Path, name: str) -> None:
+    """A file or a folder; the lock ends with its process and leaves nothing."""
+    (tmp_path / "run").mkdir()
+    target = tmp_path / name
+    with _holding(f"locked({str(target)!r})") as other:
+        with pytest.raises(MsfnetError, match="another process"), locked(target):
+            pytest.fail("must not start")
+        other.kill()
+        other.wait(10)
+        with locked(target):
+            pass
+
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_path_that_the_system_refuses_is_an_error_of_one_line(tmp_path: Path) -> None:
+    """A NUL character cannot be in a path."""
+    for use in (check_writable, lambda path: check_outputs([path]), refuse_filled):
+        with pytest.raises(MsfnetError, match="cannot write"):
+            use(tmp_path / "a\0b")
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    """The temporary name is not longer than file systems allow."""
+    target = tmp_path / ("é" * 125 + ".json")
+
+    with atomic_path(target) as partial:
+        partial.write_text("whole")
+
+    assert target.read_text() == "whole"
