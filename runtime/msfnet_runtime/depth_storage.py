@@ -41,8 +41,8 @@ class DepthEncoding:
         return f"{self.dtype}, {self.scale}"
 
     def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Return stored samples of any shape as float32 metres."""
-        return np.asarray(stored, np.float32) * np.float32(1 / self.counts_per_metre)
+        """Return stored samples of any shape as metres, the nearest float32 of each."""
+        return np.asarray(stored, np.float32) / np.float32(self.counts_per_metre)
 
 
 ENCODINGS: Mapping[DepthStorage, DepthEncoding] = MappingProxyType(

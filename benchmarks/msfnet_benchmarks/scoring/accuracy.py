@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.alignment import Alignment
+from msfnet_benchmarks.scoring.constant import ConstantAccumulator, ConstantDepth
 from msfnet_benchmarks.scoring.deployment import DeploymentAccumulator, DeploymentReport
 from msfnet_benchmarks.scoring.metrics import (
     HEADINGS,
@@ -67,6 +68,8 @@ class AccuracyReport:
     """How :attr:`aligned` was aligned."""
     aligned: DepthSummary | None = None
     """Means over the images of aligned predictions; never in place of :attr:`summary`."""
+    constant: ConstantDepth | None = None
+    """What the best constant depth scores on the same pixels; None in files of earlier versions."""
 
     @property
     def images(self) -> int:
@@ -89,6 +92,10 @@ class AccuracyReport:
         rows = [("as predicted", *self.table_row())]
         if self.aligned:
             rows.append((f"aligned: {self.alignment}", *table_row(self.aligned)))
+        if self.constant:
+            rows.append(
+                (f"constant {self.constant.depth_m:.3g} m", *table_row(self.constant.summary))
+            )
         table = format_table(("depth", *TABLE_COLUMNS), rows)
         more = f"\n\n{self.deployment.text()}" if self.deployment else ""
         return f"{self.heading()}\n\n{table}{more}"
@@ -133,6 +140,7 @@ class AccuracyAccumulator:
         self._metrics = MetricsAccumulator()
         self._aligned = MetricsAccumulator()
         self._deployment = DeploymentAccumulator(protocol)
+        self._constant = ConstantAccumulator()
         self._scores: list[ImageScore] = []
 
     def add(self, sample: Sample, predicted: DepthMap, ground_truth: NDArray[np.float32]) -> None:
@@ -161,6 +169,7 @@ class AccuracyAccumulator:
     ) -> ImageScore:
         pixels = self._protocol.pixels(prediction=prediction, ground_truth=ground_truth)
         self._deployment.add(name, pixels, prediction=prediction, ground_truth=ground_truth)
+        self._constant.add(pixels.ground_truth)
         if self._alignment is None:
             return ImageScore(name, pixels.metrics())
         aligned = self._protocol.pixels(
@@ -182,6 +191,7 @@ class AccuracyAccumulator:
             deployment=self._deployment.report(),
             alignment=self._alignment,
             aligned=self._aligned.summary() if self._alignment else None,
+            constant=self._constant.best(),
         )
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 THRESHOLDS = np.linspace(1.05, 1.25, 10)
 
-_LEVELS = np.log(THRESHOLDS).astype(np.float32)
+_LEVELS = (np.log(THRESHOLDS) + 1e-6).astype(np.float32)
+"""Raised by more than the rounding of float32 logarithms: a step of exactly t is no contour."""
 
 _STRIP = 64
 """Rows processed at once, so that their arrays stay in the processor's cache."""

@@ -123,8 +123,8 @@ class DeploymentAccumulator:
         place = np.zeros(g.size, np.uint8)
         for edge in self._edges[1:]:
             place += g >= edge
-        place = 3 * place + (ratio >= FACTOR).view(np.uint8)
-        place += 2 * (ratio <= 1 / FACTOR).view(np.uint8)
+        place = 3 * place + block.over(FACTOR).view(np.uint8)
+        place += 2 * block.under(FACTOR).view(np.uint8)
         cells, size = place.astype(np.intp), 3 * len(self._edges)
         counts, rel, squared = (
             np.bincount(cells, weights, size).reshape(-1, 3)

@@ -2,7 +2,8 @@
 
 With y the prediction and g the ground truth, both in metres, over the valid pixels:
 REL = mean |y-g|/g; SqRel = mean (y-g)^2/g; RMSE; log10 = mean |log10 y - log10 g|; RMSElog;
-SILog = 100 sqrt(E[e^2] - E[e]^2) with e = ln y - ln g; delta_k = share of max(y/g, g/y) < 1.25^k.
+SILog = 100 sqrt(E[e^2] - E[e]^2) with e = ln y - ln g; delta_k = share of max(y/g, g/y) < 1.25^k,
+where a ratio of exactly 1.25^k, up to the rounding of float32, does not count.
 Source: Eigen et al. 2014; SILog as in KITTI's benchmark.
 """
 
@@ -79,6 +80,11 @@ SHARES = ("delta1", "delta2", "delta3")
 TABLE_METRICS = ("rel", "rmse", "rmse_pooled", "log10", "silog", *SHARES)
 """The metrics that a table shows, in its order."""
 
+_TIE = 2.5e-7
+"""Ratios this close to a factor, as a share of it, count as equal to it. Stored depth is a whole
+number of millimetres or the like, so that a ratio of exactly 1.25 is frequent; float32 metres,
+rounded by 6e-8, would decide it by chance."""
+
 _BLOCK = 1 << 15
 """Pixels that are worked on at once: 256 KiB an array stay in a processor's cache."""
 
@@ -107,9 +113,17 @@ class ScoredPixels:
             y, g = (depth[piece] for depth in (self.prediction, self.ground_truth))
             yield ScoredPixels(y.astype(np.float64), g.astype(np.float64))
 
-    def within(self, factor: float) -> int:
-        """Return how many pixels have max(y/g, g/y) < factor."""
-        return int(np.count_nonzero((self.ratio < factor) & (self.ratio > 1 / factor)))
+    def over(self, factor: float) -> NDArray[np.bool_]:
+        """Return where y/g >= factor, (N,)."""
+        return np.asarray(self.ratio >= factor * (1 - _TIE))
+
+    def under(self, factor: float) -> NDArray[np.bool_]:
+        """Return where g/y >= factor, (N,)."""
+        return np.asarray(self.ratio <= (1 + _TIE) / factor)
+
+    def within(self, factor: float) -> NDArray[np.bool_]:
+        """Return where max(y/g, g/y) < factor, (N,)."""
+        return ~(self.over(factor) | self.under(factor))
 
     def metrics(self) -> DepthMetrics:
         """Return the image's metrics."""
@@ -144,7 +158,7 @@ class ScoredPixels:
             float(np.abs(log_ratio).sum()),
             float(shifted.sum()),
             float(np.square(shifted).sum()),
-            *(self.within(1.25**k) for k in (1, 2, 3)),
+            *(float(np.count_nonzero(self.within(1.25**k))) for k in (1, 2, 3)),
         )
 
 

@@ -111,7 +111,7 @@ class ParityAccumulator:
             self._add_block(block)
 
     def _add_block(self, block: ScoredPixels) -> None:
-        ratio, g = block.ratio, block.ground_truth
+        g = block.ground_truth
         difference = np.abs(block.prediction - g) / g
         small = np.zeros(g.size, np.uint8)
         for edge in self._ranges[1:]:
@@ -121,7 +121,7 @@ class ParityAccumulator:
         counted = np.bincount(cells, minlength=self._counts.size)
         self._counts += counted.reshape(self._counts.shape)
         self._maximum = max(self._maximum, float(difference.max(initial=0.0)))
-        agreeing = rows[(ratio < AGREEMENT) & (ratio > 1 / AGREEMENT)]
+        agreeing = rows[block.within(AGREEMENT)]
         self._agreeing += np.bincount(agreeing, minlength=self._agreeing.size)
 
     def _bin(self, difference: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport, ImageScore
+from msfnet_benchmarks.scoring.constant import ConstantAccumulator
 from msfnet_benchmarks.scoring.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.scoring.parity import ParityReport
 from msfnet_benchmarks.timing.core import Samples, Summary, speedup
@@ -31,7 +32,7 @@ def latency(name: str, median_ms: float, seed: int, unstable: str | None = None)
 
 def accuracy(scale: float, images: int = 8) -> AccuracyReport:
     """Return the scores of images that a model sees larger by ``scale``."""
-    accumulator, scores = MetricsAccumulator(), []
+    accumulator, constant, scores = MetricsAccumulator(), ConstantAccumulator(), []
     for index in range(images):
         generator = np.random.default_rng(index)
         truth = generator.uniform(1, 9, (8, 9))
@@ -41,8 +42,9 @@ def accuracy(scale: float, images: int = 8) -> AccuracyReport:
             valid=np.ones((8, 9), np.bool_),
         )
         accumulator.add(metrics)
+        constant.add(truth.ravel())
         scores.append(ImageScore(f"image{index}", metrics))
-    return AccuracyReport("nyu_hu", accumulator.summary(), tuple(scores))
+    return AccuracyReport("nyu_hu", accumulator.summary(), tuple(scores), constant=constant.best())
 
 
 def layers(total_ms: float, seed: int) -> tuple[LayerCost, ...]:

@@ -112,6 +112,33 @@ def test_boundaries_are_those_of_the_definition(seed: int) -> None:
     assert counts.f1() == pytest.approx(brute_force_f1(y, g, valid))
 
 
+def test_a_step_of_exactly_a_threshold_is_no_contour() -> None:
+    """Whole millimetres whose ratio is 1.05 or 1.25, as float32 metres."""
+    near = 20 * np.arange(30, 400)
+
+    def f1(numerator: int, denominator: int) -> float | None:
+        pair = np.stack([near, near * numerator // denominator])
+        depth = pair.astype(np.float32) / np.float32(1000)
+        counts = BoundaryCounts()
+        counts.add(prediction=depth, ground_truth=depth, valid=np.ones(depth.shape, np.bool_))
+        return counts.f1()
+
+    assert f1(21, 20) is None
+    assert f1(5, 4) == pytest.approx(1 - THRESHOLDS[-1] / THRESHOLDS.sum())
+
+
+def test_over_under_and_delta1_add_up_where_ratios_are_exactly_the_factor() -> None:
+    """Every pixel is 1.25 times too deep or too near: none of them is within the factor."""
+    truth = (np.arange(1, 201, dtype=np.uint16) * 20)[None]
+    low, high = (
+        (truth * n // d / np.float32(1000)).astype(np.float32) for n, d in ((4, 4), (5, 4))
+    )
+
+    assert report(high, low).over == 1
+    assert report(low, high).under == 1
+    assert KITTI.score(prediction=high, ground_truth=low).delta1 == 0
+
+
 def test_a_shifted_edge_scores_nothing_and_the_scale_does_not_matter() -> None:
     """Contours must lie on the same pixels; depth times 3 has the same contours."""
     g = np.ones((20, 20))

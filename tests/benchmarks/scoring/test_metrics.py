@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from msfnet_benchmarks.scoring.metrics import DepthMetrics, MetricsAccumulator, depth_metrics
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
 
 ALL = np.ones((2, 2), np.bool_)
 
@@ -124,3 +125,30 @@ def test_nothing_scored_has_no_mean() -> None:
     """An error, not a NaN."""
     with pytest.raises(MsfnetError, match="no image was scored"):
         MetricsAccumulator().summary()
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("unit", ["uint8_10m", "uint16_mm", "uint16_256", "float32_m"])
+def test_whole_counts_with_the_ratio_of_a_threshold_are_not_within_it(
+    unit: DepthStorage, power: int
+) -> None:
+    """Of any storage, in both directions, in float32 and in float64; one count less is within."""
+    encoding = ENCODINGS[unit]
+    near, far = 4**power, 5**power
+    times = np.arange(1, {"uint8_10m": 255, "float32_m": 2000}.get(unit, 20_000) // far + 1)
+    lower, upper = (
+        encoding.decode((side * times).astype(encoding.dtype))[None] for side in (near, far)
+    )
+    less = encoding.decode((far * times - 1).astype(encoding.dtype))[None]
+    valid = np.ones_like(lower, np.bool_)
+
+    for prediction, truth in ((lower, upper), (upper, lower)):
+        for kind in (np.float32, np.float64):
+            scored = depth_metrics(
+                prediction=prediction.astype(kind), ground_truth=truth.astype(kind), valid=valid
+            )
+            assert [getattr(scored, f"delta{k}") for k in (1, 2, 3)] == [
+                float(k > power) for k in (1, 2, 3)
+            ]
+    scored = depth_metrics(prediction=less, ground_truth=lower, valid=valid)
+    assert getattr(scored, f"delta{power}") == 1
