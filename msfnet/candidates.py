@@ -111,14 +111,15 @@ class _Checkpoint:
 
     def candidates(self, modes: Sequence[str]) -> Iterator[Candidate]:
         """Yield the checkpoint with each of PyTorch's modes."""
-        import torch
+        from msfnet_train.torch_engine import usual_device
 
+        on_gpu = usual_device() == "cuda"
         for mode in modes:
             yield Candidate(
                 name=f"PyTorch {self._path.name}{'' if mode == 'eager' else f' {mode}'}",
                 precision="fp32",
                 open=partial(self._open, mode),
-                on_gpu=torch.cuda.is_available(),
+                on_gpu=on_gpu,
                 size_bytes=self._path.stat().st_size,
                 file=self._path,
                 fixed_batch=mode == "cuda-graph",

@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from msfnet_export.build_engine import build_engine  # now: its file has the same name
+from msfnet_runtime.threads import sleep_while_waiting
+
+sleep_while_waiting()  # before anything imports torch
 
 _HOMES = {
     "ExportReport": "msfnet_export.to_onnx",

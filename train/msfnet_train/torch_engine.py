@@ -54,7 +54,7 @@ class TorchEngine(EngineBase):
         threads: int = 0,
         weights: TorchEngine | None = None,
     ) -> None:
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = torch.device(device or usual_device())
         self._mode = mode
         check_mode(mode, self._device.type)
         if threads:
@@ -119,6 +119,11 @@ class TorchEngine(EngineBase):
         return torch.zeros((1, 3, *self._spec.size), device=self._device)
 
 
+def usual_device() -> str:
+    """Return ``cuda`` where PyTorch has a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_mode(mode: str, device: str | None = None) -> None:
     """Check that PyTorch can run a network in this mode on this device.
 
@@ -130,7 +135,7 @@ def check_mode(mode: str, device: str | None = None) -> None:
         MsfnetError: the mode is unknown, ``cuda-graph`` without a GPU, or ``compile`` without a
             C++ compiler.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or usual_device()
     if mode not in MODES:
         raise MsfnetError(f"PyTorch has no mode {mode!r}; choose among {', '.join(MODES)}")
     if mode == "cuda-graph" and device != "cuda":
