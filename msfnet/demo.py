@@ -37,7 +37,10 @@ _MADE = {
     "models": "models",
     "scenes": "data",
 }
-"""What a demo leaves in its folder."""
+"""What a demo leaves in its folder, as its last lines name it."""
+
+_OWN = ("data", "models", "run", "drive.mp4", "report.html", "report.json")
+"""What the next demo in that folder removes; other files there stay."""
 
 _TRAIN_DRIVES, _TRAIN_FRAMES = 6, 16
 _TEST_FRAMES = 40
@@ -116,7 +119,12 @@ def _prepare_folder(out: Path, force: bool) -> None:
             )
         if not force:
             raise MsfnetError(f"{out} exists already; replace the earlier demo", parameter="force")
-        shutil.rmtree(out)
+        for name in _OWN:
+            path = out / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()

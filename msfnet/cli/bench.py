@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfnet.cli.console import STANDARD_OUTPUT, progress, say
+from msfnet.cli.console import STANDARD_OUTPUT, check_outputs, progress, say
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
     PROVIDER_HELP,
+    ForceOption,
     JsonOption,
     ListOption,
     Names,
@@ -94,6 +95,7 @@ def bench(
     counts: Annotated[
         bool, typer.Option("--counts", help="With --sweep: count MACs and bytes, time nothing.")
     ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Compare latency and depth error of artefacts on the same frames in one run.
 
@@ -110,6 +112,10 @@ def bench(
     stored = None if json == STANDARD_OUTPUT else json
     files = ReportFiles(stored, markdown, report, compare, tolerance)
     files.check()
+    resumed = stored if sweep else None
+    outputs = [path for path in files.outputs if path != resumed]
+    inputs = [*(models or ()), against, *(peer or ()), data, split, compare, resumed]
+    check_outputs(*outputs, inputs=inputs, force=force)
     pictures: list[Picture] = []
     if sweep:
         result = _sweep(sweep, models or [], provider or ["cpu"], rounds, counts, stored)

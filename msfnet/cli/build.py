@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from msfnet.cli.console import progress, say
+from msfnet.cli.console import check_outputs, progress, say
 from msfnet.cli.options import (
     FRAMES_HELP,
     SOURCE_HELP,
@@ -17,7 +17,6 @@ from msfnet.cli.options import (
     Names,
     Size,
     names_option,
-    refuse_existing,
     size_option,
 )
 from msfnet_export.build_options import BuildOptions, Compatibility, Profile, parse_profile
@@ -113,7 +112,7 @@ def export(
     """
     from msfnet_export import export_checkpoint
 
-    refuse_existing(out, force)
+    check_outputs(out, inputs=[checkpoint, data], force=force)
     options = ExportOptions(
         size=size,
         frame_size=frame_size,
@@ -201,8 +200,9 @@ def build(
     Example: msfnet build model_fp16.onnx model.engine --arch sm86,sm89
     """
     from msfnet_export.build_engine import build_engine
+    from msfnet_runtime import EngineArtifact
 
-    refuse_existing(out, force)
+    check_outputs(out, EngineArtifact.sidecar(out), inputs=[model, timing_cache], force=force)
     options = BuildOptions(
         architectures=architectures or (),
         workspace_mib=workspace_mib or None,

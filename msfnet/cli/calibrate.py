@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.console import progress, say
+from msfnet.cli.console import check_outputs, progress, say
 from msfnet.cli.options import (
     FRAMES_HELP,
     SOURCE_HELP,
@@ -16,7 +16,6 @@ from msfnet.cli.options import (
     ProtocolOption,
     SeedOption,
     ThreadsOption,
-    refuse_existing,
 )
 from msfnet_calibration.calibration_options import CalibrationOptions, Method, Target
 
@@ -77,7 +76,7 @@ def calibrate(
     """
     from msfnet_calibration.calibrate import calibrate_model
 
-    refuse_existing(out, force)
+    check_outputs(out, inputs=[model, data, score], force=force)
     options = CalibrationOptions(
         data=data,
         split=split,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,16 +103,18 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def check_json(json: Path | None) -> None:
-    """Check before long work that the file of ``--json`` can be written.
+def check_outputs(
+    *outputs: Path | None, inputs: Iterable[str | Path | None] = (), force: bool = False
+) -> None:
+    """Check before any work that a command's files can be written; ``-`` is standard output.
 
     Raises:
-        MsfnetError: it cannot.
+        MsfnetError: as :func:`msfnet_runtime.files.check_outputs`.
     """
-    from msfnet_runtime.files import check_writable
+    from msfnet_runtime import files
 
-    if json and json != STANDARD_OUTPUT:
-        check_writable(json)
+    named = [output for output in outputs if output != STANDARD_OUTPUT]
+    files.check_outputs(named, inputs=inputs, force=force)
 
 
 def show(text: str, content: str, json: Path | None) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from msfnet.cli.console import check_json, progress, say, show
-from msfnet.cli.options import JsonOption, ListOption, SeedOption, Size, size_option
+from msfnet.cli.console import check_outputs, progress, say, show
+from msfnet.cli.options import ForceOption, JsonOption, ListOption, SeedOption, Size, size_option
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.words import counted
@@ -72,6 +72,7 @@ def check(
         typer.Option("--sheet", help="PNG to draw frames, depth and histograms into."),
     ] = None,
     json_path: JsonOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Report what a data set holds: counts, missing and bad files, sizes, units, depth.
 
@@ -79,11 +80,8 @@ def check(
     """
     from msfnet_datasets.check import check_data
     from msfnet_datasets.data_sheet import draw_sheet
-    from msfnet_runtime.files import check_writable
 
-    check_json(json_path)
-    if sheet:
-        check_writable(sheet)
+    check_outputs(json_path, sheet, inputs=[path, split], force=force)
     with progress("check") as report:
         result = check_data(
             path,

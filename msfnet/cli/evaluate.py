@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfnet.cli.console import check_json, progress, show
+from msfnet.cli.console import check_outputs, progress, show
 from msfnet.cli.options import (
     DATA_HELP,
     FRAMES_HELP,
+    ForceOption,
     JsonOption,
     ListOption,
     ProtocolOption,
@@ -59,6 +60,7 @@ def evaluate(
     ] = None,
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = 0,
+    force: ForceOption = False,
 ) -> None:
     """Score any artefact under a named protocol; the same code for PyTorch, ONNX and engines.
 
@@ -84,7 +86,8 @@ def evaluate(
         sheet=sheet,
     )
     _check_combination(options)
-    check_json(json_path)
+    inputs = [model, against, data, samples, predictions, static]
+    check_outputs(json_path, csv_path, sheet, inputs=inputs, force=force)
     with progress("evaluate") as report:
         result = evaluate_model(options, open_model=open_model, progress=report)
     show(result.text(), result.to_json(), json_path)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.console import show
-from msfnet.cli.options import JsonOption
+from msfnet.cli.console import check_outputs, show
+from msfnet.cli.options import ForceOption, JsonOption
 
 
 def inspect(
@@ -17,6 +17,7 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the cost of each block into this PNG.")
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Show a model's inputs, outputs and origin, and the cost of its blocks.
 
@@ -24,18 +25,20 @@ def inspect(
     """
     from msfnet.inspection import describe_model
 
+    check_outputs(json_path, plot, inputs=[model], force=force)
     description = describe_model(model)
     if plot is not None:
         description.plot(plot)
     show(description.text(), description.to_json(), json_path)
 
 
-def doctor(json_path: JsonOption = None) -> None:
+def doctor(json_path: JsonOption = None, force: ForceOption = False) -> None:
     """Show what this machine can train, export, build and run; each provider is tried.
 
     Example: msfnet doctor
     """
     from msfnet.machine import describe_machine
 
+    check_outputs(json_path, force=force)
     machine = describe_machine()
     show(machine.text(), machine.to_json(), json_path)

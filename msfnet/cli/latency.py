@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.console import check_json, progress, show
-from msfnet.cli.options import JsonOption, ProviderOption, ThreadsOption
+from msfnet.cli.console import check_outputs, progress, show
+from msfnet.cli.options import ForceOption, JsonOption, ProviderOption, ThreadsOption
 
 
 def latency(
@@ -22,6 +22,7 @@ def latency(
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = 0,
     json: JsonOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Measure H2D, GPU compute, D2H and enqueue time of an engine, as trtexec defines them.
 
@@ -35,7 +36,7 @@ def latency(
     from msfnet_runtime.engines import ENGINE_SUFFIXES
     from msfnet_runtime.typed import to_json
 
-    check_json(json)
+    check_outputs(json, inputs=[model], force=force)
     artifact = EngineArtifact.read(model) if model.suffix in ENGINE_SUFFIXES else None
     if artifact:
         candidate = engine_candidate(artifact, cuda_graph=cuda_graph)

@@ -70,7 +70,7 @@ JsonOption = Annotated[
     ),
 ]
 
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what exists already.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 
 SeedOption = Annotated[
     int, typer.Option("--seed", help="Seed of all random choices; the same seed, the same result.")
@@ -178,13 +178,3 @@ def parse_share(text: str) -> float:
     if not 0 <= share < float("inf"):
         raise MsfnetError(f"{text!r} is not a share; write for example 5% or 0.05")
     return share
-
-
-def refuse_existing(out: Path, force: bool) -> None:
-    """Keep an existing file unless it may be replaced.
-
-    Raises:
-        MsfnetError: it exists, and ``force`` is not set.
-    """
-    if out.exists() and not out.is_dir() and not force:
-        raise MsfnetError(f"{out} exists already; pass --force to replace it")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from msfnet.cli.console import progress, say
-from msfnet.cli.options import ProviderOption, Size, ThreadsOption, size_option
+from msfnet.cli.options import ForceOption, ProviderOption, Size, ThreadsOption, size_option
 from msfnet_runtime.colour import COLOUR_MAPS, Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
@@ -117,6 +117,7 @@ def stream(
     ] = 10.0,
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = 0,
+    force: ForceOption = False,
 ) -> None:
     """Stream frames through a model; all stages run at the same time.
 
@@ -154,6 +155,7 @@ def stream(
             range_m=parse_range(range_m) if range_m else None,
             unit=unit,
             lens=parse_lens(lens) if lens else None,
+            force=force,
         ),
     )
     stop, json = Stop(), log == "json"

@@ -22,7 +22,10 @@ OPTIONS = {
     "--provider": {"evaluate", "bench", "latency", "stream"},
     "--threads": {"evaluate", "calibrate", "bench", "latency", "stream"},
     "--json": {"data check", "evaluate", "bench", "latency", "inspect", "doctor"},
-    "--force": {"demo", "export", "calibrate", "build", "triton"},
+    "--force": {
+        *("demo", "data check", "evaluate", "export", "calibrate", "build", "triton"),
+        *("stream", "bench", "latency", "inspect", "doctor"),
+    },
     "--seed": {"demo", "data synthesize", "calibrate"},
 }
 """Which commands take the options that several share."""

@@ -11,7 +11,7 @@ from msfnet_benchmarks.report.pictures import Picture
 from msfnet_benchmarks.report.regressions import compare_with, read_report
 from msfnet_benchmarks.report.report import BenchmarkReport
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_path, check_writable
+from msfnet_runtime.files import atomic_path
 from msfnet_runtime.typed import to_json
 
 
@@ -28,19 +28,22 @@ class ReportFiles:
     tolerance: float = 0.05
     """Share of its earlier value by which a figure may get worse."""
 
+    @property
+    def outputs(self) -> list[Path]:
+        """The files that will be written."""
+        beside = self.page.with_suffix(".json") if self.page else None
+        return [path for path in (self.json, self.markdown, self.page, beside) if path]
+
     def check(self) -> None:
-        """Find out, before the work, whether all can be written and the earlier run read.
+        """Check before the work that the earlier run can be read.
 
         Raises:
-            MsfnetError: a file cannot be, or the page has its JSON's name.
+            MsfnetError: it cannot, or the page has its JSON's name.
         """
         if self.earlier:
             read_report(self.earlier)
         if self.page:
             _check_page_path(self.page)
-        for path in (self.json, self.markdown, self.page):
-            if path:
-                check_writable(path)
 
     def write(
         self,
@@ -57,7 +60,7 @@ class ReportFiles:
         if self.page:
             write_page(report, self.page, pictures)
             say(f"report: {self.page}")
-        if self.earlier:  # before the JSON, which may take the earlier one's place
+        if self.earlier:
             found = compare_with(self.earlier, report, self.tolerance)
             say(found.text())
             passed = found.passed

@@ -37,6 +37,8 @@ class SinkOptions:
     KITTI's."""
     lens: Lens | None = None
     """The camera of frames whose source does not know it."""
+    force: bool = False
+    """Whether an existing recording is replaced."""
 
     def __post_init__(self) -> None:
         colour_table(self.colours)  # refuses an unknown map, even if no output uses it
