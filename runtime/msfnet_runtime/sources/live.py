@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from msfnet_runtime.channel import CLOCK, Channel, Clock
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.decoding import PyavCapture
@@ -235,8 +235,7 @@ class StreamSource(LiveSource):
 
         def connect() -> PyavCapture:
             try:
-                with requires("PyAV, which reads network streams,", "video"):
-                    return PyavCapture(url, options.timeout_s)
+                return PyavCapture(url, options.timeout_s, name=name)
             except OSError:
                 raise MsfnetError(
                     f"{name} cannot be opened; check the address, and that the camera or server "

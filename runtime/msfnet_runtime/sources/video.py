@@ -1,4 +1,4 @@
-"""Reads video files with FFmpeg: through PyAV, or through OpenCV if PyAV is absent."""
+"""Reads video files with PyAV."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ import cv2
 import numpy as np
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.sources.decoding import PyavCapture
 from msfnet_runtime.sources.images import LOGGER
-from msfnet_runtime.sources.live import Capture, frame_rate
+from msfnet_runtime.sources.live import frame_rate
 from msfnet_runtime.types import Frame
+
+_PARTS = frozenset(
+    b"RIFF ftyp moov mdat moof mfra sidx ssix styp free skip wide uuid meta udta pnot emsg".split()
+)
+"""Types of the top-level parts of mp4, mov and avi files."""
+
+_STREAMED = (8, 8 + 0xFFFFFFFF)
+"""Lengths of an avi's first chunk if its writer could not go back and fill it in."""
 
 _COUNTED = (".mp4", ".mov", ".m4v")
 """Containers that list their frames; for others the number is estimated."""
 
 
 class VideoSource(SourceBase):
-    """Yields the frames of a video file, rotated as the file specifies.
+    """Yields the frames of a video file as players show them.
+
+    They are turned, mirrored and cut as the file specifies, and their pixels are square.
 
     Args:
         path: the file.
         skip_bad: skip and count damaged frames; play a file that is cut short up to there, and
-            count the missing frames that an mp4 or mov lists. Without PyAV, frames whose damage
-            FFmpeg conceals cannot be detected.
+            count the missing frames that an mp4 or mov lists.
 
     Raises:
-        MsfnetError: the file is empty, cut short or not a video; on reading, a frame is damaged.
+        MsfnetError: PyAV is absent, or the file is empty, cut short or not a video; on reading,
+            a frame is damaged.
     """
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
@@ -86,24 +95,17 @@ class VideoSource(SourceBase):
             LOGGER.warning("%s: %d frames cannot be decoded", self._path, self._skipped)
 
 
-def _open_capture(path: Path) -> Capture:
+def _open_capture(path: Path) -> PyavCapture:
     """Open a file by its absolute path, because FFmpeg reads `a:b.mp4` as protocol `a`.
 
     Raises:
-        MsfnetError: the file is empty, cut short or not a video.
+        MsfnetError: the file is empty, cut short or not a video, or PyAV is absent.
     """
     try:
-        return PyavCapture(str(path.absolute()))
-    except ImportError:
-        quiet()
-        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
-        if capture.isOpened():
-            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-            return capture
-    except OSError:
-        pass
-    check_whole(path)
-    raise MsfnetError(f"{path} is not a readable video; convert it to H.264 .mp4")
+        return PyavCapture(str(path.absolute()), name=str(path))
+    except OSError as error:
+        check_whole(path)
+        raise MsfnetError(f"{path} {error}; name another, or convert it to H.264 .mp4") from None
 
 
 def check_whole(path: Path) -> None:
@@ -126,25 +128,31 @@ def check_whole(path: Path) -> None:
 
 
 def _stated_bytes(path: Path, size: int) -> int:
-    """Return the end of the last top-level box of an mp4 or mov, or of an avi's first chunk.
+    """Return where the last part of an mp4, mov or avi ends; 0 for other files.
 
-    0 for other files. ISO/IEC 14496-12, 4.2: a box is a 32-bit big-endian size and a type; size
-    1 means that a 64-bit size follows, 0 that the box lasts until the end of the file.
+    The parts are the top-level boxes of an mp4 or mov (ISO/IEC 14496-12, 4.2: a 32-bit big-endian
+    size and a type; size 1 means that a 64-bit size follows, 0 that the box lasts until the end
+    of the file) and the RIFF chunks of an avi. Bytes behind them, for example of an upload or a
+    dash camera, are no damage.
     """
     with path.open("rb") as file:
         head = file.read(12)
-        if head[:4] == b"RIFF":
-            return 8 + int.from_bytes(head[4:8], "little")
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        avi = head[:4] == b"RIFF"
+        if not avi and head[4:8] not in _PARTS:
             return 0
         position = 0
         while position < size:
             file.seek(position)
-            box = file.read(16)
-            length = int.from_bytes(box[:4], "big")
-            if length == 1:
-                length = int.from_bytes(box[8:16], "big")
-            if length < 8:  # until the end, or padding
-                return size
-            position += length
+            part = file.read(16)
+            if avi:
+                kind, length = part[:4], 8 + int.from_bytes(part[4:8], "little")
+                if length in _STREAMED:  # written to a pipe, which knows no length
+                    return size
+            else:
+                length, kind = int.from_bytes(part[:4], "big"), part[4:8]
+                if length == 1:
+                    length = int.from_bytes(part[8:16], "big")
+            if kind not in _PARTS or length < 8:  # bytes behind the last part, or until the end
+                return position if position else size
+            position += length + (avi and length % 2)
     return position
