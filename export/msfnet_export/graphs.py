@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from msfnet_export.export_options import Dynamic
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
-from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD
+from msfnet_train.pretrained import normalisation
 
 STEP = 32
 """Pixels: sides of inputs of a graph of dynamic size are multiples of it."""
@@ -130,16 +130,17 @@ def with_dynamic(spec: ModelSpec, dynamic: Collection[Dynamic]) -> ModelSpec:
 
 def default_spec(network: nn.Module) -> ModelSpec:
     """Return the spec of a network without one: metric depth, 0.1 to 100 m."""
-    config = getattr(network, "config", None)
+    encoder = str(getattr(getattr(network, "config", None), "encoder", "unknown"))
+    mean, std = normalisation(encoder)
     return ModelSpec(
         graph="network",
         inputs=(),
         outputs=(),
         size=(0, 0),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=mean,
+        std=std,
         depth_kind="metric",
         depth_range_m=(0.1, 100.0),
         dataset="unknown",
-        encoder=str(getattr(config, "encoder", "unknown")),
+        encoder=encoder,
     )

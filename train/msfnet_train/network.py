@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +19,7 @@ from msfnet_train.blocks import (
     UpsampleStageFusion,
     initialise,
 )
+from msfnet_train.pretrained import PACKAGES, load_weights
 
 STRIDES = [2, 4, 8, 16, 32]
 """Strides of the five encoder stages, which the paper numbers 1 to 5."""
@@ -38,7 +37,9 @@ class NetworkConfig:
     encoder: str = "legacy_senet154"
     """timm name of an encoder with five stages at strides 2 to 32."""
     pretrained: bool | str = True
-    """ImageNet weights from timm, no weights, or a file with the encoder's state dict."""
+    """ImageNet weights: true downloads timm's, ``package`` reads an installed Python package (extra
+    ``weights``, for ``tf_efficientnet_lite0`` to ``2``), a path a file with the encoder's state
+    dict, false: none."""
     attention: Literal["eda", "cbam_s", "none"] = "eda"
     """Attention on stage 3 before the USF; ``none`` without USF is the baseline of Table III."""
     usf: bool = True
@@ -254,7 +255,7 @@ def make_encoder(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple[in
         )
     _check_grids(encoder, name)
     if isinstance(pretrained, str):
-        _load_weights(encoder, pretrained)
+        load_weights(encoder, name, pretrained)
     return encoder, tuple(map(int, encoder.feature_info.channels()))
 
 
@@ -292,30 +293,10 @@ def _create(name: str, pretrained: bool) -> Any:
     except Exception as error:
         if not pretrained:
             raise
+        package = ' to "package",' if name in PACKAGES else ""
         raise MsfnetError(
             f"the ImageNet weights of {name} cannot be downloaded ({type(error).__name__}); set "
-            "network.pretrained to false or to a local file of the encoder's weights"
+            f"network.pretrained{package} to false or to a local file of the encoder's weights"
         ) from None
     finally:
         hub.setLevel(level)
-
-
-def _load_weights(encoder: nn.Module, path: str) -> None:
-    """Load an encoder's state dict; weights of a classifier in the file are ignored."""
-    try:
-        weights = torch.load(Path(path), map_location="cpu", weights_only=True)
-        missing = encoder.load_state_dict(weights, strict=False).missing_keys
-    except OSError as error:
-        raise MsfnetError(
-            f"cannot read the encoder's weights {path}: {error.strerror}; check network.pretrained"
-        ) from None
-    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
-        raise MsfnetError(
-            f"{path} holds no weights of this encoder ({type(error).__name__}); set "
-            "network.pretrained to a file of its state dict"
-        ) from None
-    if missing:
-        raise MsfnetError(
-            f"{path} lacks {len(missing)} of the encoder's weights, the first is {missing[0]}; "
-            "set network.pretrained to a file of its whole state dict"
-        )

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.metrics import SHARES
 from msfnet_datasets.figures import new_figure, show_depth, show_image, write_figure
+from msfnet_runtime import ModelSpec
 from msfnet_runtime.colour import colour_depth
 from msfnet_train.data import ValidationBatch
-from msfnet_train.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from msfnet_train.recipe import Recipe
 
 PREDICTIONS = "predictions.png"
 CURVES = "curves.png"
@@ -41,6 +42,7 @@ class Predictions(Callback):
     def __init__(self, recipe: Recipe, names: Sequence[str], folder: Path) -> None:
         count = min(MAX_SHOWN, len(names))
         self._names = {names[int(i)] for i in np.linspace(0, len(names) - 1, count).round()}
+        self._spec = recipe.spec()
         self._range_m = recipe.data.depth_range_m
         self._folder = folder
         self._shown: list[Shown] = []
@@ -63,7 +65,7 @@ class Predictions(Callback):
             batch.names, batch.image, batch.ground_truth, outputs["depths"], strict=True
         ):
             if name in self._names:
-                self._shown.append((name, _to_rgb(image.cpu().numpy()), truth, depth))
+                self._shown.append((name, _to_rgb(image.cpu().numpy(), self._spec), truth, depth))
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, *args: Any, **kwargs: Any
@@ -91,9 +93,9 @@ class Predictions(Callback):
         write_figure(figure, self._folder / PREDICTIONS)
 
 
-def _to_rgb(normalised: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _to_rgb(normalised: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.uint8]:
     """Return a normalised (3, h, w) image as (h, w, 3) uint8 RGB."""
-    scaled = normalised.transpose(1, 2, 0) * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
+    scaled = normalised.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)
     return np.asarray(np.clip(np.rint(scaled * 255), 0, 255), np.uint8)
 
 

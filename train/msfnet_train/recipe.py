@@ -21,11 +21,7 @@ from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.typed import build, parse_toml, read_text, to_plain
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB mean of ImageNet's images scaled to 0..1."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB standard deviation of ImageNet's images scaled to 0..1."""
+from msfnet_train.pretrained import normalisation
 
 
 @dataclass(frozen=True)
@@ -263,13 +259,14 @@ class Recipe:
     def spec(self) -> ModelSpec:
         """Return the spec of the network graph at the recipe's inference size."""
         data = self.data
+        mean, std = normalisation(self.network.encoder)
         spec = ModelSpec(
             graph="network",
             inputs=(),
             outputs=(),
             size=data.inference_size,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=mean,
+            std=std,
             depth_kind=data.depth_kind,
             depth_range_m=data.depth_range_m,
             dataset=data.dataset,
