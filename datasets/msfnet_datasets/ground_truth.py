@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import DepthEncoding
 from msfnet_runtime.images import read_bytes, read_raw
+from msfnet_runtime.picture_size import check_file_size, check_picture_size
 from msfnet_runtime.sources.kitti import CAMERA, read_calibration_file
 
 ScanDepth = Literal["camera_z", "lidar_x"]
@@ -61,7 +62,7 @@ def read_stored(path: Path) -> NDArray[np.generic]:
     """Return the numbers of a depth image or of a ``.npy`` file as they are stored.
 
     Raises:
-        MsfnetError: missing or unreadable.
+        MsfnetError: missing, unreadable, or larger than the limit of pictures.
     """
     exr = path.suffix.lower() == ".exr" and path.is_file()
     if exr and not cv2.haveImageReader(str(path)):
@@ -70,7 +71,13 @@ def read_stored(path: Path) -> NDArray[np.generic]:
         return read_raw(path)
     try:
         # Mapped first: a header that promises more than the file holds allocates nothing.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        check_file_size(path.stat().st_size, path)
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(stored, np.ndarray):  # an archive of several arrays
+            raise ValueError
+        if stored.ndim == 2:
+            check_picture_size(stored.shape[0], stored.shape[1], path)
+        return np.array(stored)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise MsfnetError(f"{path} is not a readable array; remove it or replace it") from None
 

@@ -17,6 +17,7 @@ from msfnet_datasets.sample import Sample, SampleList
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
 from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.picture_size import check_picture_size
 from msfnet_runtime.sources import nyu
 
 LABELLED = "nyu_depth_v2_labeled.mat"
@@ -119,6 +120,7 @@ def _open_in(file: Path, process: int) -> Any:
         raise MsfnetError(f"{file} is not NYU's labelled set; download it again") from None
     if images[1:2] != (3,) or (images[0], *images[2:]) != depths:
         raise MsfnetError(f"{file} holds images {images} and depth {depths}; download it again")
+    check_picture_size(images[3], images[2], file)
     return content
 
 

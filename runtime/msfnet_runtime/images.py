@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import cannot_write
+from msfnet_runtime.picture_size import (
+    JPEG,
+    PNG,
+    check_file_size,
+    check_picture_size,
+    declared_size,
+)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A JPEG marker other than a restart; in coded pixels 0xff is followed by 0 or a restart only."""
 _END_OF_IMAGE = 0xD9
@@ -45,7 +50,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        MsfnetError: the file is missing, truncated or cannot be decoded.
+        MsfnetError: the file is missing, truncated, too large or cannot be decoded.
     """
     image = _decode(path, cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -55,7 +60,7 @@ def read_raw(path: Path) -> NDArray[np.generic]:
     """Return the samples of an image file as stored, for example (H, W) uint16.
 
     Raises:
-        MsfnetError: the file is missing, truncated or cannot be decoded.
+        MsfnetError: the file is missing, truncated, too large or cannot be decoded.
     """
     return _decode(path, cv2.IMREAD_UNCHANGED)
 
@@ -63,10 +68,14 @@ def read_raw(path: Path) -> NDArray[np.generic]:
 def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
     quiet()
     content = read_bytes(path)
-    if not _is_whole(content.tobytes()):
+    file = content.tobytes()
+    if not _is_whole(file):
         raise MsfnetError(f"{path} is cut short; remove it or replace it")
+    size = declared_size(file)
+    if size:
+        check_picture_size(*size, path)
     try:
-        image = cv2.imdecode(content, flags)
+        image = cv2.imdecode(content, flags) if size else None
     except cv2.error:  # more pixels than OpenCV accepts
         image = None
     if image is None:
@@ -79,14 +88,14 @@ def _is_whole(content: bytes) -> bool:
 
     OpenCV 4 decodes a truncated JPEG, and fills the missing part with grey.
     """
-    if content.startswith(_PNG):
+    if content.startswith(PNG):
         return _png_ends(content)
-    return not content.startswith(_JPEG) or _jpeg_ends(content)
+    return not content.startswith(JPEG) or _jpeg_ends(content)
 
 
 def _png_ends(content: bytes) -> bool:
     """Follow the chunks (length, type, data, checksum) up to a complete ``IEND``."""
-    place = len(_PNG)
+    place = len(PNG)
     while place + 12 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         if content[place + 4 : place + 8] == b"IEND":
@@ -97,7 +106,7 @@ def _png_ends(content: bytes) -> bool:
 
 def _jpeg_ends(content: bytes) -> bool:
     """Follow the segments and scans to the end of the image, past the end of any thumbnail."""
-    place = len(_JPEG) - 1
+    place = len(JPEG) - 1
     while (marker := _MARKER.search(content, place)) is not None:
         if marker.group()[1] == _END_OF_IMAGE:
             return True
@@ -138,9 +147,12 @@ def read_bytes(path: Path) -> NDArray[np.uint8]:
     """Return the bytes of a file as an array.
 
     Raises:
-        MsfnetError: the file is missing, unreadable or empty.
+        MsfnetError: it is missing, unreadable, empty, no regular file, or larger than a picture.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise MsfnetError(f"{path} is not a regular file; name a file")
+        check_file_size(path.stat().st_size, path)
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None

@@ -14,6 +14,7 @@ from msfnet_datasets.ground_truth import (
     load_kitti_calibration,
     project_velodyne,
     read_depth,
+    read_stored,
     read_velodyne,
 )
 from msfnet_runtime import MsfnetError
@@ -274,3 +275,20 @@ def test_a_missing_exr_is_not_called_unreadable_by_opencv(tmp_path: Path) -> Non
     with pytest.raises(MsfnetError, match=r"none\.exr") as caught:
         read_depth(tmp_path / "none.exr", ENCODINGS["float32_m"])
     assert "convert" not in str(caught.value)
+
+
+def test_an_array_beyond_the_limit_of_pictures_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header gives the shape; nothing is read."""
+    np.save(tmp_path / "depth.npy", np.full((600, 900), 2, np.float32))
+    monkeypatch.setenv("MSFNET_MAX_MEGAPIXELS", "0.5")
+    with pytest.raises(MsfnetError, match=r"depth\.npy is 900x600.*MSFNET_MAX_MEGAPIXELS"):
+        read_stored(tmp_path / "depth.npy")
+
+
+def test_an_archive_of_arrays_is_no_depth(tmp_path: Path) -> None:
+    with (tmp_path / "depth.npy").open("wb") as file:
+        np.savez(file, depth=np.full((6, 9), 2, np.float32))
+    with pytest.raises(MsfnetError, match=r"depth\.npy is not a readable array"):
+        read_stored(tmp_path / "depth.npy")
