@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
 
 from msfnet_runtime.closing import Closing
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import requires
 from msfnet_runtime.stream_stats import StageTimes, StreamStats
+from msfnet_runtime.web.guard import Guard, respond
+from msfnet_runtime.web.server import listen, serving
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 ADDRESS = "127.0.0.1"
+
+CONNECTIONS = 32
+"""Largest number of connections."""
 
 _BUCKETS_S = tuple(round(base * scale, 4) for scale in (1e-3, 1e-2, 0.1, 1) for base in (1, 2, 5))
 """Limits of the histograms, seconds: 1 ms to 5 s in steps of about two."""
@@ -17,8 +28,8 @@ _BUCKETS_S = tuple(round(base * scale, 4) for scale in (1e-3, 1e-2, 0.1, 1) for 
 class StreamMetrics(Closing):
     """Serves statistics of a stream and its process at ``http://127.0.0.1:PORT/metrics``.
 
-    It is an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`, and serves the last
-    snapshot.
+    It is an observer of :func:`~msfnet_runtime.pipeline.run_pipeline`, also of several runs: their
+    frames are added up, and rate and queues are those of the last snapshot.
 
     Args:
         port: a TCP port; 0 selects a free one.
@@ -28,8 +39,9 @@ class StreamMetrics(Closing):
     """
 
     def __init__(self, port: int) -> None:
-        with requires("prometheus-client", "metrics"):
+        with requires("the server of metrics", "metrics"):
             import prometheus_client as library
+            import uvicorn  # noqa: F401 - its absence is reported here
         registry = library.CollectorRegistry()
         library.ProcessCollector(registry=registry)
         library.PlatformCollector(registry=registry)
@@ -43,7 +55,6 @@ class StreamMetrics(Closing):
                 ("losses", "source_losses", "Times the source was lost and came back"),
             )
         }
-        self._counted = dict.fromkeys(self._counters, 0)
         self._age, self._written_age = (
             library.Histogram(f"msfnet_{name}", text, buckets=_BUCKETS_S, registry=registry)
             for name, text in (
@@ -63,24 +74,30 @@ class StreamMetrics(Closing):
             "msfnet_queue_frames", "Frames waiting after a stage", ["queue"], registry=registry
         )
         self._engine = library.Info("msfnet_engine", "What runs the model", registry=registry)
-        try:
-            self._server, self._thread = library.start_http_server(port, ADDRESS, registry)
-        except OSError as error:
-            raise MsfnetError(
-                f"cannot serve metrics on {ADDRESS}:{port}: {error.strerror}; choose another port"
-            ) from None
+        listening = listen("metrics", ADDRESS, port)
+        self._port = listening.getsockname()[1]
+        self._counted: Counter[tuple[int, str]] = Counter()
+        self._served = ExitStack()
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                text = library.generate_latest(registry)
+                await respond(send, 200, library.CONTENT_TYPE_LATEST, text)
+
+        app = Guard(answer, ADDRESS, self._port)
+        self._served.enter_context(serving(app, listening, CONNECTIONS, websockets=False))
 
     @property
     def address(self) -> str:
         """The address to scrape."""
-        return f"http://{ADDRESS}:{self._server.server_port}/metrics"
+        return f"http://{ADDRESS}:{self._port}/metrics"
 
     def __call__(self, stats: StreamStats) -> None:
         """Record one snapshot."""
         for name, counter in self._counters.items():
             total = int(getattr(stats, name))
-            counter.inc(total - self._counted[name])
-            self._counted[name] = total
+            counter.inc(total - self._counted[stats.run, name])
+            self._counted[stats.run, name] = total
         for times in stats.recent:
             self._age.observe(times.age_ms / 1000)
             self._written_age.observe(times.written_age_ms / 1000)
@@ -94,6 +111,4 @@ class StreamMetrics(Closing):
 
     def close(self) -> None:
         """Stop the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._served.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from array import array
@@ -18,6 +19,8 @@ from msfnet_runtime.words import counted
 
 _RECENT = 4096
 """The largest number of frames of one interval whose times are kept: the newest."""
+
+_RUNS = itertools.count(1)
 
 _SMALLEST_MS = 0.01
 _LOG_WIDTH = math.log(1.01)
@@ -107,6 +110,8 @@ class StreamStats:
     """Whether the source is live."""
     recent: tuple[FrameTimes, ...] = ()
     """The frames since the previous snapshot, oldest first; empty in the result of a pipeline."""
+    run: int = 0
+    """Number of the run in this process, by which an observer of several tells them apart."""
 
     def line(self) -> str:
         """Return a snapshot as one short line, without the number of frames."""
@@ -133,9 +138,9 @@ class StreamStats:
         )
 
     def to_json(self) -> str:
-        """Return all but the single frames as one line of JSON, to three decimals."""
+        """Return all but the single frames and the run as one line of JSON, to three decimals."""
         values = to_plain(replace(self, recent=()), digits=3)
-        del values["recent"]
+        del values["recent"], values["run"]
         return to_json(values, indent=None)
 
 
@@ -164,6 +169,7 @@ class Meter:
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._lock = threading.Lock()
+        self._run = next(_RUNS)
         self._clock = clock
         self._start = self._last = clock.now()
         self._frames = self._frames_before = 0
@@ -196,6 +202,7 @@ class Meter:
                 written_age=_ages([times.written_age_ms for times in recent]),
                 stages=_means(np.sum([times[3:] for times in recent], axis=0), len(recent)),
                 recent=recent,
+                run=self._run,
             )
 
     def whole(self) -> StreamStats:
@@ -209,6 +216,7 @@ class Meter:
                 age=self._age.ages(),
                 written_age=self._written_age.ages(),
                 stages=_means(self._sums, self._frames),
+                run=self._run,
             )
 
 

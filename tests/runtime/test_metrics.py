@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.metrics import StreamMetrics
+from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.stream_stats import FrameTimes
+from tests.runtime.streams import Frames, estimator
 from tests.runtime.test_stream_stats import STATS
 
 
@@ -63,6 +65,20 @@ def test_two_snapshots_are_counted_once_each() -> None:
     assert samples["msfnet_engine_info|fake"] == 1
 
 
+def test_runs_that_share_metrics_are_added_up() -> None:
+    """Their snapshots come one after another or in turns; no total falls."""
+    first, second = replace(STATS, run=-1, frames=90), replace(STATS, run=-2, frames=5, dropped=0)
+    with StreamMetrics(0) as metrics:
+        for stats in (first, second, replace(first, frames=100), replace(second, frames=30)):
+            metrics(stats)
+        samples = scrape(metrics.address)
+        assert samples["msfnet_frames_total"] == 130
+        assert samples["msfnet_dropped_frames_total"] == 10
+        run_pipeline(Frames(7), estimator(), [], observers=[metrics])
+        run_pipeline(Frames(4), estimator(), [], observers=[metrics])
+        assert scrape(metrics.address)["msfnet_frames_total"] == 130 + 11
+
+
 def test_only_the_loopback_address_is_served_until_the_close() -> None:
     """Another address of this host refuses connections; so does the port afterwards."""
     with StreamMetrics(0) as metrics:
@@ -78,7 +94,7 @@ def test_a_port_in_use_is_refused() -> None:
     """The message names the port."""
     with (
         StreamMetrics(0) as first,
-        pytest.raises(MsfnetError, match=r"127\.0\.0\.1:\d+: .*another port"),
+        pytest.raises(MsfnetError, match=r"127\.0\.0\.1:\d+: .*another address or port"),
     ):
         StreamMetrics(port_of(first))
 

@@ -17,7 +17,7 @@ from msfnet_runtime.types import DepthMap, Frame
 from msfnet_runtime.web.message import encode_frame
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 HISTORY = 120
 """Snapshots that a new viewer gets at once: two minutes at one per second."""
@@ -155,7 +155,7 @@ class _Viewer:
     """The state of one viewer."""
 
     def __init__(self, feed: Feed, receive: Receive, send: Send, patience_s: float) -> None:
-        self._feed, self._receive, self._send = feed, receive, send
+        self._feed, self._receive, self._transmit = feed, receive, send
         self._patience_s = patience_s
         self._wants = False
         self._number = self._snapshots = 0
@@ -183,7 +183,7 @@ class _Viewer:
         while (message := await self._receive())["type"] == "websocket.receive":
             word = message.get("text")
             if word not in {"next", "pause"}:
-                await _close(self._send, UNKNOWN_WORD, "send next or pause")
+                await self._close(UNKNOWN_WORD, "send next or pause")
                 return
             self._wants = word == "next"
             self._unanswered_s = None
@@ -197,13 +197,13 @@ class _Viewer:
                 changed.clear()
                 await self._send_news()
                 if self._is_through():
-                    farewell = _close(self._send, ENDED, "the stream has ended")
+                    farewell = self._close(ENDED, "the stream has ended")
                     await asyncio.wait_for(farewell, self._patience_s)
                     return
                 await self._wait(changed)
         except asyncio.TimeoutError:
             # Its buffer can be full: the close message would wait behind the rest.
-            await asyncio.wait_for(_close(self._send, TOO_SLOW, "too slow"), self._patience_s)
+            await asyncio.wait_for(self._close(TOO_SLOW, "too slow"), self._patience_s)
 
     async def _send_news(self) -> None:
         if self._snapshots < self._feed.snapshots:
@@ -231,6 +231,20 @@ class _Viewer:
     async def _tell(self, content: dict[str, Any]) -> None:
         """Send a message, with a time-out."""
         await asyncio.wait_for(self._send({"type": "websocket.send", **content}), self._patience_s)
+
+    async def _close(self, code: int, reason: str) -> None:
+        await _close(self._send, code, reason)
+
+    async def _send(self, message: Message) -> None:
+        """Send a message of one task, unless the other or the server has closed the connection.
+
+        Raises:
+            ConnectionAbortedError: one of them has.
+        """
+        try:
+            await self._transmit(message)
+        except RuntimeError as error:
+            raise ConnectionAbortedError(str(error)) from None
 
 
 async def _close(send: Send, code: int, reason: str) -> None:

@@ -1,10 +1,8 @@
-"""Shows frames and depth on a live page, served by uvicorn in a separate thread."""
+"""Shows frames and depth on a live page."""
 
 from __future__ import annotations
 
 import importlib
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,17 +18,12 @@ from msfnet_runtime.types import DepthMap, Frame
 from msfnet_runtime.web.feed import Feed, Viewers
 from msfnet_runtime.web.guard import Guard, check_token
 from msfnet_runtime.web.message import hello_text
+from msfnet_runtime.web.server import listen, serving
 
 STATIC = Path(__file__).parent / "static"
 
-_MAX_WORD = 64
-"""Largest message from a viewer, bytes."""
-
-_PING_S = 20.0
-"""Time between pings, and the time-out of the response, which detects lost viewers."""
-
-_GRACE_S = 2
-"""Time that viewers have to close when the server stops, seconds."""
+CONNECTIONS = 128
+"""Largest number of connections, viewers' and requests'."""
 
 _FAREWELL_S, _LOOK_S = 1.0, 0.01
 """Time for the viewers to receive the end of the stream, and between two checks, seconds."""
@@ -94,9 +87,9 @@ class WebSink(SinkBase):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        listening = listen(self._host, self._port, self._patience_s)
+        listening = listen("the live page", self._host, self._port, self._patience_s)
         self._port = listening.getsockname()[1]
-        with serving(self._app(), listening):
+        with serving(self._app(), listening, CONNECTIONS):
             try:
                 yield
             finally:
@@ -124,66 +117,6 @@ class WebSink(SinkBase):
         due = time.monotonic() + min(_FAREWELL_S, self._patience_s)
         while self.feed.viewers and time.monotonic() < due:
             time.sleep(_LOOK_S)
-
-
-@contextmanager
-def serving(app: Any, listening: socket.socket) -> Iterator[None]:
-    """Serve an application in a thread, and close all viewers and the socket at the end.
-
-    Args:
-        app: the ASGI application.
-        listening: a bound socket, in which earlier connections wait; the server closes it.
-    """
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws_max_size=_MAX_WORD,
-        ws_ping_interval=_PING_S,
-        ws_ping_timeout=_PING_S,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(
-        target=server.run, args=([listening],), name="msfnet-web", daemon=True
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def listen(host: str, port: int, patience_s: float) -> socket.socket:
-    """Return a socket that listens on an address; port 0 selects a free one.
-
-    On Linux a connection is closed when the viewer has not read for twice ``patience_s``.
-
-    Raises:
-        MsfnetError: the port is in use or not permitted, or the address does not exist.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
-        reason = getattr(error, "strerror", "not a host name")
-        raise MsfnetError(
-            f"cannot serve the live page on {host}:{port}: {reason}; choose another address"
-        ) from None
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Connections inherit it: Linux then discards data that a lost viewer never reads.
-        timeout_ms = round(2000 * patience_s)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-    return listening
 
 
 def parse_address(text: str) -> tuple[str, int]:
