@@ -18,6 +18,7 @@ from msfnet_runtime.picture_size import (
     check_file_size,
     check_picture_size,
     declared_size,
+    without_tiff_orientation,
 )
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".webp"})
@@ -46,18 +47,23 @@ def quiet() -> None:
     (set_level or cv2.utils.logging.setLogLevel)(_SILENT)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
     """Return an image file as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: the file.
+        upright: turn it as its EXIF orientation says. An image that belongs to depth, a scan or
+            calibrated intrinsics stays as it is stored, since these have no orientation.
 
     Raises:
         MsfnetError: the file is missing, truncated, too large or cannot be decoded.
     """
-    image = _decode(path, cv2.IMREAD_COLOR)
+    image = _decode(path, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_raw(path: Path) -> NDArray[np.generic]:
-    """Return the samples of an image file as stored, for example (H, W) uint16.
+    """Return the samples of an image file as stored, for example (H, W) uint16, not turned.
 
     Raises:
         MsfnetError: the file is missing, truncated, too large or cannot be decoded.
@@ -67,15 +73,16 @@ def read_raw(path: Path) -> NDArray[np.generic]:
 
 def _decode(path: Path, flags: int) -> NDArray[np.integer | np.floating]:
     quiet()
-    content = read_bytes(path)
-    file = content.tobytes()
-    if not _is_whole(file):
+    content = read_bytes(path).tobytes()
+    if not _is_whole(content):
         raise MsfnetError(f"{path} is cut short; remove it or replace it")
-    size = declared_size(file)
+    size = declared_size(content)
     if size:
         check_picture_size(*size, path)
+        if flags != cv2.IMREAD_COLOR:
+            content = without_tiff_orientation(content)
     try:
-        image = cv2.imdecode(content, flags) if size else None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if size else None
     except cv2.error:  # more pixels than OpenCV accepts
         image = None
     if image is None:

@@ -137,21 +137,36 @@ def _bmp_size(content: bytes) -> Size:
 
 
 def _tiff_size(content: bytes) -> Size | None:
-    """Read the tags of the first image: its size, or that of its tiles where those are larger."""
+    """Return the size of the first image, or that of its tiles where those are larger."""
+    tags = {tag: value for tag, (_, _, value) in _tiff_tags(content).items()}
+    if 256 not in tags or 257 not in tags:
+        return None
+    return max(tags[257], tags.get(323, 0)), max(tags[256], tags.get(322, 0))
+
+
+def _tiff_tags(content: bytes) -> dict[int, tuple[int, str, int]]:
+    """Return the whole numbers among the tags of the first image: place, format and value."""
     order, big = _TIFF[content[:4]], content[2:4] in (b"+\0", b"\0+")
+    numbers = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"} | ({16: "Q", 17: "q"} if big else {})
     (place,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
     start, length = place + (8 if big else 2), 20 if big else 12
-    found: dict[int, int] = {}
+    tags: dict[int, tuple[int, str, int]] = {}
     for entry in range(start, min(start + count * length, len(content)), length):
         tag, kind = struct.unpack_from(order + "HH", content, entry)
-        number = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if tag in (256, 257, 322, 323) and number:
-            value = struct.unpack_from(order + number, content, entry + (12 if big else 8))
-            found.setdefault(tag, value[0])
-    if 256 not in found or 257 not in found:
-        return None
-    return max(found[257], found.get(323, 0)), max(found[256], found.get(322, 0))
+        if kind in numbers:
+            at, form = entry + (12 if big else 8), order + numbers[kind]
+            tags.setdefault(tag, (at, form, *struct.unpack_from(form, content, at)))
+    return tags
+
+
+def without_tiff_orientation(content: bytes) -> bytes:
+    """Return a TIFF file without its orientation, which OpenCV always applies; others unchanged."""
+    orientation = _tiff_tags(content).get(274) if content[:4] in _TIFF else None
+    if orientation is None:
+        return content
+    at, form, _ = orientation
+    return content[:at] + struct.pack(form, 1) + content[at + struct.calcsize(form) :]
 
 
 def _webp_size(content: bytes) -> Size | None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import read_image, read_raw
+from tests.orientations import encode as encode_turned
+from tests.orientations import shown, tiff
 
 JPEGS = {
     "baseline": [],
@@ -97,6 +99,40 @@ def test_an_image_with_too_many_pixels_is_refused(
     for read in (read_image, read_raw):
         with pytest.raises(MsfnetError, match=r"vast\.png is not a readable image"):
             read(file)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_only_where_it_is_shown(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    """A photograph is upright; an image that belongs to depth stays as it is stored."""
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:16, :32], image[:16, 32:], image[16:, :32] = (250, 20, 90), (20, 250, 90), (90, 20, 250)
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(encode_turned(image, suffix, orientation))
+
+    assert difference(read_image(file), image) < 5
+    assert difference(read_raw(file)[..., ::-1], image) < 5
+    if suffix == ".webp" and cv2.__version__.startswith("4."):
+        pytest.skip("OpenCV 4 ignores the orientation of WebP")
+    assert difference(read_image(file, upright=True), shown(image, orientation)) < 5
+
+
+def difference(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
+    """Return the mean difference of two images, infinity where their sizes differ."""
+    if one.shape != other.shape:
+        return np.inf
+    return float(np.abs(one.astype(float) - other.astype(float)).mean())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_depth_in_tiff_files_is_never_turned(tmp_path: Path, dtype: str, orientation: int) -> None:
+    """OpenCV turns TIFF files even when it is asked not to."""
+    depth = np.arange(1, 121).reshape(8, 15).astype(dtype)
+    (tmp_path / "depth.tiff").write_bytes(tiff(depth, orientation))
+    np.testing.assert_array_equal(read_raw(tmp_path / "depth.tiff"), depth)
 
 
 def test_every_real_image_is_complete(real_data: Path) -> None:

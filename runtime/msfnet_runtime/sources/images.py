@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class FileSource(SourceBase):
         skip_bad: skip and count images that cannot be decoded.
     """
 
+    upright: ClassVar[bool] = False
+    """Turn the images as their EXIF orientation says; see :func:`read_image`."""
+
     def __init__(self, *, skip_bad: bool = False) -> None:
         self._skip_bad = skip_bad
         self._skipped = 0
@@ -68,7 +71,7 @@ class FileSource(SourceBase):
         reason, decoded = "", 0
         for index, (key, file) in enumerate(files):
             try:
-                image = read_image(file)
+                image = read_image(file, upright=self.upright)
             except MsfnetError as error:
                 if not self._skip_bad:
                     raise
@@ -83,7 +86,9 @@ class FileSource(SourceBase):
 
 
 class ImageFiles(FileSource):
-    """Yields image files of any sizes, in natural order (``2.png`` before ``10.png``)."""
+    """Yields image files of any sizes, upright, in natural order (``2.png`` before ``10.png``)."""
+
+    upright = True
 
     def __init__(self, files: list[Path], *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
