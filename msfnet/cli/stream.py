@@ -127,6 +127,7 @@ def stream(
     Example: msfnet stream model.onnx drive.mp4 --out depth.mp4
     """
     from msfnet.models import open_model
+    from msfnet_runtime.sinks import check_sinks
     from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
     from msfnet_runtime.sources.options import SourceOptions
     from msfnet_runtime.stopping import Stop
@@ -158,6 +159,7 @@ def stream(
             force=force,
         ),
     )
+    check_sinks(options.out, inputs=[model, source], force=force)
     stop, json = Stop(), log == "json"
     with (
         nullcontext(silent) if json else progress("stream") as report,

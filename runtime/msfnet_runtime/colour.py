@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.types import DepthMap, Frame
+from msfnet_runtime.words import shape_text
 
 Layout = Literal["side-by-side", "overlay", "depth"]
 
@@ -72,7 +73,11 @@ def panels(
     ``side-by-side`` is the frame and its coloured depth; ``overlay`` blends the colours with the
     frame, which is unchanged where depth is invalid; ``depth`` is the colours alone. The last
     panel has the scale in metres.
+
+    Raises:
+        MsfnetError: frame and depth differ in size.
     """
+    check_sizes(frame, depth)
     coloured = colour_depth(depth.values, depth.valid, range_m, colours)
     if layout == "overlay":
         mixed = cv2.addWeighted(frame.image, 1 - _OVERLAY, coloured, _OVERLAY, 0)
@@ -80,6 +85,19 @@ def panels(
         coloured = np.asarray(cv2.copyTo(frame.image, invalid, mixed), np.uint8)
     draw_scale(coloured, range_m, colours)
     return [frame.image, coloured] if layout == "side-by-side" else [coloured]
+
+
+def check_sizes(frame: Frame, depth: DepthMap) -> None:
+    """Check that depth is that of a frame.
+
+    Raises:
+        MsfnetError: they differ in size.
+    """
+    if depth.values.shape != frame.image.shape[:2]:
+        raise MsfnetError(
+            f"the depth of frame {frame.index} has {shape_text(depth.values.shape)} pixels, its "
+            f"image {shape_text(frame.image.shape[:2])}; resize one of them"
+        )
 
 
 def draw_scale(

@@ -18,7 +18,7 @@ from msfnet_runtime.closing import Closing
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines import open_engine
 from msfnet_runtime.spec import ModelSpec
-from msfnet_runtime.types import DepthMap, Frame
+from msfnet_runtime.types import DepthMap, Frame, check_image
 
 
 class DepthEstimator(Closing):
@@ -48,16 +48,17 @@ class DepthEstimator(Closing):
         """The model's inputs, outputs and preprocessing."""
         return self.engine.spec
 
-    def __call__(self, frame: Frame) -> DepthMap:
-        """Return the depth of one frame, at the frame's size.
+    def __call__(self, frame: Frame | NDArray[np.uint8]) -> DepthMap:
+        """Return the depth of one frame, or one (H, W, 3) uint8 RGB image, at its size.
 
         Raises:
             MsfnetError: the image is not (H, W, 3) uint8.
         """
+        frame = _as_frame(frame)
         return self.finish(self.infer(self.prepare(frame)), frame)
 
-    def batch(self, frames: Sequence[Frame]) -> list[DepthMap]:
-        """Return the depth of several frames, of any sizes, in order.
+    def batch(self, frames: Sequence[Frame | NDArray[np.uint8]]) -> list[DepthMap]:
+        """Return the depth of several frames or RGB images, of any sizes, in order.
 
         A graph with a dynamic batch dimension infers them in one call, others one by one.
 
@@ -65,13 +66,14 @@ class DepthEstimator(Closing):
             MsfnetError: an image is not (H, W, 3) uint8, or there are more frames than the engine
                 accepts.
         """
-        if not frames or not isinstance(self.spec.inputs[0].shape[0], str):
-            return [self(frame) for frame in frames]
-        outputs = self.infer(np.concatenate([self.prepare(frame) for frame in frames]))
-        return [self.finish(outputs[n : n + 1], frame) for n, frame in enumerate(frames)]
+        several = [_as_frame(frame) for frame in frames]
+        if not several or not isinstance(self.spec.inputs[0].shape[0], str):
+            return [self(frame) for frame in several]
+        outputs = self.infer(np.concatenate([self.prepare(frame) for frame in several]))
+        return [self.finish(outputs[n : n + 1], frame) for n, frame in enumerate(several)]
 
-    async def acall(self, frame: Frame) -> DepthMap:
-        """Return the depth of one frame without blocking the event loop.
+    async def acall(self, frame: Frame | NDArray[np.uint8]) -> DepthMap:
+        """Return the depth of one frame or RGB image without blocking the event loop.
 
         It runs in a thread pool of the estimator: one thread per core if the engine is
         thread-safe, else two, so that one prepares while the other infers.
@@ -106,3 +108,12 @@ class DepthEstimator(Closing):
         """Return a thread pool for :meth:`acall`; it starts its threads when they are needed."""
         workers = max(os.cpu_count() or 1, 2) if self.engine.thread_safe else 2
         return ThreadPoolExecutor(workers, "msfnet-depth")
+
+
+def _as_frame(frame: Frame | NDArray[np.uint8]) -> Frame:
+    """Return a frame as it is, and an image as a frame.
+
+    Raises:
+        MsfnetError: it is neither.
+    """
+    return frame if isinstance(frame, Frame) else Frame(check_image(frame, "the frame"))

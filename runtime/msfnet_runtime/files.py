@@ -17,8 +17,8 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from io import FileIO
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO, FileIO
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError
@@ -86,8 +86,8 @@ def check_outputs(
         if is_folder(target):
             raise MsfnetError(f"{target} is a folder; name a file to write")
         for source in read:
-            _refuse_input(target, source)
-        if any(_same(target, other) for other in earlier) and not _is_stream(target):
+            refuse_input(target, source)
+        if any(same_path(target, other) for other in earlier) and not _is_stream(target):
             raise MsfnetError(f"{target} is written twice; give each output a path of its own")
         if _mode(target) is not None and not force and not _is_stream(target):
             raise MsfnetError(
@@ -98,11 +98,15 @@ def check_outputs(
         check_writable(target)
 
 
-def _refuse_input(target: Path, source: Path) -> None:
-    """Refuse an output that is an input, or an existing file of a folder that is read."""
+def refuse_input(target: Path, source: Path) -> None:
+    """Refuse an output that is an input, or an existing file of a folder that is read.
+
+    Raises:
+        MsfnetError: it is.
+    """
     if any(character in source.name for character in "*?["):
         source = source.parent
-    if _same(target, source):
+    if same_path(target, source):
         raise MsfnetError(f"{target} is read and cannot be the output; choose another path")
     if _mode(target) is None or not is_folder(source) or _is_stream(target):
         return
@@ -112,7 +116,7 @@ def _refuse_input(target: Path, source: Path) -> None:
         )
 
 
-def _same(one: Path, other: Path) -> bool:
+def same_path(one: Path, other: Path) -> bool:
     """Return whether two paths name one file or folder, hard links included."""
     try:
         if os.path.realpath(one) == os.path.realpath(other):
@@ -364,26 +368,126 @@ def _create(partial: Path, target: Path) -> None:
         raise cannot_write(target, error) from None
 
 
-def reserve_growing(target: Path) -> Path:
-    """Create the file beside ``target`` in which a long recording grows until it is finished.
+class Growing:
+    """The file beside ``target`` in which a long recording grows until it is finished.
 
     It is visible and playable, so that users find it if the process is killed. For ``depth.mp4``
-    it is ``depth.partial.mp4``, or ``depth.partial-2.mp4`` if an earlier run left that one.
-    Nothing is overwritten.
+    it is ``depth.partial.mp4``, or ``depth.partial-2.mp4`` if an earlier run left that one. One
+    process at a time records to a target.
+
+    Args:
+        target: the finished recording.
+        force: whether an existing recording is replaced.
 
     Raises:
-        MsfnetError: the folder cannot be created or written, or ``target`` is a folder.
+        MsfnetError: ``target`` exists and ``force`` is not set, or is a folder, device or pipe, or
+            cannot be written, or another process is recording it.
     """
-    for number in itertools.count(1):
-        mark = "partial" if number == 1 else f"partial-{number}"
-        partial = target.with_name(f"{target.stem}.{mark}{target.suffix}")
-        with suppress(FileExistsError):
-            _create(partial, target)
-            return partial
-    raise AssertionError("itertools.count never ends")
+
+    def __init__(self, target: Path, *, force: bool = False) -> None:
+        if _is_stream(target):
+            raise MsfnetError(f"{target} is a device or pipe; name a file to record to")
+        check_outputs([target], force=force)
+        self._target = Path(os.path.realpath(target)) if target.is_symlink() else target
+        self._replaced = target.stat() if _mode(target) is not None else None
+        self._held = ExitStack()
+        self._held.enter_context(locked(self._target))
+        self.path: Path | None = None
+        """The growing file, once it is begun."""
+
+    def begin(self, content: bytes = b"") -> Path:
+        """Create the growing file with its first content, and return its path.
+
+        Raises:
+            MsfnetError: it cannot be written.
+        """
+        partial = _reserve(self._target)
+        try:
+            with disk_full(self._target):
+                partial.write_bytes(content)
+            self._status = partial.stat()
+            for number in itertools.count(1):
+                mark = "partial" if number == 1 else f"partial-{number}"
+                path = self._target.with_name(f"{self._target.stem}.{mark}{self._target.suffix}")
+                with suppress(FileExistsError):
+                    _rename_new(partial, path)
+                    self.path = path
+                    return path
+        except OSError as error:
+            raise cannot_write(self._target, error) from None
+        finally:
+            partial.unlink(missing_ok=True)
+        raise AssertionError("itertools.count never ends")
+
+    def check(self) -> None:
+        """Check that the growing file, once it is begun, still has its name.
+
+        Raises:
+            MsfnetError: it was renamed or removed.
+        """
+        if self.path is None:
+            return
+        try:
+            if os.path.samestat(self._status, self.path.stat()):
+                return
+        except OSError:
+            pass
+        raise MsfnetError(
+            f"{self.path} was renamed or removed while it was recorded, and {self._target} is not "
+            "written; repeat the recording and leave its file alone"
+        )
+
+    def finish(self) -> None:
+        """Rename the growing file to the target, and release it.
+
+        Raises:
+            MsfnetError: the target appeared during the recording, which is then kept under its
+                temporary name; or the growing file was renamed or removed.
+        """
+        with self._held:
+            if self.path is None:
+                return
+            self.check()
+            present = self._target.stat() if _mode(self._target) is not None else None
+            if self._replaced and present and os.path.samestat(self._replaced, present):
+                _keep_mode(self._target, self.path)
+                self.path.replace(self._target)
+                return
+            try:
+                _rename_new(self.path, self._target)
+            except FileExistsError:
+                raise MsfnetError(
+                    f"{self._target} appeared while it was recorded and is kept; the recording is "
+                    f"{self.path}"
+                ) from None
+
+    def give_up(self, *, remove: bool = False) -> None:
+        """Leave the growing file under its temporary name, or remove it; release it."""
+        with self._held:
+            if remove and self.path is not None:
+                self.path.unlink(missing_ok=True)
 
 
-def append_whole(file: FileIO, data: bytes, end: int) -> None:
+def _rename_new(path: Path, target: Path) -> None:
+    """Rename a file to a name that nobody else may have taken.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: another error of the file system.
+    """
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        path.rename(target)
+    else:
+        path.unlink()
+
+
+def append_whole(file: FileIO | BytesIO, data: bytes, end: int) -> None:
     """Write all bytes to an unbuffered file, or restore its end.
 
     Raises:

@@ -132,6 +132,7 @@ class _Run:
         self.max_frames: int | None = None
         self.period_s = self._due = 0.0
         self._captures = self._outdated = 0
+        self._checked = False
         self._meter = Meter(clock)
         self._errors: list[BaseException] = []
 
@@ -293,6 +294,10 @@ class _Run:
         self._done.finish()
 
     def _write_frame(self, depth: DepthMap, frame: Frame) -> None:
+        if not self._checked:
+            for sink in self._sinks:
+                sink.check(frame)
+            self._checked = True
         for sink in self._sinks:
             sink.write(frame, depth)
 

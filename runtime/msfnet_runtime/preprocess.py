@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
+from msfnet_runtime.types import check_image
 
 
 def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
@@ -29,10 +29,7 @@ def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
     Raises:
         MsfnetError: not an (H, W, 3) uint8 image, or the spec asks for what is not supported.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise MsfnetError(
-            f"an image must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; convert it"
-        )
+    check_image(image)
     spec.check_supported()
     if spec.graph == "deploy":
         return resize_bilinear(image, frame_size(spec))[None]

@@ -22,6 +22,9 @@ class Sink(AbstractContextManager["Sink"], Protocol):
     full disk, keeps the earlier frames, and its error says where they are.
     """
 
+    def check(self, frame: Frame) -> None:
+        """Refuse the first frame if it cannot be written, before any sink has written it."""
+
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Write one frame with its depth, in order; from any thread, but one at a time."""
 
@@ -41,6 +44,9 @@ class SinkBase:
     def __exit__(self, *error: Any) -> bool | None:
         """Finish the output, or remove it if nothing was written."""
         return self._context.__exit__(*error)
+
+    def check(self, frame: Frame) -> None:
+        """Accept every frame."""
 
     def poll(self) -> bool:
         """Continue the stream."""

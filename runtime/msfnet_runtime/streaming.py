@@ -12,7 +12,7 @@ from msfnet_runtime.estimator import DepthEstimator
 from msfnet_runtime.metrics import StreamMetrics
 from msfnet_runtime.pipeline import Observer, never, run_pipeline
 from msfnet_runtime.progress import Progress, silent
-from msfnet_runtime.sinks import open_sink
+from msfnet_runtime.sinks import check_sinks, open_sink
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.sinks.window import WindowSink
 from msfnet_runtime.sources import SourceOptions, open_source
@@ -85,6 +85,7 @@ def stream(
     def report(stats: StreamStats) -> None:
         progress(stats.frames, stats.total, stats.line())
 
+    check_sinks(options.out, inputs=[source], force=options.sinks.force)
     watching: list[Observer] = [report]
     with ExitStack() as stack:
         if options.metrics is not None:

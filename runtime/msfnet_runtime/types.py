@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.words import shape_text
+
 
 @dataclass(frozen=True)
 class CameraIntrinsics:
-    """A pinhole camera without distortion, in pixels of an image of ``width`` x ``height``."""
+    """A pinhole camera without distortion, in pixels of an image of ``width`` x ``height``.
+
+    NumPy numbers, such as those of a camera matrix, become Python's.
+
+    Raises:
+        MsfnetError: a value is not a finite number, or a focal length or size is not above 0.
+    """
 
     fx: float
     """Focal length along x, pixels."""
@@ -24,6 +36,17 @@ class CameraIntrinsics:
     """Image width the values refer to, pixels."""
     height: int
     """Image height the values refer to, pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("fx", "fy", "cx", "cy"):
+            object.__setattr__(self, name, finite(getattr(self, name), f"the camera's {name}"))
+        for name in ("width", "height"):
+            object.__setattr__(self, name, whole(getattr(self, name), f"the camera's {name}"))
+        if min(self.fx, self.fy, self.width, self.height) <= 0:
+            raise MsfnetError(
+                f"a camera of focal lengths {self.fx:g}, {self.fy:g} and {self.width} x "
+                f"{self.height} pixels is not possible; correct it"
+            )
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -62,7 +85,13 @@ class CameraIntrinsics:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image of a stream."""
+    """One image of a stream.
+
+    NumPy numbers become Python's.
+
+    Raises:
+        MsfnetError: the index is not a whole number, or the time is not finite.
+    """
 
     image: NDArray[np.uint8]
     """(H, W, 3) uint8, RGB."""
@@ -75,10 +104,20 @@ class Frame:
     name: str = ""
     """Stem of the file if the source reads files, else empty."""
 
+    def __post_init__(self) -> None:
+        _number(self)
+
 
 @dataclass(frozen=True, eq=False)
 class DepthMap:
-    """Metric depth of one frame: the distance along the camera's z axis."""
+    """Metric depth of one frame: the distance along the camera's z axis.
+
+    NumPy numbers become Python's.
+
+    Raises:
+        MsfnetError: values and validity are not (H, W) of the same size and with pixels, the index
+            is not a whole number, or the time is not finite.
+    """
 
     values: NDArray[np.float32]
     """(H, W) float32, metres; defined where ``valid``."""
@@ -88,3 +127,76 @@ class DepthMap:
     """Index of the frame."""
     timestamp_s: float = 0.0
     """Capture time of the frame, seconds."""
+
+    def __post_init__(self) -> None:
+        _number(self)
+        shape = np.shape(self.values)
+        if len(shape) != 2 or 0 in shape or np.shape(self.valid) != shape:
+            raise MsfnetError(
+                f"a depth map must be (H, W) with pixels, and its validity of the same size, not "
+                f"{shape_text(shape)} and {shape_text(np.shape(self.valid))}"
+            )
+
+
+def _number(timed: Frame | DepthMap) -> None:
+    """Make index and time of a frame or depth map Python's numbers."""
+    index = whole(timed.index, "the index of a frame")
+    object.__setattr__(timed, "index", index)
+    seconds = finite(timed.timestamp_s, f"the time stamp of frame {index}")
+    object.__setattr__(timed, "timestamp_s", seconds)
+
+
+def finite(value: Any, what: str) -> float:
+    """Return a number, of Python or NumPy, as a float.
+
+    Raises:
+        MsfnetError: ``value``, which the message calls ``what``, is not a finite number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise MsfnetError(f"{what} is {value}, not a finite number; correct it")
+    return number
+
+
+def whole(value: Any, what: str) -> int:
+    """Return a whole number, of Python or NumPy, as an int.
+
+    Raises:
+        MsfnetError: ``value``, which the message calls ``what``, is not a whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise MsfnetError(f"{what} is {value}, not a whole number; correct it") from None
+
+
+def check_image(image: Any, what: str = "an image") -> NDArray[np.uint8]:
+    """Return an image that can be a frame's.
+
+    Raises:
+        MsfnetError: it, which the message calls ``what``, is not an (H, W, 3) uint8 array.
+    """
+    if not isinstance(image, np.ndarray):
+        raise MsfnetError(
+            f"{what} is {type(image).__name__}, not an (H, W, 3) uint8 RGB array; convert it with "
+            "numpy.asarray"
+        )
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return image
+    hint = "convert it"
+    if image.ndim == 3 and image.shape[2] != 3 and image.shape[0] == 3:
+        hint = "transpose(1, 2, 0) moves its channels to the end"
+    elif image.ndim == 4:
+        hint = "pass its images one by one"
+    elif image.ndim == 3 and image.shape[2] == 4:
+        hint = "image[..., :3] drops its fourth channel"
+    elif image.ndim == 2:
+        hint = "repeat its one channel three times"
+    elif image.dtype != np.uint8:
+        hint = "convert it to levels from 0 to 255"
+    raise MsfnetError(
+        f"{what} is {shape_text(image.shape)} {image.dtype}, not (H, W, 3) uint8 RGB; {hint}"
+    )

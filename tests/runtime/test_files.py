@@ -17,13 +17,13 @@ import pytest
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import (
+    Growing,
     atomic_directory,
     atomic_path,
     check_outputs,
     check_writable,
     locked,
     refuse_filled,
-    reserve_growing,
     sha256,
 )
 from msfnet_runtime.onnx_metadata import existing_file
@@ -109,7 +109,7 @@ LONG = "a" * 300
     "access",
     [
         check_writable,
-        reserve_growing,
+        Growing,
         refuse_filled,
         lambda path: existing_file(path, "model"),
         lambda path: open_source(f"file://{path}"),

@@ -210,3 +210,17 @@ def test_points_without_a_camera_are_refused(tmp_path: Path) -> None:
         write_all(open_sink(f"ply:{tmp_path / 'd'}", SPEC), [frame(0)])
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "\ud800", "x" * 300, "x" * 240, "ä" * 150, "a\nb", "\x1b[31mred"]
+)
+def test_any_frame_name_becomes_a_file_name(name: str, tmp_path: Path) -> None:
+    """Long names are shortened, and what no terminal prints is replaced; none is overwritten."""
+    write_all(open_sink(tmp_path / "d", SPEC), [replace(frame(i), name=name) for i in range(3)])
+
+    files = [entry["file"] for entry in read_manifest(tmp_path / "d")[1:]]
+    assert len(set(files)) == 3
+    for file in files:
+        assert file.isprintable()
+        assert (tmp_path / "d" / file).is_file()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import shutil
+import json
+import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -20,14 +22,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.colour import check_sizes
 from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import (
     append_whole,
     atomic_path,
     cannot_write,
+    check_writable,
     disk_full,
     is_folder,
+    locked,
     refuse_filled,
 )
 from msfnet_runtime.sink import SinkBase
@@ -41,6 +46,9 @@ MANIFEST = "manifest.jsonl"
 SCHEMA_VERSION = 2
 
 MAX_COUNT = 65535
+
+_LONGEST_PART = 200
+"""Bytes of a frame's name in a file name; file systems end at 255, with number and suffix."""
 
 _POSITION, _COLOUR = ("x", "y", "z"), ("red", "green", "blue")
 
@@ -58,8 +66,8 @@ class FolderSink(SinkBase, ABC):
     leaves all finished frames, and a manifest of them.
 
     Raises:
-        MsfnetError: no folder is named; on entering, the folder exists and is not empty, or
-            cannot be created.
+        MsfnetError: on entering, the folder is not empty and is not an earlier
+            run that may be replaced, or cannot be created, or another process writes it.
     """
 
     suffix: ClassVar[str]
@@ -67,12 +75,12 @@ class FolderSink(SinkBase, ABC):
     """The manifest's description of the files."""
 
     def __init__(self, folder: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
-        if not str(folder):
-            raise MsfnetError("the output names no folder; write for example npz:depth")
         self._folder = Path(folder).absolute()
         self._spec = spec
         self._options = options
         self._written = 0
+        self._earlier: list[Path] = []
+        self._manifest: FileIO | None = None
 
     def write(self, frame: Frame, depth: DepthMap) -> None:
         """Write one file and its line in the manifest.
@@ -94,13 +102,30 @@ class FolderSink(SinkBase, ABC):
             "intrinsics": frame.intrinsics,
         }
         try:
-            with atomic_path(self._folder / name) as partial:
-                partial.write_bytes(content)
-            self._append(line)
+            if self._manifest is None:
+                self._begin()
+            self._write(name, content)
+            try:
+                self._append(line)
+            except MsfnetError:
+                (self._folder / name).unlink(missing_ok=True)
+                raise
         except MsfnetError as error:
             kept = f"; the frames before it are kept: {self._written}" if self._written else ""
             raise MsfnetError(f"{error}{kept}") from None
         self._written += 1
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write one file, whole or not at all, unless the folder has gone."""
+        try:
+            self._check_place()
+        except OSError:
+            raise MsfnetError(
+                f"{self._folder} was renamed or removed while it was written; repeat the run and "
+                "leave its folder alone"
+            ) from None
+        with atomic_path(self._folder / name) as partial:
+            partial.write_bytes(content)
 
     @abstractmethod
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
@@ -108,31 +133,63 @@ class FolderSink(SinkBase, ABC):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        if is_folder(self._folder) and (self._folder / MANIFEST).exists():
-            raise MsfnetError(
-                f"{self._folder} contains frames of an earlier run, finished or not; name another "
-                "folder to keep them, or remove it"
-            )
-        refuse_filled(self._folder)
-        existed = self._folder.exists()
+        earlier = earlier_files(self._folder, force=self._options.force)
+        existed = is_folder(self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._manifest = (self._folder / MANIFEST).open("xb", buffering=0)
         except OSError as error:
             raise cannot_write(self._folder, error) from None
         try:
-            with self._manifest:
-                head = {"schema_version": SCHEMA_VERSION, **self.description, "spec": self._spec}
-                self._append(head)
-                yield
+            with locked(self._folder):
+                check_writable(self._folder / MANIFEST)
+                self._earlier = earlier
+                try:
+                    yield
+                finally:
+                    if not self._written:
+                        self._clear()
+                    if self._manifest is not None:
+                        self._manifest.close()
         finally:
-            if not self._written:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                if existed:
-                    self._folder.mkdir()
+            if not self._written and not existed:
+                with suppress(OSError):
+                    self._folder.rmdir()
+
+    def _begin(self) -> None:
+        """Remove the files of an earlier run that is replaced, and begin the manifest."""
+        for file in self._earlier:
+            file.unlink(missing_ok=True)
+        try:
+            self._manifest = (self._folder / MANIFEST).open("xb", buffering=0)
+        except OSError as error:
+            raise cannot_write(self._folder / MANIFEST, error) from None
+        self._append({"schema_version": SCHEMA_VERSION, **self.description, "spec": self._spec})
+
+    def _clear(self) -> None:
+        """Remove the manifest of a run without a complete frame, and the folders made for it."""
+        if self._manifest is None:
+            return
+        with suppress(OSError):
+            self._check_place()
+            (self._folder / MANIFEST).unlink()
+            for place in sorted(self._folder.rglob("*/"), reverse=True):
+                with suppress(OSError):
+                    place.rmdir()
+
+    def _check_place(self) -> None:
+        """Check that the folder still has its name and manifest.
+
+        Raises:
+            OSError: it was renamed or removed.
+        """
+        assert self._manifest is not None, "the manifest is begun"
+        here, there = os.fstat(self._manifest.fileno()), (self._folder / MANIFEST).stat()
+        if not os.path.samestat(here, there):
+            raise FileNotFoundError
 
     def _append(self, line: dict[str, Any]) -> None:
         """Append a whole line, or nothing."""
+        assert self._manifest is not None, "the manifest is begun"
         data = to_json(line, indent=None).encode() + b"\n"
         with disk_full(self._folder / MANIFEST):
             append_whole(self._manifest, data, self._manifest.tell())
@@ -140,13 +197,60 @@ class FolderSink(SinkBase, ABC):
     def _file_name(self, frame: Frame) -> str:
         """Return an unused file name, in the folder that the frame's own name contains."""
         number = f"{frame.index:010d}"
-        parts = [part for part in PurePosixPath(frame.name).parts if part not in ("/", "..")]
+        parts = [_safe(part) for part in PurePosixPath(frame.name).parts if part not in ("/", "..")]
         stem = "/".join(parts) or number
         stems = itertools.chain(
             (stem, f"{stem}_{number}"), (f"{stem}_{number}_{n}" for n in itertools.count(2))
         )
         names = (f"{each}{self.suffix}" for each in stems)
         return next(name for name in names if not (self._folder / name).exists())
+
+
+def earlier_files(folder: Path, *, force: bool) -> list[Path]:
+    """Return the files that an earlier run wrote into a folder, which will be replaced.
+
+    Only what its manifest lists counts as written by msfnet; other files are never replaced.
+
+    Raises:
+        MsfnetError: the folder is not empty and is not an earlier run, or ``force`` is not set; or
+            its manifest cannot be read.
+    """
+    manifest = folder / MANIFEST
+    if not is_folder(folder) or not manifest.is_file():
+        refuse_filled(folder)
+        return []
+    if not force:
+        raise MsfnetError(
+            f"{folder} contains frames of an earlier run, finished or not; choose another folder "
+            "to keep them or replace them",
+            parameter="force",
+        )
+    try:
+        head, *lines = map(json.loads, manifest.read_text(encoding="utf-8").splitlines())
+        names = [line["file"] for line in lines]
+        if "schema_version" not in head or not all(_is_ours(folder, name) for name in names):
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise MsfnetError(
+            f"{manifest} is not a manifest of msfnet; choose another folder"
+        ) from None
+    return [*(folder / name for name in names), manifest]
+
+
+def _is_ours(folder: Path, name: str) -> bool:
+    """Return whether a manifest's file name can be that of a file which a sink wrote."""
+    path = PurePosixPath(name)
+    return (
+        path.suffix in (PngSink.suffix, NpzSink.suffix, PlySink.suffix)
+        and (folder / path).parent.resolve().is_relative_to(folder.resolve())
+        and ".." not in path.parts
+    )
+
+
+def _safe(part: str) -> str:
+    """Return a part of a frame's name as a file name that every system and terminal accepts."""
+    text = "".join(c if c.isprintable() else "_" for c in part)
+    return text.encode()[:_LONGEST_PART].decode(errors="ignore")
 
 
 class PngSink(FolderSink):
@@ -206,12 +310,21 @@ class PlySink(FolderSink):
         {"encoding": "PLY: x right, y down, z ahead of the camera, metres; RGB colours"}
     )
 
+    def check(self, frame: Frame) -> None:
+        """Refuse a frame without a camera.
+
+        Raises:
+            MsfnetError: neither the frame nor the user knows the camera.
+        """
+        self._options.camera(frame)
+
     def encode(self, frame: Frame, depth: DepthMap) -> bytes:
         """Return a PLY file.
 
         Raises:
-            MsfnetError: the camera is unknown.
+            MsfnetError: the camera is unknown, or frame and depth differ in size.
         """
+        check_sizes(frame, depth)
         points = point_cloud(frame.image, depth, self._options.camera(frame))
         properties = "".join(
             [f"property float {name}\n" for name in _POSITION]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError, requires
-from msfnet_runtime.files import reserve_growing
+from msfnet_runtime.files import Growing
 from msfnet_runtime.images import encode_jpeg
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
@@ -38,7 +38,8 @@ class RerunSink(SinkBase):
         options: unit, and the camera if the source does not know it.
 
     Raises:
-        MsfnetError: Rerun is absent; on entering, the file cannot be written or no viewer starts.
+        MsfnetError: Rerun is absent; on entering, the file exists or cannot be written, or no
+            viewer starts.
     """
 
     def __init__(self, target: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
@@ -51,7 +52,7 @@ class RerunSink(SinkBase):
         self._range = options.range_m or spec.depth_range_m
         self._counts = counts_per_metre(spec, options.unit)
         self._camera: CameraIntrinsics | None = None
-        self._partial: Path | None = None
+        self._growing: Growing | None = None
         self._written = 0
         self._full = False
 
@@ -83,12 +84,14 @@ class RerunSink(SinkBase):
         Raises:
             MsfnetError: there is too little space.
         """
-        if self._partial is None:
+        if self._growing is None or self._growing.path is None:
             return
-        if shutil.disk_usage(self._partial.parent).free > _ROOM_BYTES + 2 * frame.image.nbytes:
+        self._growing.check()
+        partial = self._growing.path
+        if shutil.disk_usage(partial.parent).free > _ROOM_BYTES + 2 * frame.image.nbytes:
             return
         self._full = True
-        kept = f"; the recording so far is {self._partial}" if self._written else ""
+        kept = f"; the recording so far is {partial}" if self._written else ""
         raise MsfnetError(
             f"cannot write {self._target}: the disk is nearly full{kept}; make room or choose "
             "another path"
@@ -98,18 +101,20 @@ class RerunSink(SinkBase):
     def _opened(self) -> Iterator[None]:
         self._recording = self._rerun.RecordingStream("msfnet")
         if isinstance(self._target, Path):
-            self._partial = reserve_growing(self._target)
-            self._recording.save(self._partial)
+            self._growing = Growing(self._target, force=self._options.force)
+            self._recording.save(self._growing.begin())
         else:
             self._connect()
         try:
             yield
         finally:
             self._recording.disconnect()
-            if self._partial and not self._written:
-                self._partial.unlink()
-            elif self._partial and not self._full:
-                self._partial.replace(self._target)
+            if self._growing and not self._written:
+                self._growing.give_up(remove=True)
+            elif self._growing and self._full:
+                self._growing.give_up()
+            elif self._growing:
+                self._growing.finish()
 
     def _connect(self) -> None:
         """Connect to a running viewer, or start one."""

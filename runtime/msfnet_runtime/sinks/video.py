@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError, requires
-from msfnet_runtime.files import append_whole, reserve_growing
+from msfnet_runtime.files import Growing, append_whole
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -66,7 +67,8 @@ class VideoSink(SinkBase):
         fps: frame rate if timestamps do not increase, and of .avi, which has a constant rate.
 
     Raises:
-        MsfnetError: PyAV is absent; on entering, the file cannot be written.
+        MsfnetError: PyAV is absent; on entering, the file exists or cannot be written; on leaving,
+            it has appeared in the meantime, and the recording is kept under its temporary name.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class VideoSink(SinkBase):
             MsfnetError: the disk is full, or another error of the file system; the message says
                 where the earlier frames are.
         """
+        self._file.check()
         parts = self._options.panels(frame, depth, self._spec)
         if self._stream is None:
             self._size = frame.image.shape[:2]
@@ -108,7 +111,7 @@ class VideoSink(SinkBase):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        self._file = GrowingFile(self._path)
+        self._file = GrowingFile(self._path, force=self._options.force)
         kind, options = _CONTAINERS[self._path.suffix.lower()]
         self._container = self._av.open(
             self._file, "w", format=kind, options=options | {"flush_packets": "1"}
@@ -132,8 +135,9 @@ class VideoSink(SinkBase):
             self._container.close()
             self._file.finish()
         except (OSError, self._av.FFmpegError) as error:
-            self._file.give_up()
             raise self._broken(error) from None
+        finally:
+            self._file.give_up()
 
     def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
         self._container.mux(packets)
@@ -143,7 +147,7 @@ class VideoSink(SinkBase):
         """Return an error that says what happened and where the video is."""
         self._file.broken = True
         why = getattr(error, "strerror", None) or error
-        kept = "" if self._file.empty else f"; the video so far is {self._file.partial}, playable"
+        kept = f"; the video so far is {self._file.path}, playable" if self._file.path else ""
         return MsfnetError(
             f"cannot write {self._path}: {why}{kept}; make room or choose another path"
         )
@@ -191,25 +195,32 @@ class VideoSink(SinkBase):
 class GrowingFile:
     """A file object for a muxer, which grows under a temporary name and is playable at any time.
 
-    After the first error nothing more is written: the file ends at the last mark, and later
-    changes by the muxer, for example of the header, are ignored.
+    The header waits in memory for the first pictures: without them no player opens it. After the
+    first error nothing more is written: the file ends at the last mark, and later changes by the
+    muxer, for example of the header, are ignored.
 
     Raises:
-        MsfnetError: the file cannot be created.
+        MsfnetError: as :class:`~msfnet_runtime.files.Growing`.
     """
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self.partial = reserve_growing(target)
-        self._file = self.partial.open("r+b", buffering=0)
-        self.seek, self.tell = self._file.seek, self._file.tell
+    def __init__(self, target: Path, *, force: bool) -> None:
+        self._growing = Growing(target, force=force)
+        self._file: FileIO | BytesIO = BytesIO()
         self._head = self._whole = 0
         self.broken = False
 
     @property
-    def empty(self) -> bool:
-        """Whether at most a header was written."""
-        return self._whole <= self._head
+    def path(self) -> Path | None:
+        """The growing file; None before the first pictures are written."""
+        return self._growing.path
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Move to a position."""
+        return self._file.seek(position, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
 
     def write(self, data: bytes) -> int:
         """Write all of ``data``; ignore it after an error.
@@ -224,24 +235,53 @@ class GrowingFile:
             raise
         return len(data)
 
+    def check(self) -> None:
+        """Check that the file still has its name.
+
+        Raises:
+            MsfnetError: it was renamed or removed.
+        """
+        self._growing.check()
+
     def begin(self) -> None:
         """Mark the end of the header."""
-        self._head = self._whole = self._file.tell()
+        self._head = self._whole = self.tell()
 
     def mark(self) -> None:
-        """Mark the content so far as complete."""
-        self._whole = self._file.tell()
+        """Mark the content so far as complete; create the file once it has pictures.
+
+        Raises:
+            MsfnetError: the file cannot be created.
+        """
+        self._whole = self.tell()
+        if isinstance(self._file, BytesIO) and self._whole > self._head and not self.broken:
+            self._create(self._file)
+
+    def _create(self, memory: BytesIO) -> None:
+        """Move the content from memory to the disk."""
+        try:
+            path = self._growing.begin(memory.getvalue())
+        except MsfnetError:
+            self.broken = True
+            raise
+        self._file = path.open("r+b", buffering=0)
+        self._file.seek(memory.tell())
 
     def finish(self) -> None:
-        """Close the file and rename it to its final name."""
+        """Close the file and rename it to its final name.
+
+        Raises:
+            MsfnetError: as :meth:`~msfnet_runtime.files.Growing.finish`.
+        """
+        if isinstance(self._file, BytesIO):
+            self._create(self._file)
         self._file.close()
-        self.partial.replace(self._target)
+        self._growing.finish()
 
     def give_up(self) -> None:
-        """Close the file under its temporary name; remove it if it is empty."""
+        """Close the file under its temporary name."""
         self._file.close()
-        if self.empty:
-            self.partial.unlink(missing_ok=True)
+        self._growing.give_up()
 
 
 def yuv420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.closing import Closing
-from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import rotated
 from msfnet_runtime.source import Source, SourceBase, SourceHealth
-from msfnet_runtime.types import Frame
-from msfnet_runtime.words import shape_text
+from msfnet_runtime.types import Frame, check_image
 
 
 class IterableSource(SourceBase):
@@ -67,12 +65,7 @@ class IterableSource(SourceBase):
         self._stopped = True
 
     def _image(self, item: Any, index: int) -> NDArray[np.uint8]:
-        image = np.asarray(item)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise MsfnetError(
-                f"item {index} is {shape_text(image.shape)} {image.dtype}, not an (H, W, 3) uint8 "
-                "image; convert it"
-            )
+        image = check_image(item, f"item {index}")
         return np.ascontiguousarray(image[..., ::-1] if self._bgr else image, np.uint8)
 
 
