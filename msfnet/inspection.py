@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from msfnet.models import CHECKPOINT_SUFFIXES
 from msfnet_benchmarks.tables import format_pairs, format_table
 from msfnet_runtime import Block, EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.engines import ENGINE_SUFFIXES
+from msfnet_runtime.libraries import why_not
 from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.preflight import check_files
 from msfnet_runtime.typed import to_json, to_plain
@@ -71,8 +71,8 @@ def describe_model(path: Path) -> Description:
         kind, spec, rows = "engine", engine.spec, _engine_rows(engine)
     else:
         artifact = OnnxArtifact.read(file)
-        _check_graph(file)
         kind, spec, rows = "ONNX file", artifact.spec, [("sha256", artifact.sha256)]
+        rows += _check_graph(file)
     named = [(kind, str(file)), ("size on disk", f"{file.stat().st_size / 1e6:.2f} MB")]
     return Description((*named, *rows, *_spec_rows(spec), *_block_sums(spec.blocks)), spec)
 
@@ -161,13 +161,15 @@ def _blocks_table(blocks: Sequence[Block]) -> str:
     return format_table(("block", "output", "MMAC", "share", "k parameters", "precision"), rows)
 
 
-def _check_graph(file: Path) -> None:
-    """Refuse a damaged graph if the onnx package is installed.
+def _check_graph(file: Path) -> list[tuple[str, str]]:
+    """Refuse a damaged graph if the onnx packages load; return a fact that says if they do not.
 
     Raises:
         MsfnetError: the file is not a valid model.
     """
-    if importlib.util.find_spec("onnx") is not None:
-        from msfnet_calibration.onnx_files import load_model
+    if problem := why_not("onnx") or why_not("onnx_ir"):
+        return [("graph checked", f"no: {problem}")]
+    from msfnet_calibration.onnx_files import load_model
 
-        load_model(file)
+    load_model(file)
+    return []

@@ -24,6 +24,7 @@ from msfnet_calibration.graph import bare_proto, hash_weights
 from msfnet_calibration.onnx_files import write_scratch
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.libraries import require
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import to_json
 
@@ -222,6 +223,7 @@ def open_probe(
     model: ir.Model, names: Sequence[str]
 ) -> Iterator[Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]]:
     """Yield a function from a batch to the values of float tensors inside a model."""
+    require("onnxruntime")
     import onnxruntime
 
     probe = model.clone()

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.libraries import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +33,11 @@ def new_figure(width: int, height: int) -> Figure:
     """Return an empty figure of (width, height) pixels that needs no display.
 
     Raises:
-        MsfnetError: matplotlib is missing.
+        MsfnetError: matplotlib is missing, or does not load.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MsfnetError(
-            "figures need matplotlib; install it with pip install 'msfnet[figures]'"
-        ) from None
+    require("matplotlib")
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
 
 

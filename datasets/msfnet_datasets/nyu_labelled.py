@@ -16,6 +16,7 @@ from msfnet_datasets.nyu import INDOORS_MEDIAN_M
 from msfnet_datasets.sample import Sample, SampleList
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
+from msfnet_runtime.libraries import require
 from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.picture_size import check_picture_size
 from msfnet_runtime.sources import nyu
@@ -75,11 +76,10 @@ class NyuLabelled(DatasetLayout):
 
 def _split_indices(file: Path, split: str, count: int) -> list[int]:
     """Return a split's indices, counted from 0."""
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise _missing("scipy") from None
+    require("scipy")
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
     names = {"train": "trainNdxs", "test": "testNdxs"}
     if split not in names:
         raise MsfnetError(f"the labelled set has no split {split!r}; choose train or test")
@@ -96,12 +96,6 @@ def _split_indices(file: Path, split: str, count: int) -> list[int]:
     return inside
 
 
-def _missing(library: str) -> MsfnetError:
-    return MsfnetError(
-        f"NYU's labelled set needs {library}; install it with pip install 'msfnet[nyu]'"
-    )
-
-
 def _open(file: Path) -> Any:
     """Return the open HDF5 file, once per process: handles do not survive a fork."""
     return _open_in(file, os.getpid())
@@ -109,10 +103,9 @@ def _open(file: Path) -> Any:
 
 @cache
 def _open_in(file: Path, process: int) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise _missing("h5py") from None
+    require("h5py")
+    import h5py
+
     try:
         content = h5py.File(existing_file(file, "data set"), "r")
         images, depths = content["images"].shape, content["depths"].shape

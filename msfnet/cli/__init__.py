@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from typing import Any
 
 import typer
+from typer.models import CommandInfo
 
 from msfnet.cli import (
     bench,
@@ -20,6 +22,8 @@ from msfnet.cli import (
     train,
     triton,
 )
+from msfnet.needs import NEEDS
+from msfnet_runtime.libraries import require
 
 app = typer.Typer(
     name="msfnet",
@@ -54,6 +58,31 @@ app.command("bench")(bench.bench)
 app.command("latency")(latency.latency)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
+
+
+def _check_libraries_first(commands: Iterable[CommandInfo], group: str = "") -> None:
+    """Let commands check their optional libraries before they run."""
+    for command in commands:
+        words = f"{group}{command.name or getattr(command.callback, '__name__', '')}"
+        if words in NEEDS and command.callback:
+            command.callback = _checked(command.callback, NEEDS[words])
+
+
+def _checked(
+    command: Callable[..., Any], needs: Callable[[dict[str, Any]], Iterable[str]]
+) -> Callable[..., Any]:
+    """Return a command that raises ``MsfnetError`` first if a library it needs is missing."""
+
+    @wraps(command)
+    def run(**options: Any) -> Any:
+        require(*dict.fromkeys(needs(options)))
+        return command(**options)
+
+    return run
+
+
+_check_libraries_first(app.registered_commands)
+_check_libraries_first(data.app.registered_commands, "data ")
 
 
 def command_words(arguments: Sequence[str]) -> list[str]:

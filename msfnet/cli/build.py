@@ -169,7 +169,8 @@ def build(
         int, typer.Option("--workspace", min=0, help="Workspace in MiB; 0: no limit.")
     ] = 0,
     optimization_level: Annotated[
-        int | None, typer.Option(help="tensorrt: 0 (builds fastest) to 5 (runs fastest).")
+        int | None,
+        typer.Option(min=0, max=5, help="tensorrt: 0 (builds fastest) to 5 (runs fastest)."),
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="tensorrt: file that keeps the builder's timings.")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msfnet.messages import printable, put
+
 if TYPE_CHECKING:
     from msfnet_runtime.progress import Progress
 
@@ -59,7 +61,7 @@ class _Lines:
             left = (now - self._start) / (done - self._first) * (total - done)
             times.append(f"{_clock(left)} left")
         line = " ".join(part for part in (f"{self._title}:", count, what) if part)
-        print(f"{line} ({', '.join(times)})", file=sys.stderr, flush=True)
+        put(f"{line} ({', '.join(times)})")
 
 
 def _clock(seconds: float) -> str:
@@ -82,25 +84,29 @@ def _bar(title: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[what]}", markup=False),  # names can hold [/x]
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, what="")
 
         def report(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total or None, what=what)
+            bar.update(task, completed=done, total=total or None, what=printable(what))
 
         yield report
 
 
 def say(text: str) -> None:
-    """Print a result on standard output."""
-    print(text, flush=True)
+    """Print a result on standard output.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    print(printable(text), flush=True)
 
 
 def check_outputs(

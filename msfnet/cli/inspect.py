@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msfnet.cli.console import check_outputs, show
+from msfnet.cli.console import check_outputs, progress, show
 from msfnet.cli.options import ForceOption, JsonOption
 
 
@@ -40,5 +40,6 @@ def doctor(json_path: JsonOption = None, force: ForceOption = False) -> None:
     from msfnet.machine import describe_machine
 
     check_outputs(json_path, force=force)
-    machine = describe_machine()
+    with progress("doctor") as report:
+        machine = describe_machine(progress=report)
     show(machine.text(), machine.to_json(), json_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ import typer
 
 from msfnet.cli.console import progress, say
 from msfnet.cli.options import ForceOption, ProviderOption, Size, ThreadsOption, size_option
+from msfnet.messages import note, put
 from msfnet_runtime.colour import COLOUR_MAPS, Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
@@ -169,16 +169,11 @@ def stream(
             engine,
             source,
             options,
-            announce=lambda address: _print(f"live page: {address}"),
-            observers=[lambda stats: _print(stats.to_json())] if json else [],
+            announce=lambda address: note("live page", address),
+            observers=[lambda stats: put(stats.to_json())] if json else [],
             stop=stop,
             progress=report,
         )
     say(stats.to_json() if json else stats.text())
     if stop.signal and not stats.live:
         raise typer.Exit(128 + stop.signal)
-
-
-def _print(line: str) -> None:
-    """Print a line on standard error."""
-    print(line, file=sys.stderr, flush=True)

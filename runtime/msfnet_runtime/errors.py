@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class MsfnetError(Exception):
     """An error that the user can correct: one line that says what is wrong and what to do.
@@ -18,22 +15,3 @@ class MsfnetError(Exception):
     def __init__(self, message: str, *, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
-
-
-@contextmanager
-def requires(library: str, extra: str) -> Iterator[None]:
-    """Report a failed import of an optional library with the command that installs it.
-
-    Args:
-        library: name of the library in the message.
-        extra: the extra of msfnet that contains it.
-
-    Raises:
-        MsfnetError: an import in the ``with`` block failed.
-    """
-    try:
-        yield
-    except ImportError:
-        raise MsfnetError(
-            f"{library} is not installed; run `pip install 'msfnet[{extra}]'`"
-        ) from None

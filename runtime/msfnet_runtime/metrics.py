@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from msfnet_runtime.closing import Closing
-from msfnet_runtime.errors import requires
+from msfnet_runtime.libraries import require
 from msfnet_runtime.stream_stats import StageTimes, StreamStats
 from msfnet_runtime.web.guard import Guard, respond
 from msfnet_runtime.web.server import listen, serving
@@ -39,9 +39,9 @@ class StreamMetrics(Closing):
     """
 
     def __init__(self, port: int) -> None:
-        with requires("the server of metrics", "metrics"):
-            import prometheus_client as library
-            import uvicorn  # noqa: F401 - its absence is reported here
+        require("prometheus_client", "uvicorn")
+        import prometheus_client as library
+
         registry = library.CollectorRegistry()
         library.ProcessCollector(registry=registry)
         library.PlatformCollector(registry=registry)

@@ -17,8 +17,9 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import atomic_path
+from msfnet_runtime.libraries import require
 
 T = TypeVar("T")
 
@@ -68,11 +69,11 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     Raises:
         MsfnetError: not TOML, or no TOML library is installed (Python 3.10 has none of its own).
     """
-    with requires("tomli", "train"):
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        require("tomli")
+        import tomli as tomllib
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -46,7 +46,6 @@ REFUSED = {
     "open.onnx out.engine --profile 1x32x64": "is not MIN:OPT:MAX",
     "open.onnx out.engine --profile 1x32x64:2x32x64:1x32x64": "batch 1:2:1 does not grow",
     "open.onnx out.engine --profile 1x32x64:1x228x304:1x320x320": "not a multiple of 32",
-    "fixed.onnx out.engine --flavour tensorrt --optimization-level 7": "0 to 5",
 }
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from msfnet import machine
 from msfnet.__main__ import run
+from msfnet_benchmarks.machine import library_versions
+from msfnet_runtime.libraries import LIBRARIES
 
 
 def test_the_doctor_knows_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +25,7 @@ def test_the_doctor_knows_this_machine(capsys: pytest.CaptureFixture[str]) -> No
     assert shown["facts"]["numpy"] == np.__version__
     assert shown["facts"]["ONNX Runtime CPUExecutionProvider"] == "runs"
     assert shown["can"]["calibrate"] == "yes"
-    assert shown["can"]["write video"] == "yes"
+    assert shown["can"]["read and write video"] == "yes"
     assert "tensorrt-rtx: sm75, sm80" in shown["can"]["build engines"]
     assert "ONNX files by OpenVINO" in shown["can"]["run"]
 
@@ -33,19 +35,88 @@ def test_the_tried_model_is_a_model() -> None:
     onnx.checker.check_model(onnx.load_model_from_string(machine._MODEL), full_check=True)
 
 
-def test_what_is_missing_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every stage that cannot run has its pip command."""
-    for module in ("torch", "onnxruntime", "openvino", "tensorrt_rtx", "starlette", "av"):
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide every optional library."""
+    for module, library in LIBRARIES.items():
         monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.setitem(sys.modules, library.module, None)
 
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, packages: dict[str, str], *, hidden: bool = False
+) -> None:
+    """Install packages with this code, in place of those that are hidden or imported."""
+    for module, code in packages.items():
+        (folder / module).mkdir()
+        (folder / module / "__init__.py").write_text(code)
+        monkeypatch.delitem(sys.modules, module, raising=hidden)
+        monkeypatch.delitem(sys.modules, LIBRARIES[module].module, raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_is_missing_names_what_brings_it() -> None:
+    """Every stage that cannot run has its pip command."""
     can = dict(machine.describe_machine().abilities)
 
-    assert can["train"] == "no: pip install 'msfnet[train]' (torch)"
-    assert can["export"] == "no: pip install 'msfnet[export]' (torch, onnxruntime)"
-    assert can["write video"] == "no: pip install 'msfnet[video]' (av)"
-    assert can["serve the live page"] == "no: pip install 'msfnet[web]' (starlette)"
-    assert can["build engines"] == "no: pip install 'msfnet[tensorrt-rtx]'"
-    assert can["run"] == "no: pip install 'msfnet[ort]'"
+    assert can["train"].startswith("no: pip install 'msfnet[train,figures]' (torch, torchvision")
+    assert can["calibrate"] == "no: pip install 'msfnet[export,ort]' (onnx, onnx_ir, onnxruntime)"
+    assert can["read and write video"] == "no: pip install 'msfnet[video]' (av)"
+    assert can["serve the live page"].startswith("no: pip install 'msfnet[web]' (starlette")
+    assert can["build engines"] == "no: pip install 'msfnet[tensorrt-rtx]' (tensorrt_rtx)"
+    assert can["run"] == "no: pip install 'msfnet[ort]' (onnxruntime)"
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_does_not_load_is_listed_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing shared library, what a removed package left, a process that ends, a wrong call."""
+    packages = {
+        "torch": 'raise ImportError("libcudnn.so.9: cannot open shared object file")',
+        "onnxruntime": "",
+        "tensorrt_rtx": "import os; os.abort()",
+        "openvino": """
+class Core:
+    @property
+    def available_devices(self):
+        raise RuntimeError("no plugins.xml")
+""",
+        "av": "print('noise')\ndef open(): pass",
+        "h5py": "import sys; sys.exit(7)",
+        "scipy": "raise OSError('libopenblas.so: wrong ELF class')",
+    }
+    install(monkeypatch, tmp_path, packages, hidden=True)
+
+    assert run(["doctor", "--json", "-"]) == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    facts, can = shown["facts"], shown["can"]
+    assert "does not load: libcudnn.so.9: cannot open" in facts["torch"]
+    assert f"{tmp_path / 'onnxruntime'}" in facts["onnxruntime-gpu"]
+    assert "has no InferenceSession" in facts["onnxruntime-gpu"]
+    assert "ends the process that loads it (signal SIGABRT)" in facts["tensorrt-rtx"]
+    assert "loads but fails: no plugins.xml" in facts["openvino"]
+    assert "ends the process that loads it (status 7)" in facts["h5py"]
+    assert "wrong ELF class" in facts["scipy"]
+    assert facts["timm"] == library_versions(["timm"])["timm"]
+    assert can["read and write video"] == "yes"
+    assert can["read NYU's labelled set"] == "no: h5py, scipy cannot be loaded, see above"
+    assert can["run"] == "no: onnxruntime cannot be loaded, see above"
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_library_that_never_finishes_loading_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is limited."""
+    install(monkeypatch, tmp_path, {"av": "import time; time.sleep(600)"}, hidden=True)
+    monkeypatch.setattr(machine, "_LOAD_SECONDS", 0.5)
+
+    facts = dict(machine.describe_machine().facts)
+
+    assert facts["av"].endswith("PyAV does not finish loading within 0.5 s")
 
 
 def test_gpus_are_those_of_nvidias_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

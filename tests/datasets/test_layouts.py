@@ -109,14 +109,14 @@ def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> 
         open_dataset(labelled, "nyu_labelled", "train")
 
 
-@pytest.mark.parametrize("library", ["h5py", "scipy.io"])
+@pytest.mark.parametrize(("library", "name"), [("h5py", "h5py"), ("scipy", "SciPy")])
 def test_a_missing_library_is_one_line(
-    labelled: Path, monkeypatch: pytest.MonkeyPatch, library: str
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str
 ) -> None:
     """The line says what to install."""
     monkeypatch.setitem(sys.modules, library, None)
 
-    with pytest.raises(MsfnetError, match=rf"{library[:4]}.*pip install 'msfnet\[nyu\]'"):
+    with pytest.raises(MsfnetError, match=rf"{name}.*pip install 'msfnet\[nyu\]'"):
         open_dataset(labelled, "nyu_labelled", "train")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.errors import requires
+from msfnet_runtime.libraries import require
 
 PACKAGE = "package"
 """The value of ``network.pretrained`` that stands for weights in an installed Python package."""
@@ -97,8 +97,8 @@ def _package_file(name: str) -> Path:
             f"{', '.join(PACKAGES)}, or set network.pretrained to true, false or a file"
         )
     module, holder = PACKAGES[name]
-    with requires(module.replace("_", "-"), "weights"):
-        package = importlib.import_module(module)
+    require(module)
+    package = importlib.import_module(module)
     return Path(getattr(package, holder).get_model_file_path())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.report.tables import shorten
-from msfnet_runtime import MsfnetError
+from msfnet_runtime.libraries import require
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#4d4d4d", "#b8a900")
 """Told apart by colour-blind readers (Okabe and Ito 2008), the yellow darkened for white paper."""
@@ -70,16 +70,12 @@ def plotly() -> Any:
     """Return plotly, imported when a page is made.
 
     Raises:
-        MsfnetError: it is missing.
+        MsfnetError: it is missing, or does not load.
     """
-    try:
-        import plotly.graph_objects
-        import plotly.offline
-    except ImportError:
-        raise MsfnetError(
-            "plotly is not installed; run `pip install 'msfnet[report]'`, or leave out the report",
-            parameter="report",
-        ) from None
+    require("plotly")
+    import plotly.graph_objects
+    import plotly.offline
+
     return plotly
 
 

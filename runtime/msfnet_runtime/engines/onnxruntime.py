@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.engines.providers import PROVIDERS, Provider
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.libraries import require
 from msfnet_runtime.onnx_metadata import read_single_spec
 from msfnet_runtime.spec import ModelSpec
 
@@ -53,8 +54,9 @@ class OnnxRuntimeEngine(EngineBase):
         profile: Path | None = None,
         spec: ModelSpec | None = None,
     ) -> None:
-        with requires("ONNX Runtime", "ort"):
-            import onnxruntime as ort
+        require("onnxruntime")
+        import onnxruntime as ort
+
         ort.set_default_logger_severity(_SILENT)
         super().__init__(spec or read_single_spec(path))
         chosen = Provider.parse(provider)

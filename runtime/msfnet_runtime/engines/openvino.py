@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_runtime.engine import EngineBase
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.libraries import require
 from msfnet_runtime.onnx_metadata import read_single_spec
 from msfnet_runtime.spec import ModelSpec
 
@@ -44,8 +45,9 @@ class OpenVinoEngine(EngineBase):
         profile: bool = False,
         spec: ModelSpec | None = None,
     ) -> None:
-        with requires("OpenVINO", "openvino"):
-            import openvino
+        require("openvino")
+        import openvino
+
         super().__init__(spec or read_single_spec(path))
         # By default it computes in BF16 on processors that can.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}

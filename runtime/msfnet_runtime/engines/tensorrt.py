@@ -20,6 +20,7 @@ from msfnet_runtime.engine import EngineBase, Timings, check_batch
 from msfnet_runtime.engines.tensorrt_context import Context, check_tensors
 from msfnet_runtime.engines.tensorrt_slot import ExecutionSlot, InFlightQueue, Streams
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.libraries import require
 from msfnet_runtime.preflight import check_architecture, preflight, rebuild_command
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -29,14 +30,10 @@ def load_tensorrt(flavour: Flavour) -> Any:
     """Return the Python module of a TensorRT flavour.
 
     Raises:
-        MsfnetError: it is not installed.
+        MsfnetError: it is not installed, or does not load.
     """
-    try:
-        return importlib.import_module(MODULES[flavour])
-    except (ImportError, OSError):
-        raise MsfnetError(
-            f"{flavour} is not installed; run `pip install 'msfnet[{flavour}]'`"
-        ) from None
+    require(MODULES[flavour])
+    return importlib.import_module(MODULES[flavour])
 
 
 def _profiler(trt: Any, layers: list[tuple[str, float]]) -> Any:

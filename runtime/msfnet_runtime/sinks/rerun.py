@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import Growing
 from msfnet_runtime.images import encode_jpeg
+from msfnet_runtime.libraries import require
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.folder import counts_per_metre, encode_depth
 from msfnet_runtime.sinks.options import SinkOptions
@@ -44,8 +45,9 @@ class RerunSink(SinkBase):
 
     def __init__(self, target: str | Path, spec: ModelSpec, options: SinkOptions) -> None:
         os.environ.setdefault("RUST_LOG", "off")  # it would print messages of its own
-        with requires("Rerun's SDK", "rerun"):
-            import rerun
+        require("rerun")
+        import rerun
+
         self._rerun = rerun
         self._target = target
         self._options = options

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import Growing, append_whole
+from msfnet_runtime.libraries import require
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -74,8 +75,9 @@ class VideoSink(SinkBase):
     def __init__(
         self, path: Path, spec: ModelSpec, options: SinkOptions, fps: float = 30.0
     ) -> None:
-        with requires("PyAV", "video"):
-            import av
+        require("av")
+        import av
+
         self._av = av
         self._path = path
         self._spec = spec

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
+from msfnet_runtime.libraries import require
 from msfnet_runtime.sources.images import LOGGER
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class PyavCapture:
     """
 
     def __init__(self, address: str, timeout_s: float | None = None, *, name: str = "") -> None:
-        with requires("PyAV, which reads videos and network streams,", "video"):
-            import av
-            from av.stream import Disposition
+        require("av")
+        import av
+        from av.stream import Disposition
 
         quiet()
         av.logging.set_level(None)

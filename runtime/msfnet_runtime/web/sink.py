@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from msfnet_runtime.errors import MsfnetError, requires
+from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.libraries import require
 from msfnet_runtime.sink import SinkBase
 from msfnet_runtime.sinks.options import DEFAULTS, SinkOptions
 from msfnet_runtime.spec import ModelSpec
@@ -61,9 +61,7 @@ class WebSink(SinkBase):
         max_width: int = 1280,
         patience_s: float = 10.0,
     ) -> None:
-        with requires("the server of the live page", "web"):
-            for library in ("starlette", "uvicorn", "websockets"):
-                importlib.import_module(library)
+        require("starlette", "uvicorn", "websockets")
         check_token(host, token)
         self._spec, self._host, self._port, self._token = spec, host, port, token
         self._options, self._patience_s = options, patience_s
