@@ -227,7 +227,7 @@ BAD_USAGE = {
     "data synthesize out": "--layout",
     "export corrupt.ckpt out.onnx --graph whole": "--graph",
     "export corrupt.ckpt out.onnx --verify closely": "--verify",
-    "build good.onnx out.engine --flavour tensorrt --optimization-level 7": "0<=x<=5",
+    "build good.onnx out.engine --flavour tensorrt --optimization-level 7": "--optimization-level",
     "launch": "launch",
     "stream good.onnx images --frames many": "--frames",
 }
