@@ -15,6 +15,9 @@ from msfnet_runtime.colour import COLOUR_MAPS, Layout
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
 
+_ABORT_S = 5.0
+"""Seconds after a second Ctrl-C until the process ends whatever hangs."""
+
 Log = Literal["text", "json"]
 """How a running stream is shown."""
 
@@ -121,8 +124,8 @@ def stream(
 ) -> None:
     """Stream frames through a model; all stages run at the same time.
 
-    Ctrl-C or SIGTERM finishes the outputs and ends with status 130 or 143, or 0 for a camera. A
-    second Ctrl-C aborts.
+    Ctrl-C, SIGTERM or SIGHUP finishes the outputs and ends with status 130, 143 or 129, or 0 for a
+    camera. A second Ctrl-C aborts.
 
     Example: msfnet stream model.onnx drive.mp4 --out depth.mp4
     """
@@ -160,7 +163,7 @@ def stream(
         ),
     )
     check_sinks(options.out, inputs=[model, source], force=force)
-    stop, json = Stop(), log == "json"
+    stop, json = Stop(abort_s=_ABORT_S), log == "json"
     with (
         nullcontext(silent) if json else progress("stream") as report,
         open_model(model, provider=provider, threads=threads) as engine,

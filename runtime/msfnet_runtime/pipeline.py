@@ -1,7 +1,11 @@
-"""Runs capture, preparation, inference, finishing and writing in five overlapping threads."""
+"""Runs capture, preparation, inference, finishing and writing in five overlapping threads.
+
+The calling thread only watches, so that signals are heard while any of them hangs.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +39,14 @@ _IN_FLIGHT_LIVE = 3
 _POLL_S = 0.02
 """The longest time between two polls of the sinks, seconds."""
 
+_SOURCE_HANGS_S = 3.0
+"""The time that a source has to respond once the stream is over, seconds."""
+
+_STAGE_HANGS_S = 10.0
+"""The time that any stage has to end after an error, seconds."""
+
+_LOGGER = logging.getLogger("msfnet_runtime.pipeline")
+
 
 def never() -> bool:
     """Never stop the stream."""
@@ -55,11 +67,12 @@ def run_pipeline(
 ) -> StreamStats:
     """Run every frame of an open source through a model into open sinks.
 
-    Capture, preparation, finishing and writing have a thread each; the calling thread infers.
-    Every frame of a file is written, in order, and reading waits for writing. From a live source
-    the model gets the newest frame when it becomes free; older frames are dropped. The number of
-    frames in memory is constant. An error in any thread, Ctrl-C included, stops the pipeline and
-    is raised here; no thread outlives the call.
+    Each stage has a thread; the calling thread polls the sinks and ``stop``. Every frame of a file
+    is written, in order, and reading waits for writing. From a live source the model gets the
+    newest frame when it becomes free; older frames are dropped. The number of frames in memory is
+    constant. An error in any thread, Ctrl-C included, stops the pipeline and
+    is raised here. A thread outlives the call only if foreign code in it hangs: a source that does
+    not respond when it is stopped, or any stage after an error; a warning names it.
 
     Args:
         source: provides the frames.
@@ -132,7 +145,7 @@ class _Run:
         self.max_frames: int | None = None
         self.period_s = self._due = 0.0
         self._captures = self._outdated = 0
-        self._checked = False
+        self._checked = self._ending = False
         self._meter = Meter(clock)
         self._errors: list[BaseException] = []
 
@@ -177,13 +190,13 @@ class _Run:
         )
 
     def _run(self, watchers: Sequence[Callable[[], None]]) -> None:
-        """Start the threads, infer in this one, and wait for all of them in any case."""
-        stages = (self._capture, self._prepare, self._finish, self._write, *watchers)
-        exits: Channel[bool] = Channel(len(stages), clock=self._clock)
+        """Start the threads, poll in this one, and wait for all of them in any case."""
+        stages = (self._capture, self._prepare, self._infer, self._finish, self._write, *watchers)
+        exits: Channel[threading.Thread] = Channel(len(stages), clock=self._clock)
 
         def run_stage(stage: Callable[[], None]) -> None:
             self._guard(stage)
-            exits.put(True)
+            exits.put(threading.current_thread())
 
         threads = [
             threading.Thread(
@@ -194,29 +207,44 @@ class _Run:
             )
             for stage in stages
         ]
-        for thread in threads:
-            thread.start()
         try:
-            self._guard(self._drive)
+            self._guard(self._poll)  # a stop that was requested before begins nothing
+            for thread in threads:
+                thread.start()
+            self._guard(self._watch)
         finally:
             self._cancel()
-            for _ in threads:
-                exits.get()
-            for thread in threads:
-                thread.join()
+            self._await(threads, exits)
 
-    def _drive(self) -> None:
-        """Infer, then poll the sinks until everything is written."""
+    def _await(self, threads: list[threading.Thread], exits: Channel[threading.Thread]) -> None:
+        """Wait for the threads to end; leave those that hang behind, and name them."""
+        running = list(threads)
+        limit_s = _STAGE_HANGS_S if self._errors else _SOURCE_HANGS_S
+        while running and (ended := exits.get(limit_s)) is not None:
+            ended.join()
+            running.remove(ended)
+        for thread in running:
+            _LOGGER.warning("%s does not respond and is left behind", thread.name)
+
+    def _watch(self) -> None:
+        """Poll the sinks until everything is written."""
+        while not self._done.wait_until_over(_POLL_S):
+            self._poll()
+
+    def _infer(self) -> None:
         frames = 0
         while frames != self.max_frames and (item := self._next()) is not None:
             self._inferred.put(self._advance(item, lambda batch, _: self._estimator.infer(batch)))
             frames += 1
+        self._end_input()
+        self._inferred.finish()
+
+    def _end_input(self) -> None:
+        """Read no further frame."""
+        self._ending = True
         self._source.stop()
         self._captured.cancel()
         self._prepared.cancel()
-        self._inferred.finish()
-        while not self._done.wait_until_over(_POLL_S):
-            self._poll()
 
     def _guard(self, stage: Callable[[], None]) -> None:
         """Run a stage; its error stops the others and is kept for :meth:`report` to raise."""
@@ -231,10 +259,11 @@ class _Run:
         for channel in (self._captured, self._prepared, self._inferred, self._finished, self._done):
             channel.cancel()
 
-    def _poll(self) -> bool:
-        """Let every sink do its part in this thread; return whether the stream continues."""
+    def _poll(self) -> None:
+        """Let every sink do its part in this thread; end the stream if one of them asks for it."""
         continues = [sink.poll() for sink in self._sinks]
-        return all(continues) and not self._stop_requested()
+        if not self._ending and (not all(continues) or self._stop_requested()):
+            self._end_input()
 
     def _next(self) -> _Item[NDArray[Any]] | None:
         """Wait until it is time, there is room and there is a frame; None when the stream ends.
@@ -242,10 +271,10 @@ class _Run:
         From a live source this is the newest frame captured at the time when the first two held.
         """
         while not self._can_infer():
-            if self._prepared.over or not self._poll():
+            if self._prepared.over or self._ending:
                 return None
         newest = self._captures if self._source.live else 0
-        while self._poll() and not self._prepared.over:
+        while not self._ending and not self._prepared.over:
             item = self._prepared.get(_POLL_S)
             if item is not None and item.number >= newest:
                 return item

@@ -453,3 +453,77 @@ def test_network_streams_without_pyav_name_its_extra(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(MsfnetError, match=r"pip install 'msfnet\[video\]'"):
         open_source("rtsp://127.0.0.1/x")
+
+
+class _FailingCapture:
+    """A driver that raises at its fifth picture, and then at its first after each opening."""
+
+    openings = 0
+
+    def __init__(self, error: Exception, where: str) -> None:
+        type(self).openings += 1
+        if self.openings == 2 and where == "connect":
+            raise error
+        self._error, self._where, self._read = error, where, 0
+
+    def get(self, what: int, /) -> float:
+        """Know nothing."""
+        return 0.0
+
+    def grab(self) -> bool:
+        """Take 5 ms for a picture; the first connection breaks at the fifth."""
+        time.sleep(0.005)
+        self._read += 1
+        first = self.openings == 1 and self._read == 5
+        if first and self._where == "grab":
+            raise self._error
+        return not (first and self._where in ("connect", "release"))
+
+    def retrieve(self) -> tuple[bool, NDArray[np.uint8]]:
+        """Return the picture."""
+        if self.openings == 1 and self._read == 5:
+            raise self._error
+        return True, frame(0).image
+
+    def release(self) -> None:
+        """Release nothing."""
+        if self._where == "release":
+            raise self._error
+
+
+ERRORS = [MemoryError("one giant picture"), RuntimeError("driver\nbroke"), cv2.error("bad")]
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("where", ["grab", "retrieve", "connect", "release"])
+def test_an_error_of_a_driver_is_a_lost_source(
+    where: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged in one line, and the camera is opened again."""
+    monkeypatch.setattr(_FailingCapture, "openings", 0)
+
+    with LiveSource(lambda: _FailingCapture(error, where), "camera 7") as source:
+        frames = list(islice(source, 12))
+
+    assert len(frames) == 12
+    assert source.health.losses == 1
+    lines = [message for message in caplog.messages if type(error).__name__ in message]
+    assert lines
+    assert all(line.startswith("camera 7 failed: ") and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_of_a_driver_ends_a_stream_that_is_not_reopened(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline raises it as one line, and no thread waits for ever."""
+    monkeypatch.setattr(_FailingCapture, "openings", 0)
+    source = LiveSource(lambda: _FailingCapture(error, "retrieve"), "camera 7", reconnect=False)
+    model = DepthEstimator(FakeEngine(deploy_spec(48, 80), lambda batch: batch[..., 0][None]))
+
+    with source, pytest.raises(MsfnetError, match=f"camera 7 failed: {type(error).__name__}"):
+        run_pipeline(source, model, [])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_runtime import DepthEstimator, DepthMap, Frame, MsfnetError
+from msfnet_runtime import DepthEstimator, DepthMap, Frame, MsfnetError, pipeline
 from msfnet_runtime.engines.fake import FakeEngine
 from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sinks import open_sink
+from msfnet_runtime.sources import IterableSource
 from msfnet_runtime.stopping import Stop
 from msfnet_runtime.stream_stats import StreamStats
-from tests.runtime.streams import SIZE, Frames, Kept, estimator
+from tests.runtime.streams import SIZE, Frames, Kept, estimator, frame
 from tests.runtime.virtual_clock import VirtualClock
 from tests.specs import deploy_spec
 
@@ -121,7 +125,7 @@ def test_an_unhandled_ctrl_c_aborts(stage: str, live: bool) -> None:
     assert len(sink.written) <= 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("live", [False, True])
 def test_a_signal_ends_a_stream_as_its_end(
     live: bool, number: signal.Signals, tmp_path: Path
@@ -156,3 +160,93 @@ def test_stopped_before_the_first_frame_is_one_line() -> None:
     """There is no empty output."""
     with pytest.raises(MsfnetError, match="stopped before the first frame"):
         run_pipeline(Frames(9), estimator(), [Kept()], stop=lambda: True)
+
+
+def test_a_stream_under_nohup_ignores_a_closing_terminal() -> None:
+    """SIGHUP stays ignored where it was."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = Stop()
+        with stop.on_signals():
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Return an event that never comes while the pipeline runs; waits for it are left soon."""
+    monkeypatch.setattr(pipeline, "_SOURCE_HANGS_S", 0.2)
+    monkeypatch.setattr(pipeline, "_STAGE_HANGS_S", 0.2)
+    event = threading.Event()
+    before = set(threading.enumerate())
+    yield event
+    event.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+
+
+def test_a_blocked_live_source_ends_when_that_is_asked_for(
+    hangs: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its frames so far are written; the thread in the foreign code is named and left behind."""
+    kept = Kept()
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        yield frame(0).image
+        hangs.wait()
+
+    report = run_pipeline(
+        IterableSource(images(), live=True), estimator(), [kept], stop=lambda: bool(kept.written)
+    )
+
+    assert report.frames == 1
+    assert "msfnet-capture does not respond" in caplog.text
+
+
+def test_a_second_ctrl_c_aborts_while_inference_hangs(
+    hangs: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one is heard too, and waits for the frame in the model."""
+    stop = Stop()
+    infers = threading.Event()
+
+    def infer(batch: NDArray[Any]) -> NDArray[np.float32]:
+        infers.set()
+        hangs.wait()
+        return batch[..., 0][None].astype(np.float32)
+
+    def press_twice() -> None:
+        infers.wait()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+
+    presses = threading.Thread(target=press_twice)
+    presses.start()
+    with pytest.raises(KeyboardInterrupt), stop.on_signals():
+        model = DepthEstimator(FakeEngine(deploy_spec(*SIZE), infer))
+        run_pipeline(Frames(9), model, [Kept()], stop=stop)
+    presses.join()
+
+    assert stop.signal == signal.SIGINT
+    assert "msfnet-infer does not respond" in caplog.text
+
+
+def test_a_process_that_hangs_after_a_second_ctrl_c_is_ended() -> None:
+    """Its status is that of Ctrl-C, although it catches everything."""
+    code = (
+        "import os, signal, time\n"
+        "from msfnet_runtime.stopping import Stop\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with Stop(abort_s=0.2).on_signals():\n"
+        "    for _ in range(2):\n"
+        "        try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        except KeyboardInterrupt: pass\n"
+        "    time.sleep(60)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+
+    assert done.returncode == 130

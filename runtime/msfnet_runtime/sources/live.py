@@ -89,6 +89,7 @@ class LiveSource(SourceBase):
         self.fps = frame_rate(self._capture, SourceBase.fps)
         self._reconnect = reconnect and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
         self._losses = self._skipped = self._bad = 0
+        self._error: BaseException | None = None
         self._log = SlowLog(clock)
         self._ended: Channel[None] = Channel(1, clock=clock)
         self._frames: Channel[Frame] = Channel(1, newest=True, clock=clock)
@@ -100,10 +101,16 @@ class LiveSource(SourceBase):
         return SourceHealth(self._skipped, self._losses, self._frames.dropped)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; timestamps are seconds since the first."""
+        """Yield the frames; timestamps are seconds since the first.
+
+        Raises:
+            MsfnetError: reading failed, and the source is not opened again.
+        """
         self._reader.start()
         while (frame := self._frames.get()) is not None:
             yield frame
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """End the frames at once, also while a lost source is awaited."""
@@ -119,16 +126,34 @@ class LiveSource(SourceBase):
             self._reader.join(_CLOSE_S)
 
     def _read(self) -> None:
+        """Read until the end, and leave an error to the thread that takes the frames."""
+        try:
+            self._read_frames()
+        except BaseException as error:  # noqa: BLE001 - raised by __iter__
+            self._error = error
+        finally:
+            self._release()
+            self._frames.finish()
+
+    def _read_frames(self) -> None:
         """Read until the end; only this thread uses the capture."""
         index, start = 0, 0.0
         while not self._ended.over:
-            grabbed = self._bad < _MAX_CONSECUTIVE_BAD and self._capture.grab()
-            now = self._clock.now()
+            try:
+                grabbed = self._bad < _MAX_CONSECUTIVE_BAD and self._capture.grab()
+                now = self._clock.now()
+                read, image = self._capture.retrieve() if grabbed else (False, None)
+            except MsfnetError:
+                raise
+            except Exception as error:
+                if not self._reconnect:
+                    raise MsfnetError(f"{self._name} failed: {_text(error)}; check it") from error
+                self._log(f"{self._name} failed: {_text(error)}")
+                grabbed = False
             if not grabbed:
                 if self._ended.over or not (self._reconnect and self._came_back()):
                     break
                 continue
-            read, image = self._capture.retrieve()
             if not read or image is None:
                 self._skip()
                 continue
@@ -137,8 +162,12 @@ class LiveSource(SourceBase):
             if not self._frames.put(frame):
                 break
             index += 1
-        self._capture.release()
-        self._frames.finish()
+
+    def _release(self) -> None:
+        try:
+            self._capture.release()
+        except Exception as error:  # noqa: BLE001 - of a driver; nothing depends on it
+            self._log(f"{self._name} failed: {_text(error)}")
 
     def _skip(self) -> None:
         self._bad += 1
@@ -148,7 +177,7 @@ class LiveSource(SourceBase):
     def _came_back(self) -> bool:
         """Reopen the source, with growing waits; return False if the stream is stopped."""
         LOGGER.warning("%s is lost; waiting for it", self._name)
-        self._capture.release()
+        self._release()
         wait = FIRST_WAIT_S
         while not self._ended.wait_until_over(wait):
             wait = min(2 * wait, LONGEST_WAIT_S)
@@ -156,11 +185,19 @@ class LiveSource(SourceBase):
                 self._capture = self._connect()
             except MsfnetError:
                 continue
+            except Exception as error:  # noqa: BLE001 - of a driver; the source is still lost
+                self._log(f"{self._name} failed: {_text(error)}")
+                continue
             self._losses += 1
             self._bad = 0
             LOGGER.warning("%s is back", self._name)
             return True
         return False
+
+
+def _text(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def _open_capture(message: str, *what: Any) -> cv2.VideoCapture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _PARTS = frozenset(
     b"RIFF ftyp moov mdat moof mfra sidx ssix styp free skip wide uuid meta udta pnot emsg".split()
 )
 """Types of the top-level parts of mp4, mov and avi files."""
+
+_CLOSE_S = 1.0
+"""The longest time that closing waits for a read in progress."""
 
 _STREAMED = (8, 8 + 0xFFFFFFFF)
 """Lengths of an avi's first chunk if its writer could not go back and fill it in."""
@@ -47,6 +51,7 @@ class VideoSource(SourceBase):
         self._path = path
         self._skip_bad = skip_bad
         self._skipped = 0
+        self._reading = threading.Lock()
         if not skip_bad:
             check_whole(path)
         self._capture = _open_capture(path)
@@ -63,9 +68,10 @@ class VideoSource(SourceBase):
         """Yield the frames; timestamps are the file's own, or index / fps if it has none."""
         last = -1.0
         for index in itertools.count():
-            if not self._capture.grab():
-                break
-            read, image = self._capture.retrieve()
+            with self._reading:
+                if not self._capture.grab():
+                    break
+                read, image = self._capture.retrieve()
             seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             last = seconds if seconds > last else max(last + 1 / self.fps, 0.0)
             if not read or image is None:
@@ -75,8 +81,10 @@ class VideoSource(SourceBase):
         self._end(index)
 
     def close(self) -> None:
-        """Close the file."""
-        self._capture.release()
+        """Close the file, unless a read in another thread hangs, which would crash."""
+        if self._reading.acquire(timeout=_CLOSE_S):
+            self._capture.release()
+            self._reading.release()
 
     def _skip(self, index: int) -> None:
         if not self._skip_bad:
