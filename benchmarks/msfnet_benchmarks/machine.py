@@ -105,6 +105,18 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
+def has_int8_products() -> bool:
+    """Return whether the processor adds products of unsigned and signed 8 bits without saturation.
+
+    x86 processors do with VNNI or AMX instructions, others always. Where the system does not list
+    its instructions, the answer is no.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686", "x86"):
+        return True
+    flags = re.findall(r"^flags\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    return bool(flags) and not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags[0].split())
+
+
 def _usable_cores() -> dict[str, str]:
     """Return the number of cores that this process may use, where that is limited."""
     if sys.platform != "linux":

@@ -77,6 +77,7 @@ def calibrate_model(
             frames,
             method=options.method,
             runs_on=options.runs_on,
+            reduced_range=options.reduced_range,
             folder=folder,
             progress=progress,
         )
@@ -89,6 +90,7 @@ def calibrate_model(
             frames,
             method=options.method,
             runs_on=options.runs_on,
+            reduced_range=options.reduced_range,
             folder=folder,
             progress=progress,
         )

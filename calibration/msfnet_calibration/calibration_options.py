@@ -11,8 +11,9 @@ Method = Literal["entropy", "minmax", "percentile"]
 METHODS: tuple[Method, ...] = ("entropy", "minmax", "percentile")
 
 Target = Literal["tensorrt", "cpu"]
-"""Where the file is to run. TensorRT fuses a convolution with the activation behind it, so that
-pairs stand in front of convolutions only; ONNX Runtime's CPU provider computes in INT8 only what
+"""Where the file is to run. TensorRT takes symmetric signed activations and fuses a convolution
+with the activation behind it, so that pairs stand in front of convolutions only. ONNX Runtime's CPU
+provider is fast with unsigned activations that have a zero point, and computes in INT8 only what
 has pairs on both sides."""
 TARGETS: tuple[Target, ...] = ("tensorrt", "cpu")
 
@@ -30,6 +31,9 @@ class CalibrationOptions:
     method: Method = "percentile"
     runs_on: Target = "tensorrt"
     """Where the file will run. With a budget, ONNX Runtime's provider of that name measures it."""
+    reduced_range: bool | None = None
+    """Keep weights to 7 bits, for processors whose 8-bit products saturate; None: for the CPU
+    target, as this processor needs."""
     budget: str = ""
     """See :class:`msfnet_calibration.budget.Budget`; empty: every convolution that is wide."""
     sensitivity: bool = False

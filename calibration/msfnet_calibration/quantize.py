@@ -1,7 +1,10 @@
 """INT8 models: Q/DQ pairs around the convolutions that gain by them.
 
-Symmetric signed 8 bits, one scale per output channel of a weight and one per activation; biases
-stay in floating point. TensorRT takes the file as it is, as an explicitly quantised network.
+Weights are symmetric signed 8 bits with one scale per output channel; biases stay in floating
+point. For TensorRT activations are symmetric and signed, too, and the file is an explicitly
+quantised network. For ONNX Runtime's CPU provider they are unsigned with a zero point: processors
+multiply unsigned by signed 8 bits. Those without VNNI instructions add two such products in 16
+bits, which saturate unless weights keep to 7 bits (a reduced range).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
 from msfnet_calibration.graph import add_constant, constant, drop_unused, make_node, splice
-from msfnet_calibration.ranges import ActivationRanges
+from msfnet_calibration.ranges import ActivationRanges, Span
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
 from msfnet_runtime.preprocess import prepare
 
@@ -72,17 +75,38 @@ def is_narrow(unit: str) -> bool:
     return unit.endswith(NARROW)
 
 
-def tensors_beside(model: ir.Model, nodes: Collection[str]) -> list[str]:
-    """Return the inputs and outputs of the convolutions named, each once."""
+def tensors_beside(model: ir.Model, nodes: Collection[str], runs_on: Target) -> list[str]:
+    """Return the values around the convolutions named that get a pair, each once."""
     wanted = set(nodes)
     found = [
         str(value.name)
         for node in model.graph
         if node.name in wanted
-        for value in (node.inputs[0], node.outputs[0])
-        if value is not None
+        for value in _values_beside(node, runs_on)
     ]
     return list(dict.fromkeys(found))
+
+
+def _values_beside(conv: ir.Node, runs_on: Target) -> list[ir.Value]:
+    """Return a convolution's input and, for CPUs, its output behind a ReLU or ReLU6.
+
+    With a zero point of 0 the pair does what a ReLU does, and ONNX Runtime drops the ReLU.
+    """
+    values = [conv.inputs[0]]
+    if runs_on == "cpu":
+        output = conv.outputs[0]
+        uses = list(output.uses())
+        follows = len(uses) == 1 and not output.is_graph_output() and _is_relu(uses[0].node)
+        values.append(uses[0].node.outputs[0] if follows else output)
+    return [value for value in values if value is not None]
+
+
+def _is_relu(node: ir.Node) -> bool:
+    """Return whether a node is a ReLU, with or without an upper end."""
+    if node.op_type != "Clip":
+        return node.op_type == "Relu"
+    low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return low is not None and float(low) == 0.0
 
 
 def insert_pairs(
@@ -91,11 +115,14 @@ def insert_pairs(
     ranges: ActivationRanges,
     method: Method,
     runs_on: Target,
+    *,
+    reduced_range: bool = False,
 ) -> ir.Model:
     """Return a copy of an FP32 model with Q/DQ pairs around the convolutions named.
 
     Requires: the type and shape of every value are known. Ensures: every tensor has at most one
-    pair, which all consumers of the tensor share; quantised weights are stored in INT8.
+    pair, which all consumers of the tensor share; quantised weights are stored in INT8, in 7 bits
+    with ``reduced_range``.
 
     Raises:
         MsfnetError: an unknown method or target.
@@ -106,11 +133,11 @@ def insert_pairs(
         raise MsfnetError(f"unknown target {runs_on!r}; choose {_or(TARGETS)}")
     wanted, result = set(nodes), model.clone()
     for node in [node for node in result.graph if node.name in wanted]:
-        _quantize_weight(result.graph, node)
-        for value in (node.inputs[0], *(node.outputs if runs_on == "cpu" else ())):
-            if value is not None and not _is_dequantized(value):
-                limit = np.array(ranges.threshold(str(value.name), method), np.float32)
-                _quantize_activation(result.graph, value, limit, node)
+        _quantize_weight(result.graph, node, 64 if reduced_range else 127)
+        for value in _values_beside(node, runs_on):
+            if not _is_dequantized(value):
+                steps = _steps(ranges.span(str(value.name), method), signed=runs_on == "tensorrt")
+                _quantize_activation(result.graph, value, *steps, node)
     drop_unused(result)
     return result
 
@@ -120,13 +147,13 @@ def _is_dequantized(value: ir.Value | None) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear"
 
 
-def _quantize_weight(graph: ir.Graph, conv: ir.Node) -> None:
-    """Store a convolution's weight in INT8, one scale per output channel."""
+def _quantize_weight(graph: ir.Graph, conv: ir.Node, largest: int) -> None:
+    """Store a convolution's weight in INT8, -largest to largest, one scale per output channel."""
     weight = conv.inputs[1]
     numbers = constant(weight)
     if weight is None or numbers is None:
         return  # another convolution shares it and has quantised it
-    scales = _scale(np.abs(numbers).reshape(len(numbers), -1).max(axis=1))
+    scales = _scale(2 * np.abs(numbers).reshape(len(numbers), -1).max(axis=1), 2 * largest)
     steps = np.rint(numbers / scales.reshape(-1, *[1] * (numbers.ndim - 1)))
     stored = [
         add_constant(graph, f"{weight.name}.int8", np.clip(steps, -128, 127).astype(np.int8)),
@@ -140,14 +167,18 @@ def _quantize_weight(graph: ir.Graph, conv: ir.Node) -> None:
 
 
 def _quantize_activation(
-    graph: ir.Graph, value: ir.Value, limit: NDArray[np.float32], consumer: ir.Node
+    graph: ir.Graph,
+    value: ir.Value,
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.integer[Any]],
+    consumer: ir.Node,
 ) -> None:
     """Put a Q/DQ pair behind a value; it belongs to the node that makes the value."""
     owner = value.producer() or consumer
     name = str(value.name)
     constants = [
-        add_constant(graph, f"{name}.scale", _scale(limit)),
-        add_constant(graph, f"{name}.zero_point", np.array(0, np.int8)),
+        add_constant(graph, f"{name}.scale", scale),
+        add_constant(graph, f"{name}.zero_point", zero_point),
     ]
     result = f"{name}.dequantized"
     if value.is_graph_output():
@@ -155,7 +186,7 @@ def _quantize_activation(
     quantize = make_node(
         "QuantizeLinear",
         [value, *constants],
-        (f"{name}.quantized", ir.DataType.INT8),
+        (f"{name}.quantized", ir.DataType.from_numpy(zero_point.dtype)),
         f"{owner.name}.quantize",
     )
     dequantize = make_node(
@@ -167,9 +198,19 @@ def _quantize_activation(
     splice(value, [quantize, dequantize])
 
 
-def _scale(limits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the step of symmetric INT8, -127 to 127, that represents values up to a limit."""
-    scales = (2 * limits.astype(np.float64) / 254).astype(np.float32)
+def _steps(span: Span, *, signed: bool) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+    """Return scale and zero point of an activation: symmetric INT8, or UINT8 from end to end."""
+    low, high = (np.float32(end) for end in span)
+    if signed:
+        return _scale(2 * np.maximum(high, -low), 254), np.array(0, np.int8)
+    exact = (np.float64(high) - low) / 255
+    scale = _scale(high - np.float64(low), 255)
+    return scale, np.array(0 if low == high else np.rint(-low / exact), np.uint8)
+
+
+def _scale(widths: Any, steps: int) -> NDArray[np.float32]:
+    """Return the step of which ``steps`` are as wide as a range; 1 where the range is empty."""
+    scales = (np.asarray(widths, np.float64) / steps).astype(np.float32)
     return np.asarray(np.where(scales < np.finfo(np.float32).tiny, np.float32(1), scales))
 
 

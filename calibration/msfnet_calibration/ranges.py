@@ -39,12 +39,19 @@ _KEEP_EVERY = 16
 """Frames between two writes of the file."""
 
 
+Span = tuple[float, float]
+"""The lowest and the highest value that INT8 is to represent; 0 lies within."""
+
+
 @dataclass
 class Histogram:
     """Absolute values of one tensor: equal bins from 0 to :attr:`limit`, which doubles at need."""
 
     limit: float = 0.0
-    peak: float = 0.0
+    low: float = 0.0
+    """The lowest value; 0 if none is negative."""
+    high: float = 0.0
+    """The highest value; 0 if none is positive."""
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def add(self, values: NDArray[np.floating]) -> None:
@@ -53,11 +60,11 @@ class Histogram:
         Raises:
             MsfnetError: one of them is not finite.
         """
-        sizes = np.abs(values, dtype=np.float32).ravel()
-        peak = float(sizes.max(initial=0.0))
-        if not np.isfinite(peak):
+        low, high = (float(end) for end in (values.min(initial=0.0), values.max(initial=0.0)))
+        if not np.isfinite((low, high)).all():
             raise MsfnetError("an activation is not finite; the FP32 model itself is broken")
-        self.peak = max(self.peak, peak)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        sizes, peak = np.abs(values, dtype=np.float32).ravel(), max(high, -low)
         if self.limit == 0.0:
             self.limit = peak
         while 0.0 < self.limit < peak:
@@ -68,6 +75,16 @@ class Histogram:
             self.counts[0] += sizes.size
         else:
             self.counts += np.histogram(sizes, _BINS, (0.0, self.limit))[0]
+
+    @property
+    def peak(self) -> float:
+        """The largest absolute value."""
+        return max(self.high, -self.low)
+
+    def span(self, method: Method) -> Span:
+        """Return the values that INT8 is to represent; both ends are 0 where all values are."""
+        threshold = self.threshold(method)
+        return max(self.low, -threshold), min(self.high, threshold)
 
     def threshold(self, method: Method) -> float:
         """Return the largest absolute value that INT8 is to represent; 0 where all values are 0."""
@@ -124,17 +141,17 @@ class ActivationRanges:
         self.frames = 0
         """How many have been counted."""
         self._histograms = {name: Histogram() for name in names}
-        self._thresholds: dict[tuple[str, Method], float] = {}
+        self._spans: dict[tuple[str, Method], Span] = {}
 
-    def threshold(self, name: str, method: Method) -> float:
-        """Return the largest absolute value of a tensor that INT8 is to represent."""
-        if (name, method) not in self._thresholds:
-            self._thresholds[name, method] = self._histograms[name].threshold(method)
-        return self._thresholds[name, method]
+    def span(self, name: str, method: Method) -> Span:
+        """Return the values of a tensor that INT8 is to represent."""
+        if (name, method) not in self._spans:
+            self._spans[name, method] = self._histograms[name].span(method)
+        return self._spans[name, method]
 
     def add(self, values: Mapping[str, NDArray[np.floating]]) -> None:
         """Count one frame's tensors."""
-        self._thresholds.clear()
+        self._spans.clear()
         for name, histogram in self._histograms.items():
             histogram.add(values[name])
         self.frames += 1
@@ -148,7 +165,8 @@ class ActivationRanges:
                 frames=self.frames,
                 names=np.array(list(self._histograms)),
                 limits=np.array([h.limit for h in histograms]),
-                peaks=np.array([h.peak for h in histograms]),
+                lows=np.array([h.low for h in histograms]),
+                highs=np.array([h.high for h in histograms]),
                 counts=np.stack([h.counts for h in histograms]),
             )
 
@@ -163,10 +181,12 @@ class ActivationRanges:
             with np.load(path) as kept:
                 ranges = cls([str(name) for name in kept["names"]])
                 ranges.frames = int(kept["frames"])
-                columns = zip(kept["limits"], kept["peaks"], kept["counts"], strict=True)
+                columns = (kept[key] for key in ("limits", "lows", "highs", "counts"))
                 ranges._histograms = {
-                    name: Histogram(float(limit), float(peak), counts)
-                    for name, (limit, peak, counts) in zip(ranges._histograms, columns, strict=True)
+                    name: Histogram(float(limit), float(low), float(high), counts)
+                    for name, limit, low, high, counts in zip(
+                        ranges._histograms, *columns, strict=True
+                    )
                 }
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise MsfnetError(f"{path} cannot be read ({error}); remove it") from None
@@ -194,7 +214,7 @@ def collect_ranges(
     Raises:
         MsfnetError: an activation is not finite, or the folder cannot be written.
     """
-    file = folder / f"ranges-{_fingerprint(model, names, batches)}.npz" if folder else None
+    file = folder / f"activations-{_fingerprint(model, names, batches)}.npz" if folder else None
     ranges = ActivationRanges.load(file) if file and file.exists() else ActivationRanges(names)
     if ranges.frames == len(batches):
         progress(len(batches), len(batches), "frames, kept from an earlier run")

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from msfnet_benchmarks.machine import has_int8_products
 from msfnet_calibration.calibration_options import Method, Target
 from msfnet_calibration.fp16 import to_fp16
 from msfnet_calibration.fp16_check import (
@@ -77,6 +78,7 @@ class Variants:
         frames: calibration frames.
         method: how ranges are chosen.
         runs_on: where the files are to run.
+        reduced_range: as :func:`quantize_int8` has it.
         folder: where the statistics are kept.
         progress: called after every frame.
 
@@ -91,13 +93,22 @@ class Variants:
         *,
         method: Method,
         runs_on: Target,
+        reduced_range: bool | None = None,
         folder: Path | None,
         progress: Progress = silent,
     ) -> None:
+        if runs_on == "tensorrt" and reduced_range:
+            raise MsfnetError(
+                "a reduced range is for processors, not for TensorRT; leave it out",
+                parameter="reduced_range",
+            )
         self.source = source
         self._model, self.spec = load_fp32(source, "calibrate")
         self._method: Method = method
         self._runs_on: Target = runs_on
+        if reduced_range is None:
+            reduced_range = runs_on == "cpu" and not has_int8_products()
+        self._reduced_range = reduced_range
         self.batches: list[NDArray[Any]] = prepare_frames(frames, self.spec)
         self._summary = summarise_frames((frame, describe_frame(frame)) for frame in frames)
         self.units = find_units(self._model)
@@ -107,7 +118,9 @@ class Variants:
             )
         self._ranges: ActivationRanges = collect_ranges(
             self._model,
-            tensors_beside(self._model, [n for nodes in self.units.values() for n in nodes]),
+            tensors_beside(
+                self._model, [n for nodes in self.units.values() for n in nodes], runs_on
+            ),
             self.batches,
             folder=folder,
             progress=progress,
@@ -121,7 +134,14 @@ class Variants:
     def make(self, choice: Choice) -> ir.Model:
         """Return the model in one form."""
         nodes = [node for unit in choice.int8 for node in self.units[unit]]
-        model = insert_pairs(self._model, nodes, self._ranges, self._method, self._runs_on)
+        model = insert_pairs(
+            self._model,
+            nodes,
+            self._ranges,
+            self._method,
+            self._runs_on,
+            reduced_range=self._reduced_range,
+        )
         if not choice.half:
             return model
         return to_fp16(model, self._islands.wide, keep_nodes=self._islands.sums)
@@ -149,7 +169,13 @@ class Variants:
         """
         count = sum(len(self.units[unit]) for unit in choice.int8)
         calibration = CalibrationRecord(
-            self._method, self._runs_on, count, len(self.batches), self._summary
+            self._method,
+            self._runs_on,
+            count,
+            len(self.batches),
+            self._summary,
+            activations="uint8" if self._runs_on == "cpu" else "int8",
+            reduced_range=self._reduced_range,
         )
         spec = replace(
             self.spec,
@@ -175,8 +201,10 @@ class Variants:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the source, the calibration frames, the method and the target."""
-        digest = hashlib.sha256(f"{self._method} {self._runs_on}".encode())
+        """Hash of the source, the calibration frames, and all that decides how files are made."""
+        digest = hashlib.sha256(
+            f"{self._method} {self._runs_on} {self._reduced_range} uint8".encode()
+        )
         digest.update(sha256(self.source).encode())
         for batch in self.batches:
             digest.update(batch.tobytes())
@@ -196,6 +224,7 @@ def quantize_int8(
     *,
     method: Method = "percentile",
     runs_on: Target = "tensorrt",
+    reduced_range: bool | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> OnnxArtifact:
@@ -209,6 +238,8 @@ def quantize_int8(
             ``percentile`` 99.99 % of the values, ``minmax`` all of them.
         runs_on: where the file is to run, see
             :data:`~msfnet_calibration.calibration_options.Target`.
+        reduced_range: keep weights to 7 bits, for processors whose 8-bit products saturate (x86
+            without VNNI); None: for the CPU target, as this processor needs.
         folder: where activation statistics are kept for another try; None: nowhere.
         progress: called after every frame.
 
@@ -217,7 +248,13 @@ def quantize_int8(
             method, or a quantised model whose depth is not finite.
     """
     variants = Variants(
-        Path(source), frames, method=method, runs_on=runs_on, folder=folder, progress=progress
+        Path(source),
+        frames,
+        method=method,
+        runs_on=runs_on,
+        reduced_range=reduced_range,
+        folder=folder,
+        progress=progress,
     )
     choice = variants.blanket
     model = variants.make(choice)

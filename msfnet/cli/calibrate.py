@@ -35,6 +35,14 @@ def calibrate(
         Target,
         typer.Option("--target", help="Where it is to run: TensorRT, or ONNX Runtime on the CPU."),
     ] = "tensorrt",
+    reduced_range: Annotated[
+        bool | None,
+        typer.Option(
+            "--reduced-range/--full-range",
+            help="For the CPU: weights of 7 bits, for x86 processors without VNNI; as this "
+            "processor needs if left out.",
+        ),
+    ] = None,
     budget: Annotated[
         str,
         typer.Option(
@@ -83,6 +91,7 @@ def calibrate(
         frames=frames,
         method=method,
         runs_on=runs_on,
+        reduced_range=reduced_range,
         budget=budget,
         sensitivity=sensitivity,
         protocol=protocol,

@@ -71,12 +71,17 @@ class CalibrationRecord:
     """Number of frames used."""
     summary: FrameSummary | None = None
     """None in models that an older msfnet calibrated."""
+    activations: Literal["int8", "uint8"] = "int8"
+    """How activations are stored: symmetric, or unsigned with a zero point."""
+    reduced_range: bool = False
+    """Whether weights keep to 7 bits, for processors whose 8-bit products saturate."""
 
     def text(self) -> str:
         """Return the record as a short text."""
         return (
             f"{self.method}, {counted(self.frames, 'frame')}, "
-            f"{counted(self.convolutions, 'convolution')}, for {self.target}"
+            f"{counted(self.convolutions, 'convolution')}, for {self.target}, "
+            f"{self.activations} activations{', 7-bit weights' if self.reduced_range else ''}"
         )
 
 

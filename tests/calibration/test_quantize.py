@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime import InferenceSession
+from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -51,17 +51,25 @@ def model(tmp_path: Path) -> Path:
         )
         for i in range(3)
     ]
+    constants = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights())]
+    return write_network(tmp_path / "fp32.onnx", nodes, constants)
+
+
+def write_network(
+    path: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
+) -> Path:
+    """Write nodes from ``image`` to ``prediction``, half its size, with a spec."""
     graph = helper.make_graph(
         nodes,
-        "three",
+        "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 32, 64])],
         [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, [1, 1, 16, 32])],
-        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights())],
+        constants,
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(proto, {METADATA_KEY: network_spec().to_json()})
-    onnx.save(proto, tmp_path / "fp32.onnx")
-    return tmp_path / "fp32.onnx"
+    onnx.save(proto, path)
+    return path
 
 
 @pytest.fixture
@@ -99,37 +107,41 @@ def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) 
     assert np.abs(plain - expected).max() > 0.1
 
 
-@pytest.mark.parametrize("runs_on", TARGETS)
+@pytest.mark.parametrize(
+    ("runs_on", "reduced_range"), [("tensorrt", False), ("cpu", False), ("cpu", True)]
+)
 def test_pairs_are_those_of_onnxruntimes_quantiser(
-    model: Path, frames: list[Frame], runs_on: Target
+    model: Path, frames: list[Frame], runs_on: Target, reduced_range: bool
 ) -> None:
     """The same answer, bit by bit, and as many operators as its explicit quantisation inserts."""
     source = load_model(model)
-    names = tensors_beside(source, ["conv1"])
+    names = tensors_beside(source, ["conv1"], runs_on)
     ranges = collect_ranges(source, names, [prepare(f.image, network_spec()) for f in frames])
-    limits = [np.float32(ranges.threshold(name, "minmax")) for name in names]
-    spans = {name: (-limit, limit) for name, limit in zip(names, limits, strict=True)}
+    signed = runs_on == "tensorrt"
+    spans = {name: tuple(map(np.float32, ranges.span(name, "minmax"))) for name in names}
     reference = QDQQuantizer(
         onnx.load(model),
         per_channel=True,
-        reduce_range=False,
+        reduce_range=reduced_range,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if signed else QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, spans),
         nodes_to_quantize=["conv1"],
         nodes_to_exclude=[],
         op_types_to_quantize=["Conv"],
         extra_options={
-            "ActivationSymmetric": True,
+            "ActivationSymmetric": signed,
             "WeightSymmetric": True,
             "AddQDQPairToWeight": False,
             "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": ["Conv"] if runs_on == "tensorrt" else [],
+            "OpTypesToExcludeOutputQuantization": ["Conv"] if signed else [],
         },
     )
     reference.quantize_model()
 
-    ours = ir.to_proto(insert_pairs(source, ["conv1"], ranges, "minmax", runs_on))
+    ours = ir.to_proto(
+        insert_pairs(source, ["conv1"], ranges, "minmax", runs_on, reduced_range=reduced_range)
+    )
 
     models = ours, reference.model.model
     counts = [sorted(node.op_type for node in each.graph.node) for each in models]
@@ -139,6 +151,91 @@ def test_pairs_are_those_of_onnxruntimes_quantiser(
         InferenceSession(each.SerializeToString()).run(None, {"image": batch})[0] for each in models
     ]
     np.testing.assert_array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_a_processor_computes_convolution_and_relu_in_int8(
+    tmp_path: Path, frames: list[Frame], activation: str
+) -> None:
+    """ONNX Runtime runs both convolutions in INT8 and drops the activation between them, whose
+    range begins at the zero point."""
+    w = weights()
+    limits = ["zero", "six"] if activation == "Clip" else []
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["a"], "conv0", strides=[2, 2]),
+        helper.make_node(activation, ["a", *limits], ["b"], "activation"),
+        helper.make_node("Conv", ["b", "w1"], ["c"], "conv1"),
+        helper.make_node("Conv", ["c", "w2"], ["prediction"], "conv2"),
+    ]
+    constants = [numpy_helper.from_array(each, f"w{i}") for i, each in enumerate(w)]
+    ends = [("zero", 0.0), ("six", 6.0)] if activation == "Clip" else []
+    constants += [
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in ends
+    ]
+    path = write_network(tmp_path / "fp32.onnx", nodes, constants)
+    source = load_model(path)
+    chosen = ["conv0", "conv1"]
+    names = tensors_beside(source, chosen, "cpu")
+    assert names == ["image", "b", "c"]
+    batches = [prepare(frame.image, network_spec()) for frame in frames]
+    ranges = collect_ranges(source, names, batches)
+
+    model = ir.to_proto(insert_pairs(source, chosen, ranges, "minmax", "cpu"))
+
+    options = SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    session = InferenceSession(model.SerializeToString(), options)
+    operators = count_operators(ir.load(tmp_path / "optimised.onnx"))
+    assert operators["QLinearConv"] == 2
+    assert activation not in operators
+    answer = session.run(None, {"image": batches[0]})[0]
+    plain = InferenceSession(path).run(None, {"image": batches[0]})[0]
+    np.testing.assert_allclose(answer, plain, atol=0.02 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "exact"),
+    [
+        ("fpu avx2 avx512_vnni", "x86_64", True),
+        ("fpu avx2 avx_vnni", "AMD64", True),
+        ("fpu avx2 avx512f", "x86_64", False),
+        ("", "x86_64", False),
+        ("", "aarch64", True),
+    ],
+)
+def test_weights_keep_to_7_bits_where_products_saturate(
+    model: Path,
+    frames: list[Frame],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    machine: str,
+    exact: bool,
+) -> None:
+    """By the instructions that Linux lists; the spec records it, and TensorRT never needs it."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    text = f"flags\t\t: {flags}\n" if flags else ""
+    monkeypatch.setattr("msfnet_benchmarks.machine._read", lambda path: text)
+
+    stored = {}
+    for runs_on in TARGETS:
+        artifact = quantize_int8(model, model.with_name("int8.onnx"), frames, runs_on=runs_on)
+        record = artifact.spec.calibration
+        assert record is not None
+        weight = next(
+            numpy_helper.to_array(tensor)
+            for tensor in onnx.load(artifact.path).graph.initializer
+            if tensor.name == "w1.int8"
+        )
+        stored[runs_on] = (record.activations, record.reduced_range, int(np.abs(weight).max()))
+
+    assert stored["tensorrt"] == ("int8", False, 127)
+    assert stored["cpu"] == ("uint8", not exact, 127 if exact else 64)
+
+
+def test_a_reduced_range_is_for_processors(model: Path, frames: list[Frame]) -> None:
+    """TensorRT's products do not saturate."""
+    with pytest.raises(MsfnetError, match="TensorRT"):
+        quantize_int8(model, model.with_name("int8.onnx"), frames, reduced_range=True)
 
 
 def test_only_convolutions_with_enough_channels_get_pairs(model: Path, frames: list[Frame]) -> None:
@@ -170,7 +267,9 @@ def test_the_spec_records_the_calibration(model: Path, frames: list[Frame]) -> N
     assert artifact.spec.precision == "int8"
     calibration, change = artifact.spec.calibration, artifact.spec.change
     assert calibration is not None
-    assert calibration.text() == "percentile, 8 frames, 1 convolution, for tensorrt"
+    assert calibration.text() == (
+        "percentile, 8 frames, 1 convolution, for tensorrt, int8 activations"
+    )
     assert calibration.summary is not None
     assert calibration.summary.count == 8
     assert change is not None

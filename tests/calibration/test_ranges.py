@@ -65,6 +65,20 @@ def test_entropy_cuts_tails_and_keeps_what_has_none(rng: np.random.Generator) ->
     assert 4 < heavy.threshold("entropy") < 0.8 * heavy.peak
 
 
+def test_a_span_ends_at_the_values_there_are(rng: np.random.Generator) -> None:
+    """NumPy's extremes with min-max; a percentile cuts the long side only, and 0 lies within."""
+    skewed, positive = Histogram(), Histogram()
+    array = np.concatenate([rng.uniform(-0.1, 0, 50_000), rng.standard_t(3, 50_000) ** 2])
+    skewed.add(array.astype(np.float32))
+    positive.add(rng.uniform(3, 5, 1000).astype(np.float32))
+
+    assert skewed.span("minmax") == (array.astype(np.float32).min(), array.astype(np.float32).max())
+    low, high = skewed.span("percentile")
+    assert low == array.astype(np.float32).min()
+    assert high == skewed.threshold("percentile") < array.max() / 2
+    assert positive.span("minmax") == (0, positive.peak)
+
+
 def test_zeros_have_no_range_and_nan_is_refused() -> None:
     """A tensor that a ReLU sets to zero; a model whose activations are not finite."""
     histogram = Histogram()
@@ -105,8 +119,8 @@ def test_kept_ranges_are_read_and_a_stopped_run_is_resumed(
 
     assert ran == [1, 2, 3, 3, 4, 4]
     for found in (second, third):
-        assert [found.threshold(name, "percentile") for name in names] == [
-            whole.threshold(name, "percentile") for name in names
+        assert [found.span(name, "percentile") for name in names] == [
+            whole.span(name, "percentile") for name in names
         ]
     (file,) = tmp_path.iterdir()
     collect_ranges(model, names, batches[:2], folder=tmp_path)

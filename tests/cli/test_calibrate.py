@@ -78,7 +78,7 @@ def test_what_each_block_costs_is_measured_and_kept(
     assert picture.std() > 10
     operators = count_operators(load_model(tmp_path / "int8.onnx"))
     convolutions = sum(row["convolutions"] for row in found["rows"] if "narrow" not in row["unit"])
-    assert f"{convolutions} convolutions, for cpu; depth change: " in printed.out
+    assert f"{convolutions} convolutions, for cpu, uint8 activations; depth change: " in printed.out
     assert operators["DequantizeLinear"] > 2 * convolutions
     again = f"calibrate {folder}/fp32.onnx {tmp_path}/b.onnx --data {folder}/rooms --frames 8"
     assert run(shlex.split(f"{again} --target cpu --method entropy")) == 0

@@ -180,7 +180,9 @@ def test_what_was_measured_under_schema_1_is_kept_as_figures() -> None:
     int8, fp16, cpu = (read_schema1(name) for name in ("int8", "fp16", "cpu"))
 
     assert int8.calibration is not None
-    assert int8.calibration.text() == "percentile, 4 frames, 46 convolutions, for tensorrt"
+    assert int8.calibration.text() == (
+        "percentile, 4 frames, 46 convolutions, for tensorrt, int8 activations"
+    )
     assert int8.calibration.summary is not None
     assert int8.calibration.summary.count == 4
     assert int8.calibration.summary.hashes[0] == "052dfd4377bf04f7"
