@@ -84,6 +84,57 @@ def cast_constants(model: ir.Model) -> PassResult:
     return PassResult(model, modified)
 
 
+def split_at_once(model: ir.Model) -> PassResult:
+    """Replace a sequence of slices, and the nodes that pick from it, by one Split.
+
+    Requires: constant sizes and places, as PyTorch's exporter writes them. Ensures: equal answers,
+    and no sequence, whose shapes cannot be inferred.
+    """
+    sequences = [node for node in model.graph if node.op_type == "SplitToSequence"]
+    split = [node for node in sequences if _split_at_once(model.graph, node)]
+    drop_unused(model)
+    return PassResult(model, modified=bool(split))
+
+
+def _split_at_once(graph: ir.Graph, sequence: ir.Node) -> bool:
+    """Replace one sequence if its sizes and places are constant, and tell whether they are."""
+    source, axis = sequence.inputs[0], sequence.attributes.get_int("axis", 0)
+    picks = [use.node for use in sequence.outputs[0].uses()]
+    places = [_number(pick.inputs[1]) for pick in picks if pick.op_type == "SequenceAt"]
+    side = source.shape[axis] if source is not None and source.shape is not None else None
+    sizes = _split_sizes(sequence, side) if isinstance(side, int) else None
+    found = [int(place) for place in places if place is not None]
+    if sizes is None or len(found) < len(picks):
+        return False
+    lengths = add_constant(graph, f"{sequence.outputs[0].name}.sizes", sizes)
+    split = ir.node("Split", [source, lengths], {"axis": axis}, num_outputs=len(sizes))
+    split.name = sequence.name
+    split.metadata_props.update(sequence.metadata_props)
+    graph.insert_before(sequence, split)
+    for pick, place in zip(picks, found, strict=True):
+        piece = split.outputs[place]
+        piece.name = pick.outputs[0].name
+        piece.type, piece.shape = pick.outputs[0].type, pick.outputs[0].shape
+        pick.outputs[0].replace_all_uses_with(piece, replace_graph_outputs=True)
+        graph.remove(pick, safe=True)
+    return True
+
+
+def _split_sizes(sequence: ir.Node, side: int) -> NDArray[np.int64] | None:
+    """Return the sizes of a sequence's slices along an axis of ``side``; None if unknown."""
+    asked = _number(sequence.inputs[1]) if len(sequence.inputs) > 1 else None
+    if asked is None or asked.ndim:
+        return asked
+    step = int(asked)
+    return np.array([min(step, side - start) for start in range(0, side, step)], np.int64)
+
+
+def _number(value: ir.Value | None) -> NDArray[np.int64] | None:
+    """Return whole numbers that are an initialiser, or a Constant node's; None for others."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else np.asarray(tensor.numpy(), np.int64)
+
+
 def simplify(model: ir.Model) -> PassResult:
     """Fold constants and remove what does nothing, by onnxsim, which needs protobuf.
 

@@ -21,6 +21,7 @@ from msfnet_export.graph_passes import (
     name_all,
     open_dimensions,
     simplify,
+    split_at_once,
 )
 from msfnet_export.graphs import DeployGraph
 from msfnet_export.lowering import lower
@@ -66,6 +67,7 @@ def trace(
             module(example)
         names = tuple(values)
         model = _export(_Recorded(module, values), example, spec, names)
+    split_at_once(model)
     mark_scopes(model)
     cast_constants(model)
     model = simplify(model).model

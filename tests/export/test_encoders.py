@@ -101,7 +101,20 @@ def test_an_encoder_of_four_stages_is_refused_by_name(encoder: str) -> None:
         small(encoder)
 
 
-def test_an_encoder_of_odd_grids_is_refused_by_name() -> None:
-    """Five stages at the right strides, but other sides than half of 65 and 97, rounded up."""
-    with pytest.raises(MsfnetError, match="encoder hrnet_w18_small does not take images of every"):
-        small("hrnet_w18_small")
+@pytest.mark.parametrize("encoder", ["hrnet_w18_small", "resnetaa50", "botnet26t_256"])
+def test_an_encoder_of_some_sizes_is_refused_by_name(encoder: str) -> None:
+    """Five stages at the right strides, but branches that do not fit at odd sides, or one size."""
+    with pytest.raises(MsfnetError, match=f"encoder {encoder} does not take images of every size"):
+        small(encoder)
+
+
+@pytest.mark.parametrize("encoder", ["skresnet18", pytest.param("mixnet_s", marks=slow)])
+def test_an_encoder_that_splits_its_channels_exports_exactly(encoder: str, tmp_path: Path) -> None:
+    """``torch.split`` becomes one Split with constant sizes, and FP16 keeps it."""
+    report = export_network(small(encoder), tmp_path / "model.onnx", size=(76, 100))
+    half = convert_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")
+
+    assert report.max_relative_difference < 1e-4
+    assert report.operators["Split"] > 0
+    assert not {"SplitToSequence", "SequenceAt"} & set(report.operators)
+    assert half.spec.precision == "fp16"

@@ -11,7 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from msfnet_calibration.graph import dimensions, infer_shapes
-from msfnet_export.graph_passes import cast_constants, fold_batch_norm, name_all, simplify
+from msfnet_export.graph_passes import (
+    cast_constants,
+    fold_batch_norm,
+    name_all,
+    simplify,
+    split_at_once,
+)
 from msfnet_runtime import MsfnetError
 from tests.onnx_models import typed
 
@@ -154,3 +160,34 @@ def test_a_shape_that_is_known_only_at_run_time_is_refused_by_name() -> None:
     """The size is an input."""
     with pytest.raises(MsfnetError, match="the shape of large cannot be known"):
         infer_shapes(ir.from_proto(resized("size")))
+
+
+@pytest.mark.parametrize("split", [np.array(2), np.array([1, 3, 1])])
+def test_a_sequence_of_slices_becomes_one_split(split: NDArray[np.integer]) -> None:
+    """Five channels in steps of two, or by sizes; the second and last slices are used."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("SplitToSequence", ["image", "split"], ["all"], axis=1),
+            helper.make_node("SequenceAt", ["all", "one"], ["b"], "eda.0:1"),
+            helper.make_node("SequenceAt", ["all", "two"], ["c"], "eda.0:2"),
+            helper.make_node("ReduceMax", ["c"], ["d"], "eda.0:3"),
+            helper.make_node("Sub", ["b", "d"], ["e"], "eda.0:4"),
+        ],
+        "sequence",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 5, 3, 2])],
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.asarray(values, np.int64), name)
+            for name, values in (("split", split), ("one", 1), ("two", 2))
+        ],
+    )
+    model = ir.from_proto(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    )
+    image = np.random.default_rng(8).normal(size=(1, 5, 3, 2)).astype(np.float32)
+    before = answer(ir.to_proto(model), image)
+
+    assert split_at_once(model).modified
+
+    assert [node.op_type for node in model.graph] == ["Split", "ReduceMax", "Sub"]
+    np.testing.assert_array_equal(answer(ir.to_proto(model), image), before)

@@ -27,6 +27,9 @@ STRIDES = [2, 4, 8, 16, 32]
 DECODER_WIDTHS = (1024, 512, 256, 128, 64)
 """Channels after the 1x1 convolution and after the four decoder blocks at width 1."""
 
+_GRIDS = ((65, 97), (61, 100), (76, 95))
+"""Sizes of images, pixels: at each stage some side is odd, and some is even."""
+
 _ADVICE = "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
 
 
@@ -260,22 +263,25 @@ def make_encoder(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple[in
 
 
 def _check_grids(encoder: nn.Module, name: str) -> None:
-    """Check that the first stage is half of an odd input size, rounded up."""
-    height, width = 65, 97
+    """Check that the encoder takes images of every size, its first stage half, rounded up.
+
+    Raises:
+        MsfnetError: it does not.
+    """
     training = encoder.training
-    try:
-        with torch.no_grad():
-            stages: list[Tensor] = encoder.eval()(torch.zeros(1, 3, height, width))
-        first = stages[0].shape[-2], stages[0].shape[-1]
-    except RuntimeError:  # branches of different sizes, or an empty feature map
-        first = 0, 0
+    for height, width in _GRIDS:
+        try:
+            with torch.no_grad():
+                stages: list[Tensor] = encoder.eval()(torch.zeros(1, 3, height, width))
+            first = stages[0].shape[-2], stages[0].shape[-1]
+        except Exception:  # noqa: BLE001 - encoders assert, index and add as they like
+            first = 0, 0
+        if first != (-(-height // 2), -(-width // 2)):
+            raise MsfnetError(
+                f"encoder {name} does not take images of every size, {height}x{width} for one (its "
+                f"first stage must be half of the image, rounded up); {_ADVICE}"
+            )
     encoder.train(training)
-    if first != (-(-height // 2), -(-width // 2)):
-        raise MsfnetError(
-            f"encoder {name} does not take images of every size (its first stage must be half of "
-            f"the image, rounded up); "
-            f"{_ADVICE}"
-        )
 
 
 def _create(name: str, pretrained: bool) -> Any:
