@@ -56,8 +56,7 @@ class Folder(DatasetLayout):
         if split in lists:
             return SampleList(_listed(path, lists[split], depth))
         if split in (None, ALL) and lists:
-            name = next(name for name in ("test", "val", "train") if name in lists)
-            names = [name] if split is None else list(lists)
+            names = [self.usual_split(path)] if split is None else list(lists)
             return SampleList(tuple(s for n in names for s in _listed(path, lists[n], depth)))
         if lists or split not in (None, ALL, *_LISTS):
             known = ", ".join(lists or (ALL, *_LISTS))
@@ -71,6 +70,11 @@ class Folder(DatasetLayout):
     def usual_protocol(self, share_beyond_10_m: float) -> str:
         """Return ``outdoor`` where much of the depth lies beyond the range of ``indoor``."""
         return "outdoor" if share_beyond_10_m > _OUTDOOR_SHARE else self.protocol
+
+    def usual_split(self, path: Path) -> str:
+        """Return the test list, or else another one; ``val``, the held-out part, without lists."""
+        lists = _lists(path)
+        return next((name for name in ("test", "val", "train") if name in lists), "val")
 
     def training_lists(self, path: Path) -> tuple[str, str] | None:
         """Return the CSV lists, the test list to validate on where there is no other."""

@@ -75,6 +75,10 @@ class DatasetLayout(ABC):
             MsfnetError: no such data or split.
         """
 
+    def usual_split(self, path: Path) -> str:
+        """Return the list that is opened where none is asked for; :data:`ALL`: every frame."""
+        return ALL
+
     def training_lists(self, path: Path) -> tuple[str, str] | None:
         """Return the usual lists to train and to validate on; None: there are none."""
         return None

@@ -37,11 +37,16 @@ class Nyu(DatasetLayout):
     ) -> SampleList:
         """Open ``nyu2_<split>.csv``; the test list, or else the validation list, for None."""
         lists = nyu.find_lists(path)
-        chosen = split or next((name for name in ("test", "val") if name in lists), "train")
+        chosen = split or self.usual_split(path)
         if chosen not in lists:
             raise MsfnetError(f"{path} has no list nyu2_{chosen}.csv; it has {', '.join(lists)}")
         stored = depth or ("uint16_mm" if chosen == "test" else "uint8_10m")
         return SampleList(tuple(nyu_sample(*pair, stored) for pair in nyu.read_list(lists[chosen])))
+
+    def usual_split(self, path: Path) -> str:
+        """Return the test list, or else the validation list, or else the training list."""
+        lists = nyu.find_lists(path)
+        return next((name for name in ("test", "val") if name in lists), "train")
 
     def training_lists(self, path: Path) -> tuple[str, str]:
         """Return the lists ``train`` and ``val``."""

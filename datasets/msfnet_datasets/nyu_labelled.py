@@ -48,7 +48,11 @@ class NyuLabelled(DatasetLayout):
         file = path if path.suffix == ".mat" else path / LABELLED
         count = len(_open(file)["depths"])
         splits = file.with_name(SPLITS)
-        chosen = range(count) if split == ALL else _split_indices(splits, split or "test", count)
+        chosen = (
+            range(count)
+            if split == ALL
+            else _split_indices(splits, split or self.usual_split(path), count)
+        )
         return SampleList(
             tuple(
                 Sample(
@@ -64,6 +68,10 @@ class NyuLabelled(DatasetLayout):
                 for index in chosen
             )
         )
+
+    def usual_split(self, path: Path) -> str:
+        """Return the official test split."""
+        return "test"
 
     def training_lists(self, path: Path) -> tuple[str, str]:
         """Return the official split."""

@@ -15,6 +15,7 @@ import pytest
 
 from msfnet.__main__ import run
 from msfnet_datasets.synthesize import synthesize_nyu
+from msfnet_runtime.files import sha256
 from tests.onnx_models import conv_model
 from tests.specs import network_spec
 
@@ -50,6 +51,14 @@ def test_everything_that_is_written_tells_the_same(
     with (folder / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert "protocol nyu_bts: 5 images" in printed
+    assert f"model model.onnx (fp32, sha256 {sha256(folder / 'model.onnx')[:12]})" in printed
+    assert "data rooms (layout nyu), list test: 5 frames" in printed
+    assert stored["model"] == stored["against"]["model"]
+    assert stored["model"]["path"] == "model.onnx"
+    assert stored["data"] == {
+        **{"path": "rooms", "layout": "nyu", "split": "test", "listed": FRAMES, "training": 0}
+    }
+    assert f"constant {stored['constant']['depth_m']:.3g} m" in printed
     assert f"{stored['summary']['rel']:.4f}" in printed
     assert len(rows) == len(stored["scores"]) == stored["summary"]["images"] == FRAMES
     mean = np.mean([float(row["rel"]) for row in rows])
@@ -120,6 +129,40 @@ def test_a_list_of_rooms_is_scored_as_streamed(
     assert stored["images"] == expected["images"] == len(list(made.glob("maps/room_*/*.png")))
 
 
+def test_what_makes_a_score_mean_less_is_said(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A training list, by its name or as a file; a range of other scenes; one that is beaten."""
+    monkeypatch.chdir(folder)
+    far = network_spec(depth_range_m=(1.0, 80.0))
+    onnx.save(conv_model(far), tmp_path / "far.onnx")
+
+    def warnings(model: Path | str, options: str) -> list[str]:
+        command = f"evaluate {model} --data rooms --protocol nyu_bts --json {tmp_path}/out.json"
+        assert run(shlex.split(f"{command} {options}")) == 0
+        stored = json.loads((tmp_path / "out.json").read_text())
+        (tmp_path / "out.json").unlink()
+        printed = capsys.readouterr().out
+        assert all(f"warning: {warning}" in printed for warning in stored["warnings"])
+        return list(stored["warnings"])
+
+    tested, trained = (warnings("model.onnx", f"--list {name}") for name in ("test", "train"))
+
+    assert not any("training list" in line for line in tested)
+    assert any("are from a training list" in line for line in trained)
+    assert any(
+        "1 of 1 scored frame is from" in line
+        for line in warnings("model.onnx", "--frames 1 --list train")
+    )
+    assert any("up to 80 m, and nyu_bts" in line for line in warnings(tmp_path / "far.onnx", ""))
+    assert any(
+        "no better than the same depth" in line for line in warnings(tmp_path / "far.onnx", "")
+    )
+
+
 def test_maps_without_their_rooms_are_refused(
     folder: Path,
     tmp_path: Path,
@@ -151,5 +194,10 @@ def test_flicker_needs_no_ground_truth(
 
     assert run(shlex.split("evaluate model.onnx --static still --json still.json")) == 0
 
-    assert capsys.readouterr().out.startswith("static camera, 3 frames: flicker 0.0000")
-    assert json.loads((folder / "still.json").read_text())["flicker"]["mean"] == 0
+    printed = capsys.readouterr().out
+    stored = json.loads((folder / "still.json").read_text())
+    assert printed.startswith("model model.onnx (fp32, sha256 ")
+    assert "static source still\nstatic camera, 3 frames: flicker 0.0000" in printed
+    assert stored["flicker"]["mean"] == 0
+    assert stored["model"]["sha256"] == sha256(folder / "model.onnx")
+    assert stored["static"] == "still"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_benchmarks.scoring.constant import ConstantAccumulator, ConstantDepth
 from msfnet_benchmarks.scoring.deployment import DeploymentAccumulator, DeploymentReport
+from msfnet_benchmarks.scoring.facts import DataFacts, ModelFacts, scoring_warnings
 from msfnet_benchmarks.scoring.metrics import (
     HEADINGS,
     TABLE_METRICS,
@@ -27,9 +28,10 @@ from msfnet_benchmarks.scoring.metrics import (
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS, Protocol
 from msfnet_benchmarks.tables import format_table
 from msfnet_datasets.sample import Sample
-from msfnet_runtime import DepthMap, Frame, MsfnetError
+from msfnet_runtime import DepthMap, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.words import counted
 
 TABLE_COLUMNS = (*(HEADINGS[name] for name in TABLE_METRICS), "images")
 """The headings of :func:`table_row`."""
@@ -70,6 +72,12 @@ class AccuracyReport:
     """Means over the images of aligned predictions; never in place of :attr:`summary`."""
     constant: ConstantDepth | None = None
     """What the best constant depth scores on the same pixels; None in files of earlier versions."""
+    model: ModelFacts | None = None
+    """What was scored; None where a caller did not say it."""
+    data: DataFacts | None = None
+    """What it was scored on; None where a caller did not say it."""
+    warnings: tuple[str, ...] = ()
+    """What makes the score mean less than it seems."""
 
     @property
     def images(self) -> int:
@@ -81,11 +89,41 @@ class AccuracyReport:
         return table_row(self.summary)
 
     def heading(self) -> str:
-        """Return the protocol and how many images it scored."""
+        """Return what was scored, on what, by which protocol."""
         left_out = f", {self.skipped} skipped (no ground truth)" if self.skipped else ""
         known = PROTOCOLS.get(self.protocol)
-        head = f"protocol {self.protocol}: {self.images} images{left_out}"
-        return f"{head}\n{known.describe()}" if known else head
+        lines = [
+            f"model {self.model.text()}" if self.model else "",
+            f"data {self.data.text()}" if self.data else "",
+            f"protocol {self.protocol}: {counted(self.images, 'image')}{left_out}",
+            known.describe() if known else "",
+        ]
+        return "\n".join(filter(None, lines))
+
+    def described(
+        self,
+        model: ModelFacts,
+        data: DataFacts,
+        protocol: Protocol,
+        spec: ModelSpec | None,
+        further: Sequence[str] = (),
+    ) -> AccuracyReport:
+        """Return the report with what was scored, and with what makes it mean less than it seems.
+
+        Args:
+            model: the model, or stored depth.
+            data: the data set.
+            protocol: what scored it.
+            spec: the model's; None: stored depth.
+            further: warnings of the caller.
+        """
+        found = [*scoring_warnings(data, self.images, protocol, spec), *further]
+        if self.constant and self.summary.rel >= self.constant.summary.rel:
+            found.append(
+                f"REL {self.summary.rel:.4f} is no better than the same depth at every pixel: "
+                f"{self.constant.text()}"
+            )
+        return replace(self, model=model, data=data, warnings=tuple(found))
 
     def text(self) -> str:
         """Return a readable table that names the protocol."""

@@ -43,7 +43,9 @@ class ComparisonReport:
             ("against", *self.reference.table_row()),
             ("change", *(f"{change[name]:+.5f}" for name in TABLE_METRICS), ""),
         ]
-        return f"{format_table(('depth', *TABLE_COLUMNS), rows)}\n\n{self.parity.text()}"
+        against = self.reference.model
+        head = f"against {against.text()}\n" if against else ""
+        return f"{head}{format_table(('depth', *TABLE_COLUMNS), rows)}\n\n{self.parity.text()}"
 
 
 def compare_models(

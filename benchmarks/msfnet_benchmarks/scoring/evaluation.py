@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from msfnet_benchmarks.scoring.accuracy import AccuracyReport, Estimator, evaluate
+from msfnet_benchmarks.scoring.accuracy import AccuracyReport, evaluate
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_benchmarks.scoring.comparison import ComparisonReport, compare_models
+from msfnet_benchmarks.scoring.facts import ModelFacts, data_facts
 from msfnet_benchmarks.scoring.predictions import PredictionFolder
 from msfnet_benchmarks.scoring.protocols import Protocol, find_protocol
 from msfnet_benchmarks.scoring.sheet import pick_rows, write_sheet
@@ -104,28 +106,37 @@ class EvaluationReport:
     """The comparison with another model, if one was named."""
     flicker: FlickerReport | None = None
     """The flicker of a static camera, if one was named."""
-    warnings: tuple[str, ...] = ()
-    """How the frames differ from those that the model was calibrated on."""
+    model: ModelFacts | None = None
+    """What was scored."""
+    static: str | None = None
+    """The source of the static camera."""
 
     def text(self) -> str:
-        """Return it in readable tables."""
-        parts = (self.accuracy, self.comparison, self.flicker)
-        warnings = [f"warning: {warning}" for warning in self.warnings]
-        return "\n\n".join([*(part.text() for part in parts if part), *warnings])
+        """Return it in readable tables; warnings come last, where they are seen."""
+        texts = [part.text() for part in (self.accuracy, self.comparison) if part]
+        if self.accuracy is None and self.model:
+            texts.append(f"model {self.model.text()}")
+        if self.flicker:
+            texts.append(f"static source {self.static}\n{self.flicker.text()}")
+        warnings = self.accuracy.warnings if self.accuracy else ()
+        return "\n\n".join([*texts, *(f"warning: {warning}" for warning in warnings)])
 
     def to_json(self) -> str:
         """Return everything measured as one JSON object: the accuracy's fields at the top."""
         against = self.comparison and {
+            "model": self.comparison.reference.model,
             "summary": self.comparison.reference.summary,
             "change": self.comparison.change(),
             "parity": self.comparison.parity,
         }
         return to_json(
             {
+                "model": self.model,
+                "warnings": (),
                 **(to_plain(self.accuracy) if self.accuracy else {}),
                 "against": against,
+                "static": self.static,
                 "flicker": self.flicker,
-                "warnings": self.warnings,
             }
         )
 
@@ -152,58 +163,83 @@ def evaluate_model(
     opener = partial(open_model, provider=options.provider, threads=options.threads)
     with ExitStack() as stack:
         model, reference = (
-            DepthEstimator(stack.enter_context(opener(path))) if path else None
+            _Scored(path, DepthEstimator(stack.enter_context(opener(path)))) if path else None
             for path in (options.model, options.against)
         )
-        report = EvaluationReport()
+        report = EvaluationReport(model=model and model.facts())
         if options.data and protocol:
             report = _score(options, options.data, protocol, model, reference, progress)
         if options.static and model:
             with open_source(options.static) as source:
                 frames = islice(source, options.frames or None)
-                report = replace(report, flicker=measure_flicker(model, frames, progress=progress))
+                flicker = measure_flicker(model.estimator, frames, progress=progress)
+                report = replace(report, flicker=flicker, static=options.static)
     return report
+
+
+class _Scored(NamedTuple):
+    """A model or a folder of stored depth, and where it lies."""
+
+    path: Path
+    estimator: DepthEstimator | PredictionFolder
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The model's; None for stored depth."""
+        return self.estimator.spec if isinstance(self.estimator, DepthEstimator) else None
+
+    def facts(self) -> ModelFacts:
+        """Return what it is."""
+        found = self.estimator
+        stored = found.spec.precision if isinstance(found, DepthEstimator) else found.storage
+        return ModelFacts.of(self.path, stored)
 
 
 def _score(
     options: EvaluationOptions,
     data: Path,
     protocol: Protocol,
-    model: DepthEstimator | None,
-    reference: DepthEstimator | None,
+    model: _Scored | None,
+    reference: _Scored | None,
     progress: Progress,
 ) -> EvaluationReport:
     """Score what was opened and write what shows single images."""
     found = open_dataset(data, split=options.samples, ground_truth=protocol.ground_truth)
     samples, skipped = spread(found, options.frames or None), len(found.without_ground_truth)
-    estimator: Estimator = model or _stored(options, samples, found, protocol)
+    scored = model or _stored(options, samples, found, protocol)
     comparison = None
     if reference is None:
         accuracy = evaluate(
-            *(estimator, samples, protocol),
+            *(scored.estimator, samples, protocol),
             alignment=options.alignment,
             skipped=skipped,
             progress=progress,
         )
     else:
         comparison = compare_models(
-            *(estimator, reference, samples, protocol),
+            *(scored.estimator, reference.estimator, samples, protocol),
             alignment=options.alignment,
             skipped=skipped,
             progress=progress,
         )
         accuracy = comparison.candidate
+    frames = (data_facts(data, options.samples, protocol, len(found), samples), protocol)
+    unlike_calibration = _unlike_calibration(scored.spec, samples)
+    accuracy = accuracy.described(scored.facts(), *frames, scored.spec, unlike_calibration)
+    if comparison and reference:
+        other = comparison.reference.described(reference.facts(), *frames, reference.spec)
+        comparison = replace(comparison, candidate=accuracy, reference=other)
     if options.csv:
         accuracy.write_csv(options.csv)
     if options.sheet:
-        write_sheet(options.sheet, pick_rows(accuracy, estimator, samples, protocol), protocol)
-    warnings = _unlike_calibration(model.spec, samples) if model else ()
-    return EvaluationReport(accuracy, comparison, warnings=warnings)
+        rows = pick_rows(accuracy, scored.estimator, samples, protocol)
+        write_sheet(options.sheet, rows, protocol)
+    return EvaluationReport(accuracy, comparison, model=accuracy.model)
 
 
-def _unlike_calibration(spec: ModelSpec, samples: Sequence[Sample]) -> tuple[str, ...]:
+def _unlike_calibration(spec: ModelSpec | None, samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return how the frames differ from those a model was calibrated on; nothing if it was not."""
-    if spec.calibration is None or spec.calibration.summary is None:
+    if spec is None or spec.calibration is None or spec.calibration.summary is None:
         return ()
     described = [describe_frame(sample.frame()) for sample in spread(samples, _DESCRIBED)]
     return tuple(unlike(spec.calibration.summary, described))
@@ -214,7 +250,7 @@ def _stored(
     samples: Sequence[Sample],
     listed: Sequence[Sample],
     protocol: Protocol,
-) -> PredictionFolder:
+) -> _Scored:
     """Open the stored depth maps; aligned ones may be in any unit."""
     if options.predictions is None:
         raise MsfnetError("there is nothing to score; name a model or a folder of predictions")
@@ -223,4 +259,4 @@ def _stored(
     )
     if options.alignment is None:
         stored.check_unit(spread(samples, _UNIT_CHECKS))
-    return stored
+    return _Scored(options.predictions, stored)

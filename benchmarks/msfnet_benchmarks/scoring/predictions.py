@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -17,6 +17,10 @@ from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthEncoding, PngStorage
 from msfnet_runtime.sinks.folder import MANIFEST
 from msfnet_runtime.typed import parse_json, read_text
+from msfnet_runtime.words import counted
+
+_WRONG_UNIT = float(np.log(2))
+"""Depth that is off by this much in every frame, as a logarithm, is of another unit."""
 
 
 class PredictionFolder:
@@ -52,7 +56,8 @@ class PredictionFolder:
         if not folder.is_dir():
             raise MsfnetError(f"{folder} is not a folder; name a folder of 16-bit PNG files")
         counts = _counts_per_metre(folder, unit)
-        self._encoding = DepthEncoding("uint16", counts, f"{counts:g} = 1 m")
+        scale = "millimetres" if counts == 1000 else f"{counts:g} = 1 m"
+        self._encoding = DepthEncoding("uint16", counts, scale)
         self._declared = unit
         self._protocol = protocol
         self._files = _match(
@@ -80,34 +85,49 @@ class PredictionFolder:
             )
         return DepthMap(depth, depth > 0, frame.index)
 
-    def check_unit(self, samples: Iterable[Sample]) -> None:
-        """Refuse a unit that contradicts the ground truth of some samples.
+    @property
+    def storage(self) -> str:
+        """How the maps are stored, as text."""
+        return f"stored depth, {self._encoding.text()}"
+
+    def check_unit(self, samples: Sequence[Sample]) -> None:
+        """Refuse a declared unit that contradicts the ground truth of some samples.
 
         Raises:
-            MsfnetError: the median ratio of every sample is that of the two units.
+            MsfnetError: in every sample the median ratio of stored depth to ground truth is 2 or
+                more, or in every sample 1/2 or less: no model is so far off, but a unit is.
         """
-        if self._declared is None:
+        if self._declared is None or not samples:
             return
-        other = next(unit for unit in get_args(PngStorage) if unit != self._declared)
-        factor = _counts(other) / _counts(self._declared)
-        first = None
-        for sample in samples:
-            frame, ground_truth = read_sample(sample, self._protocol)
-            predicted = self(frame)
-            whole = self._protocol.restore(
-                np.where(predicted.valid, predicted.values, np.float32(np.nan)),
-                (ground_truth.shape[0], ground_truth.shape[1]),
-            )
-            both = self._protocol.valid(ground_truth) & (whole > 0)
-            ratio = float(np.median(whole[both] / ground_truth[both])) if both.any() else 1.0
-            if abs(ratio / factor - 1) > 0.2:
-                return
-            first = first or (sample.name, ratio)
-        if first:
-            raise MsfnetError(
-                f"{self._files[first[0]]} is {first[1]:.2f} times as deep as its ground truth; "
-                f"its unit looks like {other}, not {self._declared}"
-            )
+        logs = [float(np.log(self._ratio(sample))) for sample in samples]
+        if not (min(logs) >= _WRONG_UNIT or max(logs) <= -_WRONG_UNIT):
+            return
+        ratio = float(np.exp(np.median(logs)))
+        offs = {unit: abs(np.log(ratio * self._times(unit))) for unit in get_args(PngStorage)}
+        likely = min(offs, key=lambda unit: offs[unit])
+        hint = f"it is not stored as {self._declared}"
+        if offs[likely] < _WRONG_UNIT:
+            hint = f"its unit looks like {likely}, not {self._declared}"
+        raise MsfnetError(
+            f"{self._files[samples[0].name]} is {np.exp(logs[0]):.2f} times as deep as its ground "
+            f"truth, and {counted(len(logs) - 1, 'other map')} alike; {hint}",
+            parameter="prediction_unit",
+        )
+
+    def _times(self, unit: PngStorage) -> float:
+        """Return by what the stored depth would change if it were of another unit."""
+        return self._encoding.counts_per_metre / ENCODINGS[unit].counts_per_metre
+
+    def _ratio(self, sample: Sample) -> float:
+        """Return the median ratio of stored depth to ground truth; 1 where they share no pixel."""
+        frame, ground_truth = read_sample(sample, self._protocol)
+        predicted = self(frame)
+        whole = self._protocol.restore(
+            np.where(predicted.valid, predicted.values, np.float32(np.nan)),
+            (ground_truth.shape[0], ground_truth.shape[1]),
+        )
+        both = self._protocol.valid(ground_truth) & (whole > 0)
+        return float(np.median(whole[both] / ground_truth[both])) if both.any() else 1.0
 
 
 def _counts(unit: PngStorage) -> float:

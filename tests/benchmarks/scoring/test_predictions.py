@@ -13,6 +13,7 @@ from msfnet_benchmarks.scoring.predictions import PredictionFolder
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import Frame, MsfnetError
+from msfnet_runtime.depth_storage import PngStorage
 
 HU = PROTOCOLS["nyu_hu"]
 
@@ -175,3 +176,25 @@ def test_whole_frames_are_cropped_where_the_protocol_crops(tmp_path: Path, name:
 
     assert scores[0].summary == scores[1].summary
     assert scores[0].summary.rel == pytest.approx(0.2, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "declared", "words"),
+    [
+        (1000, "uint16_256", "like uint16_mm, not uint16_256"),
+        (256, "uint16_mm", "like uint16_256, not uint16_mm"),
+        (5000, "uint16_mm", "not stored as uint16_mm"),
+        (100, "uint16_mm", "not stored as uint16_mm"),
+    ],
+)
+def test_a_wrong_unit_is_found_though_the_model_is_a_poor_one(
+    samples: list[Sample], tmp_path: Path, counts: int, declared: PngStorage, words: str
+) -> None:
+    """The model is off by 0.6 to 1.4; the unit, by much more in every frame."""
+    for index, (sample, scale) in enumerate(zip(samples, (0.6, 1.0, 1.4), strict=True)):
+        write(tmp_path / "maps", sample.name, scale * truth(index), counts=counts)
+    stored = PredictionFolder(tmp_path / "maps", samples, HU, declared)
+
+    with pytest.raises(MsfnetError, match=words) as caught:
+        stored.check_unit(samples)
+    assert caught.value.parameter == "prediction_unit"

@@ -1,0 +1,63 @@
+"""What is said of the data that was scored, and the warnings that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msfnet_benchmarks.scoring.facts import DataFacts, data_facts, scoring_warnings
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS
+from msfnet_datasets import open_dataset
+from msfnet_datasets.synthesize import synthesize_nyu
+from tests.specs import network_spec
+
+NYU = PROTOCOLS["nyu_bts"]
+DATA = DataFacts("rooms", "nyu", "test", 9, 0)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a generated data set with the lists train and test."""
+    made = tmp_path_factory.mktemp("facts") / "rooms"
+    synthesize_nyu(made, scenes=3, frames=2)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("split", "name", "all_trained"), [(None, "test", False), ("train", "train", True)]
+)
+def test_the_list_is_named_and_known_as_a_training_list(
+    rooms: Path, split: str | None, name: str, all_trained: bool
+) -> None:
+    """The data set's own choice has a name, too."""
+    found = open_dataset(rooms, split=split)
+
+    facts = data_facts(rooms, split, NYU, len(found), found)
+
+    assert (facts.layout, facts.split, facts.listed) == ("nyu", name, len(found))
+    assert facts.training == (len(found) if all_trained else 0)
+
+
+@pytest.mark.parametrize(
+    ("highest_m", "protocol", "words"),
+    [
+        (10.0, "kitti_raw", "ends at 10 m, and kitti_raw scores depth up to 80 m"),
+        (10.0, "outdoor", "ends at 10 m, and outdoor"),
+        (80.0, "nyu_hu", "goes up to 80 m, and nyu_hu is for depth up to 10 m"),
+        (80.0, "indoor", "goes up to 80 m, and indoor"),
+        (80.0, "kitti_raw", None),
+        (100.0, "outdoor", None),
+        (10.0, "nyu_bts", None),
+    ],
+)
+def test_a_model_of_another_range_is_said(
+    highest_m: float, protocol: str, words: str | None
+) -> None:
+    """In both directions; ranges that differ a little are usual."""
+    spec = network_spec(depth_range_m=(0.5, highest_m))
+
+    found = list(scoring_warnings(DATA, 9, PROTOCOLS[protocol], spec))
+
+    assert [words in line for line in found if words] == ([True] if words else [])
+    assert bool(found) == bool(words)
