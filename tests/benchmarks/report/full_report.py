@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport, ImageScore
 from msfnet_benchmarks.scoring.constant import ConstantAccumulator
+from msfnet_benchmarks.scoring.facts import DataFacts, ModelFacts
 from msfnet_benchmarks.scoring.metrics import MetricsAccumulator, depth_metrics
 from msfnet_benchmarks.scoring.parity import ParityReport
 from msfnet_benchmarks.timing.core import Samples, Summary, speedup
@@ -44,7 +45,14 @@ def accuracy(scale: float, images: int = 8) -> AccuracyReport:
         accumulator.add(metrics)
         constant.add(truth.ravel())
         scores.append(ImageScore(f"image{index}", metrics))
-    return AccuracyReport("nyu_hu", accumulator.summary(), tuple(scores), constant=constant.best())
+    return AccuracyReport(
+        protocol="nyu_hu",
+        summary=accumulator.summary(),
+        scores=tuple(scores),
+        constant=constant.best(),
+        model=ModelFacts("models/model.onnx", "fp32", 64 * "0"),
+        data=DataFacts("data/rooms", "nyu", "test", images, 0),
+    )
 
 
 def layers(total_ms: float, seed: int) -> tuple[LayerCost, ...]:
