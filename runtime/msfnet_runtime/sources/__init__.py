@@ -14,6 +14,7 @@ from msfnet_runtime.files import is_folder
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
 from msfnet_runtime.sources.adapters import IterableSource, RotatedSource
+from msfnet_runtime.sources.addresses import without_secrets
 from msfnet_runtime.sources.images import ImageFiles, ImageFolder
 from msfnet_runtime.sources.kitti import KittiDrive, find_drives
 from msfnet_runtime.sources.live import CameraSource, GStreamerSource, StreamSource
@@ -64,7 +65,8 @@ def _open(text: str, options: SourceOptions) -> Source:
         exists = Path(text).exists()
     except (OSError, ValueError) as error:
         kind = type(error).__name__
-        raise MsfnetError(f"{text[:40]!r}… is not a valid path ({kind}); correct it") from None
+        shown = without_secrets(text)[:40]
+        raise MsfnetError(f"{shown!r}… is not a valid path ({kind}); correct it") from None
     if set(text) & set("*?[") and not exists:
         return ImageFiles.matching(text, skip_bad=options.skip_bad)
     return _open_path(Path(text), options)
@@ -89,7 +91,8 @@ def _open_path(path: Path, options: SourceOptions) -> Source:
         exists = False
     if not exists:
         raise MsfnetError(
-            f"{path} does not exist; name a camera index, URL, video, folder or synthetic:street"
+            f"{without_secrets(str(path))} does not exist; name a camera index, URL, video, folder "
+            "or synthetic:street"
         )
     if path.suffix.lower() == ".csv":
         return NyuList(path, skip_bad=options.skip_bad)

@@ -15,6 +15,7 @@ from msfnet_runtime.channel import CLOCK, Channel, Clock
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.source import SourceBase, SourceHealth
+from msfnet_runtime.sources.addresses import without_secrets
 from msfnet_runtime.sources.decoding import PyavCapture
 from msfnet_runtime.sources.images import LOGGER, SlowLog
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
@@ -250,8 +251,8 @@ class GStreamerSource(LiveSource):
                 "for Jetson has it), or use an address such as rtsp://…"
             )
         message = (
-            f"the pipeline `{pipeline}` does not start; test it with gst-launch-1.0, and end it "
-            "with `videoconvert ! video/x-raw,format=BGR ! appsink`"
+            f"the pipeline `{without_secrets(pipeline)}` does not start; test it with "
+            "gst-launch-1.0, and end it with `videoconvert ! video/x-raw,format=BGR ! appsink`"
         )
         super().__init__(
             lambda: _open_capture(message, pipeline, cv2.CAP_GSTREAMER),
@@ -268,7 +269,7 @@ class StreamSource(LiveSource):
     """
 
     def __init__(self, url: str, options: SourceOptions = DEFAULTS) -> None:
-        name = without_password(url)
+        name = without_secrets(url)
 
         def connect() -> PyavCapture:
             try:
@@ -285,8 +286,3 @@ class StreamSource(LiveSource):
 def has_gstreamer() -> bool:
     """Return whether OpenCV was built with GStreamer."""
     return bool(re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()))
-
-
-def without_password(url: str) -> str:
-    """Return an address without its credentials: ``rtsp://user:secret@host`` loses them."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
