@@ -65,7 +65,13 @@ class Folder(DatasetLayout):
         if split == ALL:
             return SampleList(tuple(samples))
         train, held = hold_out(samples, HELD_OUT)
-        return SampleList(tuple(train if split == "train" else held or samples))
+        if not held and split != "train":
+            raise MsfnetError(
+                f"no scene in {path} has two frames, of which one could be held out; write lists, "
+                f"or choose {ALL} to use every frame",
+                parameter="list",
+            )
+        return SampleList(tuple(train if split == "train" else held))
 
     def usual_protocol(self, share_beyond_10_m: float) -> str:
         """Return ``outdoor`` where much of the depth lies beyond the range of ``indoor``."""
@@ -140,7 +146,7 @@ def _samples(
             name=name,
             image_path=image,
             depth_path=measured,
-            depth_reader=partial(_read, measured, encoding, camera),
+            depth_reader=partial(_read, image, measured, encoding, camera),
             intrinsics=camera.intrinsics(),
             unit=unit,
             median_m=Folder.median_m,
@@ -188,9 +194,10 @@ def _first_dtype(files: Sequence[Path]) -> tuple[Path, np.dtype[np.generic]]:
 
 
 def _read(
-    path: Path, encoding: DepthEncoding, camera: CameraFile, size: tuple[int, int]
+    image: Path, path: Path, encoding: DepthEncoding, camera: CameraFile, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Read depth within the declared range, at the image's size where another one is declared."""
+    camera.intrinsics_of(image, *size)
     depth = read_depth(path, encoding)
     if camera.range_m:
         low, high = camera.range_m

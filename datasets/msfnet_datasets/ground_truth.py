@@ -6,7 +6,7 @@ Every reader returns (H, W) float32 metres with 0 where nothing was measured.
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,8 @@ from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import DepthEncoding
 from msfnet_runtime.images import read_bytes, read_raw
 from msfnet_runtime.picture_size import check_file_size, check_picture_size
-from msfnet_runtime.sources.kitti import CAMERA, read_calibration_file
+from msfnet_runtime.sources.kitti import CAMERA, read_calibration_file, read_matrix, read_size
+from msfnet_runtime.types import resize_scales
 
 ScanDepth = Literal["camera_z", "lidar_x"]
 """What a projected scan's depth is: the camera's z, or the scanner's own x."""
@@ -107,6 +108,26 @@ class KittiCalibration:
     """(3, 3): camera 0 to rectified camera 0."""
     tr_velo_to_cam: NDArray[np.float64]
     """(3, 4): velodyne to camera 0, metres."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the images that ``p_rect`` belongs to; None: of any that is projected
+    into."""
+
+    def fitted(self, size: tuple[int, int]) -> KittiCalibration:
+        """Return the calibration of a frame of (height, width), which may be resized.
+
+        Raises:
+            MsfnetError: it may be cropped, by :func:`msfnet_runtime.types.resize_scales`.
+        """
+        scales = resize_scales(size, self.size or size)
+        if scales is None:
+            height, width = self.size or size
+            raise MsfnetError(
+                f"the image is {size[1]}x{size[0]} and may be cropped from the {width}x{height} "
+                "of its calibration; use the whole frame, or resize it as a whole"
+            )
+        y, x = scales
+        resized = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+        return replace(self, p_rect=resized @ self.p_rect, size=size)
 
     def project(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return (N, 3): u w, v w and w = camera-z depth of points (N, 3) in metres."""
@@ -125,18 +146,23 @@ def load_kitti_calibration(folder: Path, camera: str = CAMERA) -> KittiCalibrati
         camera: ``image_02``, the left colour camera, or ``image_03``, the right one.
 
     Raises:
-        MsfnetError: a file or an entry is missing.
+        MsfnetError: a file or an entry is missing, or has values that are not finite.
     """
-    cameras = read_calibration_file(Path(folder) / "calib_cam_to_cam.txt")
-    velodyne = read_calibration_file(Path(folder) / "calib_velo_to_cam.txt")
-    try:
-        return KittiCalibration(
-            cameras[f"P_rect_{camera[-2:]}"].reshape(3, 4),
-            cameras["R_rect_00"].reshape(3, 3),
-            np.column_stack([velodyne["R"].reshape(3, 3), velodyne["T"]]),
-        )
-    except (KeyError, ValueError) as error:
-        raise MsfnetError(f"the calibration in {folder} is incomplete ({error})") from None
+    cameras_file, velodyne_file = (
+        Path(folder) / f"calib_{name}_to_cam.txt" for name in ("cam", "velo")
+    )
+    cameras, velodyne = read_calibration_file(cameras_file), read_calibration_file(velodyne_file)
+    number = camera[-2:]
+    rotation, shift = (
+        read_matrix(velodyne_file, velodyne, key, shape)
+        for key, shape in (("R", (3, 3)), ("T", (3,)))
+    )
+    return KittiCalibration(
+        read_matrix(cameras_file, cameras, f"P_rect_{number}", (3, 4)),
+        read_matrix(cameras_file, cameras, "R_rect_00", (3, 3)),
+        np.column_stack([rotation, shift]),
+        read_size(cameras_file, cameras, f"S_rect_{number}"),
+    )
 
 
 def project_velodyne(
@@ -154,12 +180,16 @@ def project_velodyne(
     Args:
         points: (N, 3 or 4), x forward, y left, z up, metres.
         calibration: of the date.
-        size: (height, width) of the image.
+        size: (height, width) of the image: the calibration's, or of the whole image resized.
         depth: ``camera_z``; or ``lidar_x``, monodepth's convention, about 0.27 m more.
 
     Returns:
         (H, W) float32 metres, 0 where no point falls.
+
+    Raises:
+        MsfnetError: the image may be cropped.
     """
+    calibration = calibration.fitted(size)
     height, width = size
     ahead = points[points[:, 0] >= 0][:, :3]
     projected = calibration.project(ahead)

@@ -221,4 +221,8 @@ def _numbered(files: Iterable[Path]) -> dict[int, Path]:
 def _read_scan(
     path: Path, folder: Path, camera: str, depth: ScanDepth, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    return project_velodyne(read_velodyne(path), _calibration(folder, camera), size, depth)
+    points, calibration = read_velodyne(path), _calibration(folder, camera)
+    try:
+        return project_velodyne(points, calibration, size, depth)
+    except MsfnetError as error:
+        raise MsfnetError(f"{path}: {error}") from None

@@ -35,6 +35,7 @@ class Sample:
     depth_reader: Callable[[tuple[int, int]], NDArray[np.float32]]
     """Reads the ground truth for an image of (height, width), in metres, 0 = none."""
     intrinsics: CameraIntrinsics | None = None
+    """The camera, which may be of another size than the image."""
     unit: str = ""
     """How ``depth_path`` stores depth, as its layout declares it, as text."""
     median_m: tuple[float, float] = (0.2, 60.0)
@@ -43,13 +44,14 @@ class Sample:
     """Reads the image where ``image_path`` is not an image file: (H, W, 3) uint8 RGB."""
 
     def frame(self, index: int = 0) -> Frame:
-        """Read the image.
+        """Read the image; its camera is left out where the image may be cropped.
 
         Raises:
             MsfnetError: unreadable.
         """
         image = self.image_reader() if self.image_reader else read_image(self.image_path)
-        return Frame(image, index, intrinsics=self.intrinsics, name=self.name)
+        camera = self.intrinsics and self.intrinsics.fitted(image.shape[0], image.shape[1])
+        return Frame(image, index, intrinsics=camera, name=self.name)
 
     def ground_truth(self, size: tuple[int, int]) -> NDArray[np.float32]:
         """Read the ground truth of an image of ``size``: (H, W) float32 metres, 0 = none.

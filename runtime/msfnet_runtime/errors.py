@@ -15,3 +15,7 @@ class MsfnetError(Exception):
     def __init__(self, message: str, *, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
+
+
+class NothingFoundError(MsfnetError):
+    """A folder holds nothing of the kind that was looked for, so that it may be another kind."""

@@ -13,6 +13,40 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.words import shape_text
 
+CROPS = frozenset({(352, 1216), (176, 608), (228, 304), (426, 560), (427, 561)})
+"""(height, width) of the crops of KITTI and NYU Depth V2 that are in use, and of the half KITTI
+crop: frames of these sizes are never taken for resized pictures."""
+
+_SAME_ASPECT = 0.04
+"""Largest relative difference of the scales of both axes; sizes of networks are rounded to
+multiples of 32: 1024x320 of 1242x375 differs by 3.4 %."""
+
+_CLEAR_OF_ONE = 0.1
+"""Smallest relative change of both sides; a slightly smaller frame is usually cropped, a slightly
+larger one padded."""
+
+
+def resize_scales(size: tuple[int, int], original: tuple[int, int]) -> tuple[float, float] | None:
+    """Return by how much a whole picture was resized along y and x, if its size proves that it was.
+
+    Both scales agree within 4 %, both differ from 1 by more than 10 %, and the size is none of
+    :data:`CROPS`; or the size is unchanged. Anything else can be a crop or padding. A crop of the
+    picture's own aspect that is much smaller than it cannot be told from a resize.
+
+    Args:
+        size: (height, width) of the frame, pixels.
+        original: (height, width) of the picture, pixels.
+
+    Returns:
+        None where it may be a crop.
+    """
+    y, x = size[0] / original[0], size[1] / original[1]
+    if size == original:
+        return y, x
+    alike = abs(x / y - 1) <= _SAME_ASPECT
+    clear = min(abs(x - 1), abs(y - 1)) > _CLEAR_OF_ONE
+    return (y, x) if alike and clear and size not in CROPS else None
+
 
 @dataclass(frozen=True)
 class CameraIntrinsics:
@@ -64,6 +98,11 @@ class CameraIntrinsics:
             width=width,
             height=height,
         )
+
+    def fitted(self, height: int, width: int) -> CameraIntrinsics | None:
+        """Return the camera of a frame; None where it may be a crop, by :func:`resize_scales`."""
+        size = self.height, self.width
+        return self.scaled(height, width) if resize_scales((height, width), size) else None
 
     def rotated(self, degrees: int) -> CameraIntrinsics:
         """Return the camera of the same image rotated clockwise by a multiple of 90 degrees.

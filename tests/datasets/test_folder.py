@@ -203,9 +203,9 @@ def test_sizes_may_differ_only_where_declared(tmp_path: Path) -> None:
     write_pair(tmp_path, "rgb/a.png", "depth/a.npy", METRES[::2, ::2].copy())
 
     with pytest.raises(MsfnetError, match=r"a\.npy is \(3, 4\), its image .*a\.png \(6, 8\)"):
-        open_dataset(tmp_path)[0].ground_truth((6, 8))
+        open_dataset(tmp_path, split="all")[0].ground_truth((6, 8))
     declare(tmp_path, depth_width=4, depth_height=3)
-    depth = open_dataset(tmp_path)[0].ground_truth((6, 8))
+    depth = open_dataset(tmp_path, split="all")[0].ground_truth((6, 8))
 
     np.testing.assert_array_equal(depth, METRES[::2, ::2].repeat(2, 0).repeat(2, 1))
 
@@ -417,3 +417,56 @@ def test_an_odometry_calibration_without_a_camera_is_one_line(tmp_path: Path, nu
 
     with pytest.raises(MsfnetError, match=r"calib\.txt .*; replace it"):
         open_dataset(tmp_path, "folder")
+
+
+def test_a_set_with_nothing_to_hold_out_has_no_list_to_score(tmp_path: Path) -> None:
+    """The same frames are never trained on and scored; every frame can be asked for."""
+    for scene in ("hall", "kitchen"):
+        write_pair(tmp_path, f"{scene}/rgb/0.jpg", f"{scene}/depth/0.png")
+    declare(tmp_path, depth="uint16_mm")
+
+    for split in (None, "val", "test"):
+        with pytest.raises(MsfnetError, match=r"no scene .* has two frames.*all") as raised:
+            open_dataset(tmp_path, split=split)
+        assert raised.value.parameter == "list"
+    for split in ("train", "all"):
+        assert [s.name for s in open_dataset(tmp_path, split=split)] == ["hall/0", "kitchen/0"]
+
+
+@pytest.mark.parametrize("content", ['{"fx": "wide"}', '{"dept": "uint16_mm"}', "no JSON"])
+def test_a_camera_file_of_a_scene_that_does_not_fit_is_never_passed_over(
+    tmp_path: Path, content: str
+) -> None:
+    """Otherwise the scene's depth would be read as images; the line names the file."""
+    for scene in ("hall", "kitchen"):
+        write_pair(tmp_path, f"{scene}/0.jpg", f"{scene}/0.png")
+    write(tmp_path / "cover.png", np.full((6, 8, 3), 9, np.uint8))
+    (tmp_path / "kitchen/camera.json").write_text(content)
+
+    for root in (tmp_path, tmp_path / "kitchen"):
+        with pytest.raises(MsfnetError, match=r"kitchen/camera\.json"):
+            open_source(root)
+        with pytest.raises(MsfnetError, match=r"kitchen/camera\.json"):
+            open_dataset(root, split="all")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fx": float("inf")},
+        {"fy": float("nan")},
+        {"cx": float("nan")},
+        {"cy": float("-inf")},
+        {"counts_per_metre": float("inf")},
+        {"range_m": [0.1, float("inf")]},
+    ],
+)
+def test_a_camera_file_with_values_that_are_not_finite_is_refused(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    camera = {"fx": 5.0, "fy": 5.0, "cx": 3.5, "cy": 2.5, "width": 8, "height": 6}
+    write_pair(tmp_path, "rgb/a.png", "depth/a.png")
+    declare(tmp_path, **camera | values)
+
+    with pytest.raises(MsfnetError, match=r"camera\.json: .*(positive|must be)"):
+        open_source(tmp_path)

@@ -237,12 +237,39 @@ def test_what_is_no_scan_is_refused(tmp_path: Path) -> None:
             read_velodyne(tmp_path / name)
 
 
-def test_calibration_that_is_incomplete_is_refused(tmp_path: Path) -> None:
-    """The line names the folder."""
-    (tmp_path / "calib_cam_to_cam.txt").write_text("P_rect_02: 1 2 3\n")
-    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 1 0 0 0 1 0 0 0 1\n")
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("calib_velo_to_cam.txt", "T: 0 0", "lacks T of 3"),
+        ("calib_velo_to_cam.txt", "R: 1 0 0 0 nan 0 0 0 1", "lacks R of 9"),
+        ("calib_cam_to_cam.txt", "P_rect_02: 9 0 5 0 0 9 nan 0 0 0 1 0", "lacks P_rect_02 of 12"),
+        ("calib_cam_to_cam.txt", "R_rect_00: 1 2 3", "lacks R_rect_00 of 9"),
+        ("calib_cam_to_cam.txt", "S_rect_02: 10", "lacks S_rect_02 of 2"),
+        ("calib_cam_to_cam.txt", "S_rect_02: 0 -5", "S_rect_02 is not the size"),
+    ],
+)
+def test_a_calibration_without_an_entry_is_refused(
+    tmp_path: Path, file: str, line: str, message: str
+) -> None:
+    """The line names the file, the entry and how many numbers it has."""
+    unit = "1 0 0 0 1 0 0 0 1"
+    whole = {
+        "calib_cam_to_cam.txt": {
+            "P_rect_02": "9 0 5 0 0 9 5 0 0 0 1 0",
+            "R_rect_00": unit,
+            "S_rect_02": "10 8",
+        },
+        "calib_velo_to_cam.txt": {"R": unit, "T": "0 0 0"},
+    }
+    for name, entries in whole.items():
+        text = "".join(f"{key}: {numbers}\n" for key, numbers in entries.items())
+        (tmp_path / name).write_text(text)
+    assert load_kitti_calibration(tmp_path).size == (8, 10)
 
-    with pytest.raises(MsfnetError, match="incomplete"):
+    key = line.partition(":")[0]
+    text = (tmp_path / file).read_text().replace(f"{key}: {whole[file][key]}", line)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(MsfnetError, match=rf"{file}:? {message}"):
         load_kitti_calibration(tmp_path)
 
 

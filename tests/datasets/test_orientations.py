@@ -45,7 +45,7 @@ def own(root: Path, image: bytes, suffix: str) -> SampleList:
         (root / folder).mkdir()
     (root / f"rgb/1{suffix}").write_bytes(image)
     (root / "depth/1.tiff").write_bytes(tiff(DEPTH, orientation=6))
-    return open_dataset(root, "folder")
+    return open_dataset(root, "folder", "all")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

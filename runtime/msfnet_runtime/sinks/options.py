@@ -64,11 +64,18 @@ class SinkOptions:
         """Return the camera of a frame in pixels of that frame; the frame's own has priority.
 
         Raises:
-            MsfnetError: the camera is unknown.
+            MsfnetError: the camera is unknown, or is that of another picture.
         """
         height, width = frame.image.shape[:2]
         if frame.intrinsics is not None:
-            return frame.intrinsics.scaled(height, width)
+            camera = frame.intrinsics.fitted(height, width)
+            if camera is None:
+                raise MsfnetError(
+                    f"frame {frame.index} is {width}x{height} and may be cropped from the "
+                    f"{frame.intrinsics.width}x{frame.intrinsics.height} of its camera; set "
+                    "intrinsics of the frame's own size"
+                )
+            return camera
         if self.lens is None:
             raise MsfnetError(
                 "point clouds need a camera, and the source has none; specify fx,fy,cx,cy in "

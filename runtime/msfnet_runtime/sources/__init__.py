@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.files import is_folder
 from msfnet_runtime.images import IMAGE_SUFFIXES
 from msfnet_runtime.source import Source
@@ -20,9 +20,8 @@ from msfnet_runtime.sources.kitti import KittiDrive, find_drives
 from msfnet_runtime.sources.live import CameraSource, GStreamerSource, StreamSource
 from msfnet_runtime.sources.nyu import NyuList, find_lists
 from msfnet_runtime.sources.options import DEFAULTS, SourceOptions
-from msfnet_runtime.sources.rgbd import CAMERA_FILE, CameraFile, RgbdFolder, find_scenes
+from msfnet_runtime.sources.rgbd import RgbdFolder, find_scenes
 from msfnet_runtime.sources.video import VideoSource
-from msfnet_runtime.typed import read_json
 from msfnet_runtime.types import Frame
 
 __all__ = ["IterableSource", "SourceOptions", "holds", "open_source"]
@@ -107,17 +106,19 @@ def _open_folder(path: Path, skip_bad: bool) -> Source:
         return KittiDrive(path, skip_bad=skip_bad)
     if holds(find_lists, path):
         return NyuList(path, skip_bad=skip_bad)
-    if (path / CAMERA_FILE).is_file():  # an unfit file must not make depth pass as images
-        read_json(path / CAMERA_FILE, CameraFile)
     if holds(find_scenes, path):
         return RgbdFolder(path, skip_bad=skip_bad)
     return ImageFolder(path, skip_bad=skip_bad)
 
 
 def holds(find: Callable[[Path], object], path: Path) -> bool:
-    """Tell whether a data set's finder finds it at ``path``."""
+    """Tell whether a data set's finder finds it at ``path``.
+
+    Raises:
+        MsfnetError: there is one that cannot be read, which must not pass as something else.
+    """
     try:
         find(path)
-    except MsfnetError:
+    except NothingFoundError:
         return False
     return True

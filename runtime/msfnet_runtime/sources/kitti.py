@@ -8,6 +8,7 @@ colour camera.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.sources.images import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
@@ -34,14 +35,14 @@ def find_drives(path: Path) -> list[Path]:
     """Return the sorted drives at ``path``: itself, those of a date, or those of all dates.
 
     Raises:
-        MsfnetError: there is none.
+        NothingFoundError: there is none.
     """
     if is_drive(path):
         return [path]
     candidates = [*path.glob(f"*/{CAMERA}/data"), *path.glob(f"*/*/{CAMERA}/data")]
     drives = sorted(folder.parents[1] for folder in candidates)
     if not drives:
-        raise MsfnetError(
+        raise NothingFoundError(
             f"{path} holds no KITTI drive; name a folder with DATE/DRIVE/{CAMERA}/data below it"
         )
     return drives
@@ -93,15 +94,44 @@ def read_intrinsics(folder: Path, camera: str = CAMERA) -> CameraIntrinsics | No
     if not file.exists():
         return None
     values, number = read_calibration_file(file), camera[-2:]
-    try:
-        width, height = values[f"S_rect_{number}"]
-    except (KeyError, ValueError):
-        raise MsfnetError(f"{file} lacks S_rect_{number} of 2 numbers; replace it") from None
-    return projected_camera(file, values, f"P_rect_{number}", (height, width))
+    size = read_size(file, values, f"S_rect_{number}")
+    return projected_camera(file, values, f"P_rect_{number}", size)
+
+
+def read_matrix(
+    file: Path, values: Mapping[str, NDArray[np.float64]], key: str, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return an entry of a calibration file.
+
+    Args:
+        file: the calibration file, for errors.
+        values: its content.
+        key: the name of the entry.
+        shape: of the result.
+
+    Raises:
+        MsfnetError: the entry is missing, or is not this many finite numbers.
+    """
+    numbers = values.get(key, np.empty(0))
+    if numbers.size != math.prod(shape) or not np.isfinite(numbers).all():
+        raise MsfnetError(f"{file} lacks {key} of {math.prod(shape)} finite numbers; replace it")
+    return numbers.reshape(shape)
+
+
+def read_size(file: Path, values: Mapping[str, NDArray[np.float64]], key: str) -> tuple[int, int]:
+    """Return the (height, width) of a camera's rectified images; arguments as :func:`read_matrix`.
+
+    Raises:
+        MsfnetError: the entry is missing or is no size.
+    """
+    width, height = read_matrix(file, values, key, (2,))
+    if not (1 <= width < 1e6 and 1 <= height < 1e6):
+        raise MsfnetError(f"{file}: {key} is not the size of an image; replace it")
+    return int(height), int(width)
 
 
 def projected_camera(
-    file: Path, values: Mapping[str, NDArray[np.float64]], key: str, size: tuple[float, float]
+    file: Path, values: Mapping[str, NDArray[np.float64]], key: str, size: tuple[int, int]
 ) -> CameraIntrinsics:
     """Return the camera of a projection matrix in a calibration file.
 
@@ -114,21 +144,18 @@ def projected_camera(
     Raises:
         MsfnetError: the matrix is missing or does not describe a camera.
     """
-    try:
-        projection = values[key].reshape(3, 4)
-    except (KeyError, ValueError):
-        raise MsfnetError(f"{file} lacks {key} of 12 numbers; replace it") from None
+    projection = read_matrix(file, values, key, (3, 4))
+    focal = np.array([projection[0, 0], projection[1, 1]])
+    if not ((focal > 0).all() and (focal < 1e6).all()):
+        raise MsfnetError(f"{file} describes no camera: {key} has no focal lengths; replace it")
     height, width = size
-    sizes = np.array([projection[0, 0], projection[1, 1], width, height])
-    if not (np.isfinite(projection).all() and (sizes > 0).all() and (sizes < 1e6).all()):
-        raise MsfnetError(f"{file} describes no camera; replace it")
     return CameraIntrinsics(
         fx=float(projection[0, 0]),
         fy=float(projection[1, 1]),
         cx=float(projection[0, 2]),
         cy=float(projection[1, 2]),
-        width=int(width),
-        height=int(height),
+        width=width,
+        height=height,
     )
 
 
@@ -178,4 +205,15 @@ class KittiDrive(FileSource):
                 )
             seconds = times[number] if times else number / FRAME_RATE
             name = f"{drive.name}/{file.stem}" if len(self._timestamps) > 1 else file.stem
-            yield Frame(image, index, seconds, self._intrinsics[drive], name)
+            yield Frame(image, index, seconds, self._camera(drive, file, image), name)
+
+    def _camera(self, drive: Path, file: Path, image: NDArray[np.uint8]) -> CameraIntrinsics | None:
+        """Return the frame's camera; none, and a warning, where the frame may be cropped."""
+        camera, (height, width, _) = self._intrinsics[drive], image.shape
+        fitted = camera and camera.fitted(height, width)
+        if camera and not fitted:
+            self._log(
+                f"{file} is {width}x{height} and may be cropped from {camera.width}x"
+                f"{camera.height}: its camera is left out"
+            )
+        return fitted

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.sources.images import FileSource
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
@@ -24,7 +24,7 @@ def find_lists(path: Path) -> dict[str, Path]:
     """Return the lists of a data set by split (``train``, ``val``, ``test``).
 
     Raises:
-        MsfnetError: there is none.
+        NothingFoundError: there is none.
     """
     lists = {
         file.stem.removeprefix("nyu2_"): file
@@ -32,7 +32,9 @@ def find_lists(path: Path) -> dict[str, Path]:
         for file in sorted(folder.glob("nyu2_*.csv"))
     }
     if not lists:
-        raise MsfnetError(f"{path} holds no NYU list; expected data/nyu2_train.csv or the like")
+        raise NothingFoundError(
+            f"{path} holds no NYU list; expected data/nyu2_train.csv or the like"
+        )
     return lists
 
 

@@ -13,13 +13,14 @@ A folder of such folders is a data set of several scenes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image, read_raw
 from msfnet_runtime.sources.images import FileSource, natural_key
 from msfnet_runtime.sources.kitti import projected_camera, read_calibration_file
@@ -33,6 +34,8 @@ DEPTH_SUFFIXES = (".npy", ".exr", ".tiff", ".tif", ".png")
 
 _IMAGE_FOLDERS = ("rgb", "image", "images", "color", "colour")
 _DEPTH_FOLDERS = ("depth", "depths")
+_ODOMETRY_SIZES = frozenset({(376, 1241), (375, 1242), (370, 1226)})
+"""(height, width) of the sequences of KITTI's odometry benchmark."""
 _WORD = r"(?P<word>rgb|colou?rs?|images?|img|depths?)"
 _ROLES = (
     re.compile(rf"(?P<key>.+)[._-]{_WORD}", re.I),
@@ -82,12 +85,15 @@ class CameraFile:
                 raise MsfnetError(f"{', '.join(names)} go together; give all or none")
         positive = (self.fx, self.fy, self.width, self.height, self.counts_per_metre)
         if any(
-            v is not None and not v > 0 for v in (*positive, self.depth_width, self.depth_height)
+            v is not None and not 0 < v < math.inf
+            for v in (*positive, self.depth_width, self.depth_height)
         ):
-            raise MsfnetError("sizes, focal lengths and counts_per_metre must be positive")
+            raise MsfnetError("sizes, focal lengths and counts_per_metre must be positive numbers")
+        if not all(v is None or math.isfinite(v) for v in (self.cx, self.cy)):
+            raise MsfnetError("cx and cy must be numbers, in pixels")
         if self.depth and self.counts_per_metre:
             raise MsfnetError("depth and counts_per_metre exclude each other; leave one out")
-        if self.range_m and not 0 <= self.range_m[0] < self.range_m[1]:
+        if self.range_m and not 0 <= self.range_m[0] < self.range_m[1] < math.inf:
             raise MsfnetError("range_m must be [near, far] in metres with 0 <= near < far")
         if any(pattern and pattern.count("*") != 1 for pattern in (self.images, self.depths)):
             raise MsfnetError("images and depths need one * each, for example left/*.jpg")
@@ -98,6 +104,21 @@ class CameraFile:
         """Return the camera, where the file has one."""
         numbers = self.fx, self.fy, self.cx, self.cy, self.width, self.height
         return None if None in numbers else CameraIntrinsics(*astuple(self)[:6])
+
+    def intrinsics_of(self, file: Path, height: int, width: int) -> CameraIntrinsics | None:
+        """Return the camera of a frame of ``height`` x ``width``, which may be resized.
+
+        Raises:
+            MsfnetError: the frame may be cropped from the declared size; the line names ``file``.
+        """
+        camera = self.intrinsics()
+        fitted = camera and camera.fitted(height, width)
+        if camera and not fitted:
+            raise MsfnetError(
+                f"{file} is {width}x{height} and may be cropped from the {camera.width}x"
+                f"{camera.height} that its camera is declared for; declare the camera of this size"
+            )
+        return fitted
 
 
 @dataclass(frozen=True)
@@ -143,14 +164,15 @@ def find_scenes(path: Path) -> list[Scene]:
     """Return the scenes at ``path``: the folder itself, or the folders directly in it, sorted.
 
     Raises:
-        MsfnetError: there is none, or a ``camera.json`` does not fit.
+        NothingFoundError: there is none.
+        MsfnetError: a ``camera.json`` does not fit, or the folder cannot be read.
     """
     own = _scene(path, path, "")
     folders = [] if own or not path.is_dir() else sorted(f for f in path.iterdir() if f.is_dir())
     scenes = [own, *(_scene(folder, path, f"{folder.name}/") for folder in folders)]
     found = [scene for scene in scenes if scene]
     if not found:
-        raise MsfnetError(
+        raise NothingFoundError(
             f"{path} holds no pairs of images and depth; expected rgb/NAME.jpg with "
             f"depth/NAME.png, NAME_rgb.png with NAME_depth.png, or patterns in {CAMERA_FILE}"
         )
@@ -171,9 +193,19 @@ def _scene(folder: Path, root: Path, prefix: str) -> Scene | None:
 
 
 def _read_odometry(file: Path, image: Path) -> CameraFile:
-    """Read the left colour camera (P2) of KITTI's odometry benchmark, whose depth is 256 = 1 m."""
+    """Read the left colour camera (P2) of KITTI's odometry benchmark, whose depth is 256 = 1 m.
+
+    Raises:
+        MsfnetError: no such camera, or images of another size than the benchmark's.
+    """
     height, width, _ = read_image(image).shape
-    camera = projected_camera(file, read_calibration_file(file), "P2", (height, width))
+    size = height, width
+    camera = projected_camera(file, read_calibration_file(file), "P2", size)
+    if size not in _ODOMETRY_SIZES:
+        raise MsfnetError(
+            f"{image} is {width}x{height}, and {file} belongs to whole images of KITTI's sizes "
+            f"alone; write {CAMERA_FILE} with the camera of the resized or cropped images"
+        )
     return CameraFile(**asdict(camera), depth="uint16_256")
 
 
@@ -270,5 +302,6 @@ class RgbdFolder(FileSource):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, stamped at 30 frames per second."""
         files = (((camera, pair.name), pair.image) for camera, pair in self._pairs)
-        for index, (camera, name), _, image in self._images(files):
-            yield Frame(image, index, index / self.fps, camera.intrinsics(), name)
+        for index, (camera, name), file, image in self._images(files):
+            intrinsics = camera.intrinsics_of(file, image.shape[0], image.shape[1])
+            yield Frame(image, index, index / self.fps, intrinsics, name)
