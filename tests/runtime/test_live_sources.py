@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import resource
 import sys
 import threading
 import time
@@ -527,3 +528,24 @@ def test_an_error_of_a_driver_ends_a_stream_that_is_not_reopened(
 
     with source, pytest.raises(MsfnetError, match=f"camera 7 failed: {type(error).__name__}"):
         run_pipeline(source, model, [])
+
+
+@pytest.mark.usefixtures("soon")
+def test_giant_pictures_of_a_camera_are_skipped_before_they_are_decoded() -> None:
+    """A small JPEG can declare many pixels; 64 megapixels are the limit."""
+    good = cv2.imencode(".jpg", frame(0).image)[1].tobytes()
+    giant = cv2.imencode(".jpg", np.zeros((8200, 8200, 3), np.uint8))[1].tobytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def stream_parts(connection: int, send: Send) -> None:
+        for index in range(12):
+            send(wrapped(giant if index in (5, 8) else good))
+            time.sleep(0.01)
+
+    with served(stream_parts) as url, open_source(url, SourceOptions(reconnect=False)) as source:
+        frames = list(source)
+        health = source.health
+
+    assert health.skipped == 2
+    assert len(frames) + health.dropped == 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"

@@ -375,3 +375,18 @@ def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     assert source.length == len(times)
     assert got == pytest.approx(times, abs=1e-3)
     assert all(a < b for a, b in itertools.pairwise(got))
+
+
+@pytest.mark.parametrize("ratio", [1, 250])
+def test_a_video_above_the_limit_is_refused_when_it_is_opened(ratio: int, tmp_path: Path) -> None:
+    """The pixel aspect ratio counts: it can make small pictures giant."""
+    height, width = (8200, 8200) if ratio == 1 else (600, 600)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuvj420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(ratio)
+        container.mux(stream.encode(av.VideoFrame(width, height, "yuvj420p")))
+        container.mux(stream.encode(None))
+
+    with pytest.raises(MsfnetError, match=r"a frame of .*a\.mkv is .* the limit is 64"):
+        open_source(tmp_path / "a.mkv")

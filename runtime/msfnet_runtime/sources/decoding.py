@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import quiet
 from msfnet_runtime.libraries import require
+from msfnet_runtime.picture_size import check_picture_size, max_pixels
 from msfnet_runtime.sources.images import LOGGER
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class PyavCapture:
         name: identifies it in messages.
 
     Raises:
-        MsfnetError: PyAV is absent; later, the colours of a picture cannot be converted.
+        MsfnetError: PyAV is absent, or the pictures are above the limit of
+            :mod:`~msfnet_runtime.picture_size`; later, the colours of a picture cannot be
+            converted.
         OSError: it cannot be opened, or contains no video; its text says which.
     """
 
@@ -69,7 +72,6 @@ class PyavCapture:
         av.logging.set_level(None)
         self._name = name or address
         self._errors = (av.FFmpegError, OSError)
-        self._bad_picture = av.InvalidDataError
         options = {} if timeout_s is None else _LOW_DELAY
         try:
             self._container = av.open(address, timeout=timeout_s, options=options)
@@ -83,10 +85,15 @@ class PyavCapture:
             self._container.close()
             raise OSError("has a video that no decoder here reads")
         self._stream = stream
-        self._stream.thread_type = "NONE"
-        if self._stream.codec_context.name in _SINGLE_PICTURES:
-            self._stream.codec_context.options = {"err_detect": "explode"}
         self._pixel_ratio = float(self._stream.sample_aspect_ratio or 1)
+        height, width = stream.codec_context.height, stream.codec_context.width
+        if height and width:  # known before the first picture
+            check_picture_size(height, self._shown_width(width), f"a frame of {self._name}")
+        single = stream.codec_context.name in _SINGLE_PICTURES
+        self._stream.thread_type = "NONE"
+        self._stream.codec_context.options = {"max_pixels": str(max_pixels())} | (
+            {"err_detect": "explode"} if single else {}
+        )
         self._tick_s = float(self._stream.time_base or 0)
         self._seconds = 0.0
         self._packets = self._container.demux(self._stream)
@@ -126,10 +133,10 @@ class PyavCapture:
             self._ended = packet is None
             try:
                 self._pictures.extend(self._stream.codec_context.decode(packet))
-            except self._bad_picture:
-                self._bad = True
-            except self._errors:
+            except EOFError:
                 return False
+            except self._errors:
+                self._bad = True
         return True
 
     def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
@@ -142,10 +149,15 @@ class PyavCapture:
         if picture.is_corrupt:
             return False, None
         self._check_colours(picture)
-        width = max(1, round(picture.width * self._pixel_ratio))
+        width = self._shown_width(picture.width)
+        check_picture_size(picture.height, width, f"a frame of {self._name}")
         rgb = np.asarray(picture.to_ndarray(format="rgb24", width=width), np.uint8)
         # A view where nothing is turned: converting it back to RGB then needs no copy.
         return True, shown(rgb, display_matrix(picture))[..., ::-1]
+
+    def _shown_width(self, width: int) -> int:
+        """Return the width of a picture with square pixels."""
+        return max(1, round(width * self._pixel_ratio))
 
     def _check_colours(self, picture: av.VideoFrame) -> None:
         """Refuse colours that cannot be converted; warn once of pictures that look different."""
