@@ -34,9 +34,9 @@ class _Point:
 
     @property
     def name(self) -> str:
-        """The point's values; numbers with their axis."""
+        """The point's values; numbers with their axis. Points of the same name are the same."""
         return " ".join(
-            value if axis in ("size", "encoder", "preset") else f"{axis}={value}"
+            value if axis in ("size", "encoder", "preset", "provider") else f"{axis}={value}"
             for axis, value in self.settings.items()
         )
 
@@ -68,7 +68,8 @@ def sweep_points(
     # Exports are costly: what needs none changes fastest.
     order = [*network, *(axis for axis in DEFAULTS if axis in values)]
     combinations = itertools.product(*(values[axis] for axis in order))
-    points = [_point(dict(zip(order, chosen, strict=True))) for chosen in combinations]
+    runs = {} if provider == "cpu" else {"provider": provider}
+    points = [_point({**dict(zip(order, chosen, strict=True)), **runs}) for chosen in combinations]
     if not checkpoint:
         for point in points:
             _config(point.network)
@@ -115,7 +116,11 @@ def _point(settings: Mapping[str, str]) -> _Point:
 
     return _Point(
         settings=settings,
-        network=tuple((axis, value) for axis, value in settings.items() if axis not in DEFAULTS),
+        network=tuple(
+            (axis, value)
+            for axis, value in settings.items()
+            if axis not in DEFAULTS and axis != "provider"
+        ),
         size=parse_size(settings.get("size", DEFAULTS["size"])),
         batch=count("batch"),
         threads=count("threads"),

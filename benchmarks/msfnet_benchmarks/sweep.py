@@ -16,6 +16,7 @@ from msfnet_benchmarks.timing.core import time_calls
 from msfnet_benchmarks.timing.costs import Throughput
 from msfnet_benchmarks.timing.flops import measure_flop_bound
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import sha256
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import write_json
 
@@ -25,6 +26,13 @@ WHAT_IS_TIMED = (
 )
 
 _CALLS_PER_ROUND = 8
+
+_FACTS = {
+    "data": "checkpoint",
+    "frames": "number of rounds",
+    "environment": "machine, libraries or environment variables",
+}
+"""What all rows of a file share: the fields of the report, and their names in messages."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class SweepPlan:
     model: Path | None = None
     """The checkpoint whose network is swept; None: networks of random weights."""
     json: Path | None = None
-    """Brought up to date after every point; what it holds already is not measured again."""
+    """Brought up to date after every point. Rows that it holds are kept and not measured again.
+    The caller keeps it locked meanwhile (:func:`~msfnet_runtime.files.locked`)."""
 
     @property
     def calls(self) -> int:
@@ -55,29 +64,33 @@ def sweep(
     drifts can be compared by their share of it.
 
     Args:
-        points: makes a candidate by its name; not called where the plan's JSON has its row.
+        points: makes a candidate by its name, which says all that was chosen for it; not called
+            where the plan's JSON has its row.
         plan: how to measure.
         progress: called after every point.
+
+    Returns:
+        The rows that the plan's JSON held, also those of other points, then the new ones.
 
     Raises:
         MsfnetError: a network that cannot be built, exported or opened, or a JSON that cannot be
             written or holds something else.
     """
     begun = _begin(plan)
-    known = {row.name: row for row in begun.rows}
-    rows: list[BenchmarkRow] = []
+    rows = {row.name: row for row in begun.rows}
     report = begun
-    for name, make in points.items():
-        rows.append(known.get(name) or _measure(make(), plan.calls))
-        report = replace(begun, rows=tuple(rows))
-        if plan.json:
-            write_json(plan.json, report)
-        progress(len(rows), len(points), name)
+    for done, (name, make) in enumerate(points.items(), 1):
+        if name not in rows:
+            rows[name] = _measure(make(), plan.calls)
+            report = replace(begun, rows=tuple(rows.values()))
+            if plan.json:
+                write_json(plan.json, report)
+        progress(done, len(points), name)
     return report
 
 
 def _begin(plan: SweepPlan) -> BenchmarkReport:
-    """Return a report without rows, or with those that an earlier run of the same sweep left.
+    """Return a report without rows, or with those of earlier sweeps of the same network.
 
     Raises:
         MsfnetError: the JSON holds something else.
@@ -87,7 +100,7 @@ def _begin(plan: SweepPlan) -> BenchmarkReport:
         rows=(),
         baseline=None,
         protocol=None,
-        data=str(plan.model) if plan.model else None,
+        data=f"{plan.model}, sha256 {sha256(plan.model)}" if plan.model else None,
         frames=plan.calls,
         frame_size=(0, 0),
         environment=describe_environment(),
@@ -103,12 +116,9 @@ def _begin(plan: SweepPlan) -> BenchmarkReport:
         raise MsfnetError(f"{path} is not a sweep that can be resumed: {error}") from None
     if stored.title != report.title:
         raise MsfnetError(f"{path} is not a sweep that can be resumed; name another file")
-    for fact in ("data", "frames", "environment"):
+    for fact, what in _FACTS.items():
         if getattr(stored, fact) != getattr(report, fact):
-            raise MsfnetError(
-                f"{path} was measured with another {fact} (model, calls, libraries or machine); "
-                "name another file"
-            )
+            raise MsfnetError(f"{path} was measured with another {what}; name another file")
     return replace(report, rows=stored.rows)
 
 

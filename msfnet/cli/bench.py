@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,11 @@ from msfnet.cli.options import (
 from msfnet_runtime.errors import MsfnetError
 
 if TYPE_CHECKING:
+    from msfnet_benchmarks.bench import BenchPlan
     from msfnet_benchmarks.report.pictures import Picture
     from msfnet_benchmarks.report.report import BenchmarkReport
 
-_EAGER, _SINGLE = Names(("eager",)), Numbers((1,))
+_EAGER, _SINGLE, _FRAMES = Names(("eager",)), Numbers((1,)), 32
 """Defaults of ``bench``."""
 
 
@@ -62,7 +64,7 @@ def bench(
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     split: ListOption = None,
     protocol: ProtocolOption = None,
-    frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 32,
+    frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = _FRAMES,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds over the frames.")] = 3,
     batches: Annotated[
         Numbers, numbers_option("--batch", "Batch sizes of the throughput, for example 1,4,8.")
@@ -89,7 +91,7 @@ def bench(
         typer.Option(
             help="Measure every combination of size=, batch=, threads=, encoder=, preset=, …, for "
             "example size=128x160,192x256. MODEL: a checkpoint, or none. With --json a "
-            "stopped sweep is resumed. Repeatable."
+            "stopped sweep is resumed, and points are added. Repeatable."
         ),
     ] = None,
     counts: Annotated[
@@ -107,6 +109,7 @@ def bench(
     from msfnet_benchmarks.bench import bench as compare_candidates
     from msfnet_benchmarks.report import tables
     from msfnet_benchmarks.report.writer import ReportFiles
+    from msfnet_runtime.files import locked
     from msfnet_runtime.typed import to_json
 
     stored = None if json == STANDARD_OUTPUT else json
@@ -117,40 +120,74 @@ def bench(
     inputs = [*(models or ()), against, *(peer or ()), data, split, compare, resumed]
     check_outputs(*outputs, inputs=inputs, force=force)
     pictures: list[Picture] = []
-    if sweep:
-        result = _sweep(sweep, models or [], provider or ["cpu"], rounds, counts, stored)
-        shown = tables.text(result)
-    else:
-        plan = BenchPlan(
-            data=data,
-            split=split,
-            protocol=protocol,
-            frames=frames,
-            rounds=rounds,
-            batches=batches,
-            threads=threads,
-            cold=cold,
-            profile=profile,
-            pictures=report is not None,
-        )
-        plan.check()
-        candidates = order_candidates(
-            _named(models, counts),
-            against=against,
-            modes=pytorch,
-            providers=provider or ("cpu",),
-            peers=peer or (),
-            threads=threads,
-        )
-        baseline = candidates[0].name if against else None
-        with progress("bench") as count:
-            result, pictures = compare_candidates(
-                candidates, plan, baseline=baseline, progress=count
+    plan = BenchPlan(
+        data=data,
+        split=split,
+        protocol=protocol,
+        frames=frames,
+        rounds=rounds,
+        batches=batches,
+        threads=threads,
+        cold=cold,
+        profile=profile,
+        pictures=report is not None,
+    )
+    with ExitStack() as stack:
+        if sweep:
+            _refuse_comparison(plan, against, pytorch, peer)
+            if stored:
+                stack.enter_context(locked(stored))
+            result = _sweep(sweep, models or [], provider or ["cpu"], rounds, counts, stored)
+            shown = tables.text(result)
+        else:
+            plan.check()
+            candidates = order_candidates(
+                _named(models, counts),
+                against=against,
+                modes=pytorch,
+                providers=provider or ("cpu",),
+                peers=peer or (),
+                threads=threads,
             )
-        shown = "\n".join(filter(None, (tables.text(result), unanswered(result, batches))))
-    say(to_json(result) if json == STANDARD_OUTPUT else shown)
-    if not files.write(result, pictures, say):
-        raise typer.Exit(1)
+            baseline = candidates[0].name if against else None
+            with progress("bench") as count:
+                result, pictures = compare_candidates(
+                    candidates, plan, baseline=baseline, progress=count
+                )
+            shown = "\n".join(filter(None, (tables.text(result), unanswered(result, batches))))
+        say(to_json(result) if json == STANDARD_OUTPUT else shown)
+        if not files.write(result, pictures, say):
+            raise typer.Exit(1)
+
+
+def _refuse_comparison(
+    plan: BenchPlan, against: str | None, pytorch: Names, peer: list[Path] | None
+) -> None:
+    """Refuse options of a comparison beside a sweep, which would ignore them.
+
+    Raises:
+        MsfnetError: one was given; the line says what to write instead, where there is something.
+    """
+    given = {
+        "--data": plan.data,
+        "--list": plan.split,
+        "--protocol": plan.protocol,
+        "--against": against,
+        "--peer": peer,
+        "--cold": plan.cold,
+        "--profile": plan.profile,
+        "--pytorch": tuple(pytorch) != tuple(_EAGER),
+        "--frames": plan.frames != _FRAMES,
+        "--threads": plan.threads,
+        "--batch": tuple(plan.batches) != tuple(_SINGLE),
+    }
+    for option, value in given.items():
+        if value:
+            axis = option.removeprefix("--")
+            instead = f"; write --sweep {axis}=1,4" if axis in ("threads", "batch") else ""
+            raise MsfnetError(
+                f"{option} is for comparisons and has no effect on a sweep; leave it out{instead}"
+            )
 
 
 def _named(models: list[Path] | None, counts: bool) -> list[Path]:
@@ -183,15 +220,17 @@ def _sweep(
     Raises:
         MsfnetError: several models or providers, or as the sweep.
     """
-    from tempfile import TemporaryDirectory
+    from tempfile import gettempdir
 
     from msfnet.sweep import sweep_points
     from msfnet_benchmarks.sweep import SweepPlan, sweep
+    from msfnet_runtime.files import temporary_folder
 
     for values, what in ((models, "checkpoint"), (providers, "provider")):
         if len(values) > 1:
             raise MsfnetError(f"a sweep takes one {what}, not {len(values)}; sweep them one by one")
     checkpoint = models[0] if models else None
-    with TemporaryDirectory() as folder, progress("sweep") as count:
-        points = sweep_points(axes, Path(folder), checkpoint=checkpoint, provider=providers[0])
+    exports = Path(gettempdir()) / "msfnet-sweep"  # what a killed sweep left there is removed
+    with temporary_folder(exports) as folder, progress("sweep") as count:
+        points = sweep_points(axes, folder, checkpoint=checkpoint, provider=providers[0])
         return sweep(points, SweepPlan(rounds, counts, checkpoint, json), progress=count)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,27 @@ import pytest
 
 from msfnet.__main__ import run
 from msfnet.sweep import parse_axes, sweep_points
+from msfnet_benchmarks.candidates import Candidate
 from msfnet_benchmarks.report.charts import Chart
 from msfnet_benchmarks.report.time_charts import scaling_charts
 from msfnet_benchmarks.sweep import SweepPlan, sweep
-from msfnet_runtime import MsfnetError
+from msfnet_runtime import Engine, MsfnetError
+from msfnet_runtime.files import locked
 from msfnet_train import MSFNet
 from msfnet_train.network import PRESETS
 
 AXES = ("--sweep", "preset=nano", "--sweep", "size=32x64,64x64", "--sweep", "batch=1,2")
 
 Bench = Callable[..., tuple[int, str]]
+
+
+def candidate(name: str) -> Candidate:
+    """Return a point that is counted and never opened."""
+
+    def never() -> Engine:
+        raise AssertionError(name)
+
+    return Candidate(name, "fp32", never, on_gpu=False, size_bytes=1, settings={"point": name})
 
 
 @pytest.fixture
@@ -77,6 +92,82 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_was_stopped(
     assert "Cost against arithmetic" in html
 
 
+def test_rows_of_other_points_are_kept(tmp_path: Path) -> None:
+    """A later sweep of the same network adds its own; what both have is not measured again."""
+    plan = SweepPlan(counts_only=True, json=tmp_path / "sweep.json")
+
+    sweep({name: partial(candidate, name) for name in ("nano 32x64", "nano 64x64")}, plan)
+    made: list[str] = []
+
+    def make(name: str) -> Candidate:
+        made.append(name)
+        return candidate(name)
+
+    report = sweep({name: partial(make, name) for name in ("nano 96x64", "nano 32x64")}, plan)
+
+    names = ["nano 32x64", "nano 64x64", "nano 96x64"]
+    assert [row["name"] for row in rows(tmp_path / "sweep.json")] == names
+    assert [row.name for row in report.rows] == names
+    assert made == ["nano 96x64"]
+
+
+def test_a_point_run_by_something_else_is_another_point(tmp_path: Path) -> None:
+    """So that a sweep that is resumed does not take the one's rows for the other's."""
+    axes = ("preset=nano", "size=32x64", "threads=1,2")
+
+    names = [list(sweep_points(axes, tmp_path, provider=name)) for name in ("cpu", "openvino")]
+
+    assert names[0] == ["nano 32x64 threads=1", "nano 32x64 threads=2"]
+    assert names[1] == [f"{name} openvino" for name in names[0]]
+
+
+def test_another_checkpoint_of_the_same_name_is_another_sweep(tmp_path: Path) -> None:
+    """A network that was trained on has other weights."""
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes(b"first")
+    plan = SweepPlan(counts_only=True, model=checkpoint, json=tmp_path / "sweep.json")
+    sweep({"32x64": partial(candidate, "32x64")}, plan)
+    checkpoint.write_bytes(b"second")
+
+    with pytest.raises(MsfnetError, match="another checkpoint"):
+        sweep({"64x64": partial(candidate, "64x64")}, plan)
+
+
+def test_two_sweeps_do_not_share_a_file(bench: Bench, tmp_path: Path) -> None:
+    """The second one is told so at once, and the file stays as it is."""
+    path = tmp_path / "sweep.json"
+    with locked(path):
+        status, said = bench("--sweep", "preset=nano", "--counts", "--json", path)
+
+    assert status == 1
+    assert "another process is writing" in said
+    assert not path.exists()
+
+
+def test_the_exports_of_a_killed_sweep_are_removed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next one; those of a process that lives stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("msfnet.sweep.sweep_points", lambda *a, **k: {"p": partial(candidate, "p")})
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    dead, alive = (
+        tmp_path / f".msfnet-sweep.{process}-0123abcd.partial"
+        for process in (child.pid, os.getpid())
+    )
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "network.onnx").write_bytes(b"weights")
+
+    status, said = bench("--sweep", "preset=nano", "--counts")
+
+    assert status == 0, said
+    assert not dead.exists()
+    assert (alive / "network.onnx").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [alive.name]
+
+
 @pytest.mark.slow
 def test_counts_are_those_of_the_network_and_nothing_is_timed(
     swept: Path, bench: Bench, tmp_path: Path
@@ -110,6 +201,13 @@ def test_counts_are_those_of_the_network_and_nothing_is_timed(
         (["--sweep", "preset=nano", "--sweep", "size=32"], "size '32' is not HxW"),
         (["--sweep", "preset=nano", "--sweep", "batch=0"], "batch '0' is not a whole number"),
         (["--sweep", "preset=nano", "--provider", "cpu", "--provider", "cuda"], "one provider"),
+        (["--sweep", "preset=nano", "--protocol", "nyu_hu"], "--protocol is for comparisons"),
+        (["--sweep", "preset=nano", "--against", "pytorch"], "--against is for comparisons"),
+        (["--sweep", "preset=nano", "--batch", "4"], "write --sweep batch=1,4"),
+        (["--sweep", "preset=nano", "--threads", "2"], "write --sweep threads=1,4"),
+        (["--sweep", "preset=nano", "--cold"], "--cold is for comparisons"),
+        (["--sweep", "preset=nano", "--profile"], "--profile is for comparisons"),
+        (["--sweep", "preset=nano", "--frames", "3"], "--frames is for comparisons"),
         (["--counts", "model.onnx"], "--counts needs --sweep"),
         ([], "nothing to compare"),
     ],

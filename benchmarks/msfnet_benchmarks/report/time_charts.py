@@ -34,7 +34,7 @@ _ROUNDS = 20
 _FAR_APART = 8
 """Beyond this factor between times an axis is logarithmic."""
 
-_NOT_THE_NETWORKS = {"size", "batch", "threads"}
+_NOT_THE_NETWORKS = {"size", "batch", "threads", "provider"}
 """Axes that leave the parameters as they are."""
 
 
@@ -259,7 +259,7 @@ def _lines(rows: list[BenchmarkRow], axis: _Axis) -> dict[str, list[BenchmarkRow
     along = settings - _NOT_THE_NETWORKS if axis.key == "parameters" else {"size"}
     for row in rows:
         shared = [
-            value if name in ("encoder", "preset", "size") else f"{name} {value}"
+            value if name in ("encoder", "preset", "size", "provider") else f"{name} {value}"
             for name, value in row.settings.items()
             if name not in along
         ]
