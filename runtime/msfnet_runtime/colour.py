@@ -121,10 +121,12 @@ def draw_scale(
     ramp = colour_depth(depths, depths > 0, range_m, colours)
     picture[top : top + bar, left : left + length] = ramp
     low, high = range_m
-    for metres in scale_marks(range_m):
+    marks = scale_marks(range_m)
+    for metres in marks:
         column = left + round(math.log(metres / low) / math.log(high / low) * (length - 1))
-        text = f"{metres:g}" + (" m" if metres == scale_marks(range_m)[-1] else "")
-        shift = cv2.getTextSize(f"{metres:g}", cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] // 2
+        number = f"{float(f'{metres:.3g}'):g}"
+        text = number + (" m" if metres == marks[-1] else "")
+        shift = cv2.getTextSize(number, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] // 2
         place = (max(column - shift, 0), top - round(8 * size))
         cv2.putText(
             picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA
@@ -133,11 +135,15 @@ def draw_scale(
 
 
 def scale_marks(range_m: tuple[float, float]) -> list[float]:
-    """Return the round depths within a range, metres: 1, 2 and 5 times powers of ten."""
+    """Return the round depths within a range, metres: 1, 2 and 5 times powers of ten.
+
+    A range with fewer than two of them has its ends as marks.
+    """
     low, high = range_m
     tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     marks = [round(step * 10.0**ten, 9) for ten in tens for step in (1, 2, 5)]
-    return [mark for mark in marks if low <= mark <= high] or [low, high]
+    inside = [mark for mark in marks if low <= mark <= high]
+    return inside if len(inside) > 1 else [low, high]
 
 
 @functools.cache

@@ -44,10 +44,11 @@ def test_near_is_red_far_is_blue_invalid_is_black() -> None:
         ((0.5, 80.0), [0.5, 1, 2, 5, 10, 20, 50]),
         ((0.1, 10.0), [0.1, 0.2, 0.5, 1, 2, 5, 10]),
         ((3.0, 4.0), [3.0, 4.0]),
+        ((4.5, 9.5), [4.5, 9.5]),
     ],
 )
 def test_the_scale_has_round_metres(range_m: tuple[float, float], marks: list[float]) -> None:
-    """They are 1, 2 and 5 times powers of ten, or the ends if none is within."""
+    """They are 1, 2 and 5 times powers of ten, or the ends if less than two are within."""
     assert scale_marks(range_m) == marks
 
 

@@ -66,7 +66,8 @@ export class Palette {
     for (let ten = Math.floor(Math.log10(near)); 10 ** ten <= far; ten++) {
       for (const one of [1, 2, 5]) marks.push(Number((one * 10 ** ten).toPrecision(6)));
     }
-    return marks.filter((mark) => mark >= near && mark <= far);
+    const inside = marks.filter((mark) => mark >= near && mark <= far);
+    return inside.length > 1 ? inside : [near, far];
   }
 
   #make(perMetre) {
