@@ -7,6 +7,7 @@ Without them the last frames of every scene are held out, as training does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from msfnet_datasets.ground_truth import GroundTruth, read_depth, read_stored
 from msfnet_datasets.layout import ALL, DatasetLayout, GroundTruths, Part
 from msfnet_datasets.sample import HELD_OUT, Sample, SampleList, hold_out
+from msfnet_datasets.split_lists import find_list, names_file
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthEncoding, DepthStorage
 from msfnet_runtime.sources import holds
@@ -51,8 +53,10 @@ class Folder(DatasetLayout):
     def open(
         self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
     ) -> SampleList:
-        """Open a list or a held-out part; the test or validation frames for None."""
+        """Open a list, a list file or a held-out part; test or validation frames for None."""
         lists = _lists(path)
+        if split and names_file(split):
+            return SampleList(_listed(path, find_list(split, path), depth))
         if split in lists:
             return SampleList(_listed(path, lists[split], depth))
         if split in (None, ALL) and lists:
@@ -60,7 +64,9 @@ class Folder(DatasetLayout):
             return SampleList(tuple(s for n in names for s in _listed(path, lists[n], depth)))
         if lists or split not in (None, ALL, *_LISTS):
             known = ", ".join(lists or (ALL, *_LISTS))
-            raise MsfnetError(f"{path} has no list {split}; choose one of {known}")
+            raise MsfnetError(
+                f"{path} has no list {split}; choose one of {known}, or a file", parameter="split"
+            )
         samples = [s for scene in find_scenes(path) for s in _scene_samples(scene, depth)]
         if split == ALL:
             return SampleList(tuple(samples))
@@ -69,7 +75,7 @@ class Folder(DatasetLayout):
             raise MsfnetError(
                 f"no scene in {path} has two frames, of which one could be held out; write lists, "
                 f"or choose {ALL} to use every frame",
-                parameter="list",
+                parameter="split",
             )
         return SampleList(tuple(train if split == "train" else held))
 
@@ -97,7 +103,10 @@ class Folder(DatasetLayout):
         """Return every list, or every scene with the images that have no depth."""
         if split or _lists(path):
             names = [split] if split else list(_lists(path))
-            return [Part(f"list {n}", self.open(path, n, depth, "depth_images")) for n in names]
+            return [
+                Part(f"list {Path(n).name}", self.open(path, n, depth, "depth_images"))
+                for n in names
+            ]
         return [
             Part(
                 scene.folder.name,
@@ -119,13 +128,14 @@ def _listed(path: Path, file: Path, depth: DepthStorage | None) -> tuple[Sample,
     Raises:
         MsfnetError: as :func:`read_list`, or an image outside the data set.
     """
-    rows = read_list(file)
-    outside = next((image for image, _ in rows if not image.is_relative_to(path)), None)
+    root = Path(os.path.normpath(path))
+    rows = read_list(file, root)
+    outside = next((image for image, _ in rows if not image.is_relative_to(root)), None)
     if outside:
         raise MsfnetError(f"{file}: {outside} is outside {path}; name images from that folder")
     scene = Scene.described(path, [image for image, _ in rows])
     pairs = [
-        (image.relative_to(path).with_suffix("").as_posix(), image, measured)
+        (image.relative_to(root).with_suffix("").as_posix(), image, measured)
         for image, measured in rows
     ]
     return _samples(scene, pairs, depth)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from msfnet_datasets.ground_truth import GroundTruth, read_depth
 from msfnet_datasets.layout import DatasetLayout, GroundTruths, Part
 from msfnet_datasets.sample import Sample, SampleList
+from msfnet_datasets.split_lists import find_list, names_file
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
 from msfnet_runtime.sources import holds, nyu
@@ -35,13 +36,24 @@ class Nyu(DatasetLayout):
     def open(
         self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
     ) -> SampleList:
-        """Open ``nyu2_<split>.csv``; the test list, or else the validation list, for None."""
+        """Open ``nyu2_<split>.csv`` or a list file; the usual list for None.
+
+        Depth is millimetres in lists whose name ends in ``test`` and 8 bits in others.
+        """
+        file = self._list(path, split or self.usual_split(path))
+        stored = depth or ("uint16_mm" if file.stem.endswith("test") else "uint8_10m")
+        return SampleList(tuple(nyu_sample(*pair, stored) for pair in nyu.read_list(file, path)))
+
+    def _list(self, path: Path, split: str) -> Path:
+        if names_file(split):
+            return find_list(split, path)
         lists = nyu.find_lists(path)
-        chosen = split or self.usual_split(path)
-        if chosen not in lists:
-            raise MsfnetError(f"{path} has no list nyu2_{chosen}.csv; it has {', '.join(lists)}")
-        stored = depth or ("uint16_mm" if chosen == "test" else "uint8_10m")
-        return SampleList(tuple(nyu_sample(*pair, stored) for pair in nyu.read_list(lists[chosen])))
+        if split not in lists:
+            raise MsfnetError(
+                f"{path} has no list nyu2_{split}.csv; it has {', '.join(lists)}",
+                parameter="split",
+            )
+        return lists[split]
 
     def usual_split(self, path: Path) -> str:
         """Return the test list, or else the validation list, or else the training list."""
@@ -60,7 +72,7 @@ class Nyu(DatasetLayout):
         """Return every list, or the one asked for."""
         names = [split] if split else list(nyu.find_lists(path))
         kind = self.kind(depth)
-        return [Part(f"list {name}", self.open(path, name, depth, kind)) for name in names]
+        return [Part(f"list {Path(n).name}", self.open(path, n, depth, kind)) for n in names]
 
 
 def nyu_sample(image: Path, depth: Path, storage: DepthStorage) -> Sample:

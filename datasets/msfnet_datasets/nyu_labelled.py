@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +15,14 @@ from msfnet_datasets.ground_truth import GroundTruth
 from msfnet_datasets.layout import ALL, DatasetLayout, GroundTruths
 from msfnet_datasets.nyu import INDOORS_MEDIAN_M
 from msfnet_datasets.sample import Sample, SampleList
+from msfnet_datasets.split_lists import find_list, names_file
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
 from msfnet_runtime.libraries import require
 from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.picture_size import check_picture_size
 from msfnet_runtime.sources import nyu
+from msfnet_runtime.text_lists import read_lines
 
 LABELLED = "nyu_depth_v2_labeled.mat"
 """MATLAB 7.3, which is HDF5."""
@@ -44,15 +47,18 @@ class NyuLabelled(DatasetLayout):
     def open(
         self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
     ) -> SampleList:
-        """Open ``train`` or ``test`` of the official split, test for None, or all pairs."""
+        """Open ``train`` or ``test`` of the official split, a list file, or all pairs.
+
+        A list file has the number of a pair on every line, from 1, or its sample's name.
+        """
         file = path if path.suffix == ".mat" else path / LABELLED
         count = len(_open(file)["depths"])
-        splits = file.with_name(SPLITS)
-        chosen = (
-            range(count)
-            if split == ALL
-            else _split_indices(splits, split or self.usual_split(path), count)
-        )
+        name = split or self.usual_split(path)
+        chosen: Sequence[int] = range(count)
+        if names_file(name):
+            chosen = _listed_indices(find_list(name, file.parent), count)
+        elif name != ALL:
+            chosen = _split_indices(file.with_name(SPLITS), name, count)
         return SampleList(
             tuple(
                 Sample(
@@ -82,6 +88,21 @@ class NyuLabelled(DatasetLayout):
         return "train"
 
 
+def _listed_indices(file: Path, count: int) -> list[int]:
+    """Return the indices of the pairs that a list file names, counted from 0."""
+    indices = []
+    for number, line in read_lines(file):
+        text = line.rpartition("/")[2]
+        if not (text.isdecimal() and 1 <= int(text) <= count):
+            raise MsfnetError(
+                f"{file}, line {number}: not the number of a pair, 1 to {count}; correct the list"
+            )
+        indices.append(int(text) - 1)
+    if not indices:
+        raise MsfnetError(f"{file} is empty; fill the list")
+    return indices
+
+
 def _split_indices(file: Path, split: str, count: int) -> list[int]:
     """Return a split's indices, counted from 0."""
     require("scipy")
@@ -90,7 +111,10 @@ def _split_indices(file: Path, split: str, count: int) -> list[int]:
 
     names = {"train": "trainNdxs", "test": "testNdxs"}
     if split not in names:
-        raise MsfnetError(f"the labelled set has no split {split!r}; choose train or test")
+        raise MsfnetError(
+            f"the labelled set has no list {split!r}; choose train, test, all or a file",
+            parameter="split",
+        )
     try:
         indices = loadmat(file)[names[split]].ravel().astype(int) - 1
     except (OSError, LookupError, TypeError, ValueError, NotImplementedError, MatReadError):

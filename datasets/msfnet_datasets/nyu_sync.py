@@ -12,6 +12,7 @@ from msfnet_datasets.sample import SampleList
 from msfnet_datasets.split_lists import existing_image, find_list, read_split_list
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import DepthStorage
+from msfnet_runtime.sources.rgbd import CAMERA_FILE
 
 
 class NyuSync(DatasetLayout):
@@ -26,15 +27,19 @@ class NyuSync(DatasetLayout):
     needs_list = True
 
     def recognises(self, path: Path, split: str | None) -> bool:
-        """Recognise the text list that is asked for; the folders have no other mark."""
-        return (split or "").endswith(".txt")
+        """Recognise the text list that is asked for; a ``camera.json`` describes other data."""
+        return (split or "").endswith(".txt") and not (path / CAMERA_FILE).is_file()
 
     def open(
         self, path: Path, split: str | None, depth: DepthStorage | None, kind: GroundTruth
     ) -> SampleList:
         """Open a list; entries that it declares to have no depth are counted."""
         if split is None or split == ALL:
-            raise MsfnetError(f"layout {self.name} has no list of its own; name a list file")
+            raise MsfnetError(
+                f"{path}: BTS's folders of NYU have no list of their own; give a text file of "
+                "`image depth focal` lines as the list",
+                parameter="split",
+            )
         file = find_list(split, path)
         samples, without = [], []
         for entry in read_split_list(file):

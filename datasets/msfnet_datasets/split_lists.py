@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES
+from msfnet_runtime.text_lists import is_header, read_lines
 
 _SIDES = {"l": "image_02", "r": "image_03"}
 
@@ -30,6 +31,11 @@ class ListEntry:
     """The list says that there is no depth map for this image."""
 
 
+def names_file(name: str) -> bool:
+    """Return whether a list is asked for by its file: it ends in ``.txt`` or ``.csv``."""
+    return Path(name).suffix.lower() in (".txt", ".csv")
+
+
 def find_list(name: str, data: Path) -> Path:
     """Return the list file of that name, from here or from the data's folder.
 
@@ -39,26 +45,27 @@ def find_list(name: str, data: Path) -> Path:
     for file in (Path(name), data / name):
         if file.is_file():
             return file
-    raise MsfnetError(f"no list file {name} here or in {data}; check its path")
+    raise MsfnetError(f"no list file {name} here or in {data}; check its path", parameter="split")
 
 
 def read_split_list(file: Path) -> list[ListEntry]:
-    """Return the entries of a list.
+    """Return the entries of a list; a first line that names the columns is left out.
 
     Raises:
         MsfnetError: unreadable, empty, or a line in none of the formats.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise MsfnetError(f"{file} is not a readable list; check the path") from None
-    entries = [_entry(line.split(), file, n) for n, line in enumerate(lines, 1) if line.strip()]
+    lines = [(number, line.split()) for number, line in read_lines(file)]
+    if len(lines) > 1 and is_header(lines[0][1]):
+        del lines[0]
+    entries = [_entry(words, file, number) for number, words in lines]
     if not entries:
         raise MsfnetError(f"{file} is empty; fill the list")
     return entries
 
 
 def _entry(words: Sequence[str], file: Path, number: int) -> ListEntry:
+    if any(".." in PurePosixPath(word).parts for word in words):
+        raise MsfnetError(f"{file}, line {number}: a path leaves the data's root; correct the list")
     if len(words) == 3 and words[1].isdecimal() and words[2] in _SIDES:
         name = f"{int(words[1]):010d}.png"
         return ListEntry(_path(words[0]) / _SIDES[words[2]] / "data" / name)

@@ -29,7 +29,7 @@ def evaluate(
     model: Annotated[Path | None, typer.Argument(help="Checkpoint, ONNX file or engine.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     protocol: ProtocolOption = None,
-    samples: ListOption = None,
+    split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 0,
     align: Annotated[
         Alignment | None,
@@ -75,7 +75,7 @@ def evaluate(
         prediction_unit=prediction_unit,
         data=data,
         protocol=protocol,
-        samples=samples,
+        samples=split,
         frames=frames,
         alignment=align,
         against=against,
@@ -86,7 +86,7 @@ def evaluate(
         sheet=sheet,
     )
     _check_combination(options)
-    inputs = [model, against, data, samples, predictions, static]
+    inputs = [model, against, data, split, predictions, static]
     check_outputs(json_path, csv_path, sheet, inputs=inputs, force=force)
     with progress("evaluate") as report:
         result = evaluate_model(options, open_model=open_model, progress=report)

@@ -91,7 +91,7 @@ def read_toml(path: str | os.PathLike[str], kind: type[T]) -> T:
 
 
 def read_text(path: str | os.PathLike[str], source: str | None = None) -> str:
-    """Return a UTF-8 file's text.
+    """Return a UTF-8 file's text, without the byte order mark that Windows programs write.
 
     Args:
         path: the file.
@@ -101,7 +101,7 @@ def read_text(path: str | os.PathLike[str], source: str | None = None) -> str:
         MsfnetError: the file cannot be read or is not text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         name = source or os.fspath(path)

@@ -428,7 +428,7 @@ def test_a_set_with_nothing_to_hold_out_has_no_list_to_score(tmp_path: Path) -> 
     for split in (None, "val", "test"):
         with pytest.raises(MsfnetError, match=r"no scene .* has two frames.*all") as raised:
             open_dataset(tmp_path, split=split)
-        assert raised.value.parameter == "list"
+        assert raised.value.parameter == "split"
     for split in ("train", "all"):
         assert [s.name for s in open_dataset(tmp_path, split=split)] == ["hall/0", "kitchen/0"]
 

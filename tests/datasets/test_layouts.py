@@ -94,7 +94,7 @@ def test_what_is_no_labelled_set_is_one_line(labelled: Path, tmp_path: Path) -> 
         file["images"], file["depths"] = np.ones((2, 3, 8, 6), np.uint8), np.ones((2, 6, 8))
     with pytest.raises(MsfnetError, match=r"images \(2, 3, 8, 6\) and depth \(2, 6, 8\)"):
         open_dataset(other / "flat.mat", "nyu_labelled", "all")
-    with pytest.raises(MsfnetError, match="no split 'val'; choose train or test"):
+    with pytest.raises(MsfnetError, match="no list 'val'; choose train, test, all"):
         open_dataset(labelled, "nyu_labelled", "val")
     savemat(labelled / SPLITS, {"trainNdxs": np.array([[1], [PAIRS + 1]])})
     with pytest.raises(MsfnetError, match="names 1 pairs beyond the 5"):

@@ -15,7 +15,7 @@ from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.source import SourceBase, SourceHealth
-from msfnet_runtime.types import Frame
+from msfnet_runtime.types import CameraIntrinsics, Frame
 
 LOGGER = logging.getLogger("msfnet_runtime.sources")
 
@@ -83,6 +83,19 @@ class FileSource(SourceBase):
             yield index, key, file, image
         if reason and not decoded:
             raise MsfnetError(f"none of the {self._skipped} images can be decoded: {reason}")
+
+    def _fitted(
+        self, camera: CameraIntrinsics | None, file: Path, image: NDArray[np.uint8]
+    ) -> CameraIntrinsics | None:
+        """Return the camera of an image; none, and a warning, where the image may be cropped."""
+        height, width, _ = image.shape
+        fitted = camera and camera.fitted(height, width)
+        if camera and not fitted:
+            self._log(
+                f"{file} is {width}x{height} and may be cropped from {camera.width}x"
+                f"{camera.height}: its camera is left out"
+            )
+        return fitted
 
 
 class ImageFiles(FileSource):

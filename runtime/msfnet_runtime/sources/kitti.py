@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.sources.images import FileSource
+from msfnet_runtime.text_lists import read_lines
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 FRAME_RATE = 10.0
@@ -68,11 +69,9 @@ def read_calibration_file(path: Path) -> dict[str, NDArray[np.float64]]:
         MsfnetError: missing or without numbers.
     """
     values: dict[str, NDArray[np.float64]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise MsfnetError(f"no calibration at {path}; put the date's calibration there") from None
-    for line in lines:
+    if not path.is_file():
+        raise MsfnetError(f"no calibration at {path}; put the date's calibration there")
+    for _, line in read_lines(path):
         key, _, numbers = line.partition(":")
         try:
             values[key.strip()] = np.array([float(word) for word in numbers.split()])
@@ -165,10 +164,9 @@ def read_timestamps(drive: Path) -> list[float]:
     if not file.exists():
         return []
     try:
-        text = file.read_text(encoding="utf-8")
-        lines = [line[:26] for line in text.splitlines() if line.strip()]
+        lines = [line[:26] for _, line in read_lines(file)]
         moments = [datetime.fromisoformat(line).replace(tzinfo=None) for line in lines]
-    except (OSError, ValueError):  # invalid UTF-8 is a ValueError too
+    except ValueError:
         raise MsfnetError(f"{file} is not a list of times; replace or remove it") from None
     return [(moment - moments[0]).total_seconds() for moment in moments]
 
@@ -205,15 +203,5 @@ class KittiDrive(FileSource):
                 )
             seconds = times[number] if times else number / FRAME_RATE
             name = f"{drive.name}/{file.stem}" if len(self._timestamps) > 1 else file.stem
-            yield Frame(image, index, seconds, self._camera(drive, file, image), name)
-
-    def _camera(self, drive: Path, file: Path, image: NDArray[np.uint8]) -> CameraIntrinsics | None:
-        """Return the frame's camera; none, and a warning, where the frame may be cropped."""
-        camera, (height, width, _) = self._intrinsics[drive], image.shape
-        fitted = camera and camera.fitted(height, width)
-        if camera and not fitted:
-            self._log(
-                f"{file} is {width}x{height} and may be cropped from {camera.width}x"
-                f"{camera.height}: its camera is left out"
-            )
-        return fitted
+            camera = self._fitted(self._intrinsics[drive], file, image)
+            yield Frame(image, index, seconds, camera, name)

@@ -7,17 +7,23 @@ others of that form.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.sources.images import FileSource
+from msfnet_runtime.sources.rgbd import Scene
+from msfnet_runtime.text_lists import is_header, read_lines
 from msfnet_runtime.types import CameraIntrinsics, Frame
 
 INTRINSICS = CameraIntrinsics(518.8579, 519.4696, 325.5824, 253.7362, 640, 480)
 """The colour camera of the NYU Depth V2 toolbox (``camera_params.m``)."""
 
 FRAME_RATE = 30.0
+
+_OWN_LISTS = "nyu2_"
+"""The names of DenseDepth's lists start so."""
 
 
 def find_lists(path: Path) -> dict[str, Path]:
@@ -27,9 +33,9 @@ def find_lists(path: Path) -> dict[str, Path]:
         NothingFoundError: there is none.
     """
     lists = {
-        file.stem.removeprefix("nyu2_"): file
+        file.stem.removeprefix(_OWN_LISTS): file
         for folder in (path / "data", path)
-        for file in sorted(folder.glob("nyu2_*.csv"))
+        for file in sorted(folder.glob(f"{_OWN_LISTS}*.csv"))
     }
     if not lists:
         raise NothingFoundError(
@@ -38,32 +44,44 @@ def find_lists(path: Path) -> dict[str, Path]:
     return lists
 
 
-def read_list(file: Path) -> list[tuple[Path, Path]]:
+def read_list(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
     """Return the (image, depth) paths of a list, whose rows start at the data's root.
 
-    The root of DenseDepth's ``data/nyu2_*.csv`` is the folder that holds ``data/``; that of any
-    other list is its own folder.
+    A first row that names the columns is left out.
+
+    Args:
+        file: the list: rows of ``image,depth``.
+        root: the data's root. If None, that of DenseDepth's ``data/nyu2_*.csv`` is the folder that
+            holds ``data/``; that of any other list is its own folder.
 
     Raises:
         MsfnetError: missing, empty, or a row that is not a pair.
     """
-    root = file.parent.parent if file.name.startswith("nyu2_") else file.parent
-    pairs = []
-    try:
-        with file.open(newline="", encoding="utf-8") as rows:
-            for number, row in enumerate(csv.reader(rows), 1):
-                if len(row) != 2:
-                    raise MsfnetError(f"{file}, line {number}: not `image,depth`; correct the list")
-                pairs.append((root / row[0].strip(), root / row[1].strip()))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise MsfnetError(f"{file} is not a readable list; check the path") from None
+    if root is None:
+        root = file.parent.parent if file.name.startswith(_OWN_LISTS) else file.parent
+    pairs: list[tuple[Path, Path]] = []
+    lines = read_lines(file)
+    for place, (number, line) in enumerate(lines):
+        try:
+            row = [word.strip() for word in next(csv.reader([line]))]
+        except csv.Error:
+            row = []
+        if place == 0 and len(lines) > 1 and is_header(row):
+            continue
+        if len(row) != 2:
+            raise MsfnetError(f"{file}, line {number}: not `image,depth`; correct the list")
+        image, depth = (Path(os.path.normpath(root / word)) for word in row)
+        pairs.append((image, depth))
     if not pairs:
         raise MsfnetError(f"{file} is empty; fill the list")
     return pairs
 
 
 class NyuList(FileSource):
-    """Yields the images of one list in order, named ``ROOM/IMAGE``."""
+    """Yields the images of one list in order, named ``ROOM/IMAGE``, with their camera.
+
+    That is NYU's for lists named ``nyu2_*.csv``, and that of ``camera.json`` beside any other.
+    """
 
     fps = FRAME_RATE
 
@@ -75,9 +93,13 @@ class NyuList(FileSource):
             path = next(lists[s] for s in ("test", "val", "train", *lists) if s in lists)
         self._files = [image for image, _ in read_list(path)]
         self.length = len(self._files)
+        self._camera: CameraIntrinsics | None = INTRINSICS
+        if not path.name.startswith(_OWN_LISTS):
+            self._camera = Scene.described(path.parent, self._files).camera.intrinsics()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
         for index, _, file, image in self._images((None, file) for file in self._files):
             name = f"{file.parent.name}/{file.stem}"
-            yield Frame(image, index, index / FRAME_RATE, name=name)
+            camera = self._fitted(self._camera, file, image)
+            yield Frame(image, index, index / FRAME_RATE, camera, name)
