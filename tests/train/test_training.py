@@ -248,12 +248,57 @@ def stop_after(steps: int) -> Callable[[int, int, str], None]:
     return progress
 
 
-@pytest.mark.parametrize(("schedule", "decay"), [("onecycle", 0.0), ("step", 0.0), ("step", 0.8)])
+def drop_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the network a random part, as encoders with dropout have one."""
+    plain = MSFNet.forward
+
+    def forward(network: MSFNet, image: Tensor) -> Any:
+        return plain(network, torch.nn.functional.dropout(image, 0.2, network.training))
+
+    monkeypatch.setattr(MSFNet, "forward", forward)
+
+
+RANDOM = {
+    "augmentation_random_crop": True,
+    "augmentation_zoom": 1.5,
+    "augmentation_colour_jitter": 0.2,
+    "augmentation_erase": 0.5,
+}
+"""Settings of a recipe that make every pair differ from epoch to epoch."""
+
+
+def test_the_number_of_reading_processes_changes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are equal bit for bit: order and augmentation are the same in any process."""
+    drop_pixels(monkeypatch)
+    ends = []
+    for workers in (0, 1, 2):
+        recipe = nyu_recipe(trainer_workers=workers, **RANDOM)
+        ends.append(weights(train(recipe, run.data, tmp_path / str(workers)).last))
+
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
+        assert torch.equal(value, ends[2][name]), name
+
+
+@pytest.mark.parametrize(
+    ("schedule", "decay", "workers"),
+    [("onecycle", 0.0, 0), ("step", 0.0, 1), ("step", 0.8, 0), ("constant", 0.0, 2)],
+)
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    run: Run, tmp_path: Path, schedule: str, decay: float
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: str,
+    decay: float,
+    workers: int,
 ) -> None:
     """The weights are equal: order, augmentation, optimiser, schedule and average continue."""
+    drop_pixels(monkeypatch)
     recipe = nyu_recipe(
+        trainer_workers=workers,
+        **RANDOM,
         optimizer_schedule=schedule,
         optimizer_step_epochs=1,
         trainer_epochs=3,

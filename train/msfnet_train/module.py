@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -103,6 +104,11 @@ class DepthModule(lightning.LightningModule):
         self._metrics = MetricsAccumulator()
         self._minimum = ZeroMinimum()
         self._watch = ExitStack()
+
+    def on_train_epoch_start(self) -> None:
+        """Let what is random in the network, such as dropout, depend on seed, epoch and process."""
+        key = (self.recipe.trainer.seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
         """Return the loss of one batch.
@@ -224,6 +230,18 @@ class DepthData(lightning.LightningDataModule):
         return make_loader(frames, min(config.batch_size, 8), config, join_validation)
 
 
+class LazyLoader(DataLoader[Batch]):
+    """Starts to read when the first batch is asked for.
+
+    Reading processes would ask for the epoch's samples as soon as Lightning makes the iterator,
+    which is before it knows from which epoch a resumed run continues.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # PyTorch names its own type
+        """Yield the batches."""
+        yield from super().__iter__()
+
+
 def make_loader(
     dataset: Dataset[Batch],
     batch_size: int,
@@ -235,7 +253,7 @@ def make_loader(
 
     With a sampler, an incomplete last batch is dropped unless it is the only one.
     """
-    return DataLoader(
+    return LazyLoader(
         dataset,
         batch_size,
         sampler=sampler,
@@ -243,5 +261,6 @@ def make_loader(
         drop_last=sampler is not None and len(sampler) >= batch_size,
         num_workers=config.workers,
         worker_init_fn=start_worker,
+        generator=torch.Generator(),  # its own: starting to read leaves PyTorch's as it is
         pin_memory=torch.cuda.is_available(),
     )
