@@ -74,10 +74,14 @@ def open_all(
     opened: list[_Found | BadSample] = []
     bad = 0
     with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(lambda sample: _open(sample, use), samples):
-            opened.append(found)
-            bad += isinstance(found, BadSample)
-            progress(len(opened), len(samples), f"{bad} bad")
+        try:
+            for found in pool.map(lambda sample: _open(sample, use), samples):
+                opened.append(found)
+                bad += isinstance(found, BadSample)
+                progress(len(opened), len(samples), f"{bad} bad")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C opens no further file
+            raise
     return opened
 
 

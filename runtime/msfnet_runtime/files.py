@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+_locks: set[int] = set()
+"""Descriptors of the files and folders that :func:`locked` holds."""
 _LONGEST_STEM, _LONGEST_SUFFIX = 100, 32
 """Bytes of a target's name that its temporary name repeats; file systems end at 255."""
 
@@ -339,12 +341,25 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             os.close(lock)
     except (OSError, ValueError) as error:
         raise cannot_write(target, error) from None
+    _locks.add(lock)
     try:
         yield
     finally:
-        if is_file:
-            name.unlink(missing_ok=True)
-        os.close(lock)
+        if lock in _locks:  # not in a forked process
+            _locks.remove(lock)
+            if is_file:
+                name.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _leave_locks() -> None:
+    """Give up a parent's locks in a forked process, which may outlive it."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def is_folder(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -316,3 +317,31 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
         partial.write_text("whole")
 
     assert target.read_text() == "whole"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_that_outlives_its_parent_does_not_keep_the_parents_lock(tmp_path: Path) -> None:
+    """A killed training leaves reading processes for some seconds; the run can be resumed."""
+    script = (
+        "import os, sys, time\n"
+        "from msfnet_runtime.files import locked\n"
+        f"with locked({str(tmp_path)!r}):\n"
+        "    child = os.fork()\n"
+        "    os.write(1, b'parent\\n' if child else b'child\\n')\n"
+        "    time.sleep(20)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout
+        assert {parent.stdout.readline(), parent.stdout.readline()} == {"parent\n", "child\n"}
+        with pytest.raises(MsfnetError, match="another process"), locked(tmp_path):
+            pytest.fail("must not start")
+
+        parent.kill()
+        parent.wait(10)
+        try:
+            with locked(tmp_path):
+                pass
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -56,6 +59,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(recipe, data, root / "out", report, reports)
 
 
+@pytest.fixture(scope="module")
+def longer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return an uninterrupted run of three epochs on the same pairs."""
+    recipe, folder = nyu_recipe(trainer_epochs=3), tmp_path_factory.mktemp("longer")
+    return Run(recipe, run.data, folder, train(recipe, run.data, folder), [])
+
+
 def weights(path: Path) -> dict[str, Tensor]:
     """Return the network's weights in a checkpoint, read without running any code in it."""
     state: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
@@ -63,9 +73,10 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 def copy_of(run: Run, folder: Path) -> Path:
-    """Return a folder that holds the run's last checkpoint."""
+    """Return a folder that holds the run's checkpoints."""
     folder.mkdir()
-    (folder / "last.ckpt").write_bytes(run.report.last.read_bytes())
+    for path in (run.report.best, run.report.last):
+        (folder / path.name).write_bytes(path.read_bytes())
     return folder
 
 
@@ -485,8 +496,8 @@ def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_pa
     state = {k: v for k, v in content["state_dict"].items() if "decoder" not in k}
     torch.save({**content, "state_dict": state}, tmp_path / "part.ckpt")
     for name, words in {
-        "absent.ckpt": "cannot read .*No such file",
-        ".": "cannot read .*directory",
+        "absent.ckpt": r"absent\.ckpt does not exist",
+        ".": "is a folder",
         "text.ckpt": "corrupt or not a checkpoint",
         "short.ckpt": "corrupt or not a checkpoint",
         "other.ckpt": "not an msfnet checkpoint",
@@ -517,3 +528,138 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "bad.ckpt")
 
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_moved_folder_keeps_its_best_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worse epoch after the move does not replace it, and the old folder stays as it was."""
+    rels = iter([0.2, 0.3, 0.4])
+    plain = MetricsAccumulator.summary
+    monkeypatch.setattr(
+        "msfnet_train.module.MetricsAccumulator.summary",
+        lambda self: replace(plain(self), rel=next(rels)),
+    )
+    recipe = nyu_recipe(trainer_epochs=3)
+    with pytest.raises(StopError):
+        train(recipe, run.data, tmp_path / "old", progress=stop_after(4))
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    before = {path: sha256(path) for path in (tmp_path / "old").glob("*.ckpt")}
+    best = sha256(tmp_path / "new/best.ckpt")
+
+    report = train(recipe, run.data, tmp_path / "new", resume=True)
+
+    assert report.best_rel == pytest.approx(0.2)
+    assert sha256(report.best) == best
+    assert before == {path: sha256(path) for path in (tmp_path / "old").glob("*.ckpt")}
+
+
+def test_a_run_without_its_best_checkpoint_is_not_resumed(run: Run, tmp_path: Path) -> None:
+    """A later and worse one would take its place."""
+    folder = copy_of(run, tmp_path / "run")
+    (folder / "best.ckpt").unlink()
+
+    with pytest.raises(MsfnetError, match=r"best\.ckpt is missing"):
+        train(run.recipe, run.data, folder, resume=True)
+
+
+def test_a_run_resumes_from_its_best_checkpoint_where_it_has_no_last(
+    longer: Run, tmp_path: Path
+) -> None:
+    """The disk was full between the two; the best holds all that is needed."""
+    with pytest.raises(StopError):
+        train(longer.recipe, longer.data, tmp_path / "cut", progress=stop_after(2))
+    (tmp_path / "cut/last.ckpt").unlink()
+
+    with pytest.raises(MsfnetError, match="already holds a run"):
+        train(longer.recipe, longer.data, tmp_path / "cut")
+    resumed = train(longer.recipe, longer.data, tmp_path / "cut", resume=True)
+
+    assert resumed.best_rel == pytest.approx(longer.report.best_rel, rel=1e-4)
+    ends = weights(longer.report.last), weights(resumed.last)
+    for name in ends[0]:
+        torch.testing.assert_close(ends[1][name], ends[0][name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_trainings_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
+    """The second is refused at once, with and without resuming; the first goes on."""
+    refused: list[str] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        if "loss" in what and not refused:
+            for resume in (False, True):
+                with pytest.raises(MsfnetError) as caught:
+                    train(run.recipe, run.data, tmp_path / "run", resume=resume)
+                refused.append(str(caught.value))
+
+    train(run.recipe, run.data, tmp_path / "run", progress=progress)
+
+    assert "another process is writing" in refused[0]
+    assert "nothing to resume" in refused[1]
+
+
+def test_the_data_set_is_no_folder_for_a_run(run: Run) -> None:
+    """Nothing is written into it."""
+    before = sorted(run.data.rglob("*"))
+
+    with pytest.raises(MsfnetError, match="is the data set; choose another"):
+        train(run.recipe, run.data, run.data)
+
+    assert sorted(run.data.rglob("*")) == before
+
+
+@pytest.mark.parametrize("writer", ["checkpoint", "metrics"])
+def test_a_full_disk_keeps_the_last_checkpoint(
+    longer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    """One line says what is wrong and what is left to resume from."""
+    full = False
+
+    def progress(done: int, total: int, what: str) -> None:
+        nonlocal full
+        full = done > 2
+
+    def failing(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*arguments: Any, **named: Any) -> Any:
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return plain(*arguments, **named)
+
+        return write
+
+    owner, name = (torch, "save") if writer == "checkpoint" else (CSVLogger, "save")
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+
+    with pytest.raises(MsfnetError, match="No space left") as caught:
+        train(longer.recipe, longer.data, tmp_path / "cut", progress=progress)
+
+    assert "make room" in str(caught.value)
+    assert re.search(r"last\.ckpt holds 1 of 3 epochs", str(caught.value))
+    assert caught.value.parameter == "resume"
+    assert not list((tmp_path / "cut").glob(".*"))
+    assert torch.load(tmp_path / "cut/last.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_the_systems_error_behind_that_of_pytorchs_writer_is_told(tmp_path: Path) -> None:
+    """PyTorch answers a full disk with a RuntimeError; the old file stays."""
+    checkpoint = tmp_path / "network.ckpt"
+    checkpoint.write_text("old")
+    script = (
+        "import resource, sys, torch\n"
+        "from msfnet_train.checkpoint import write_checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "write_checkpoint(sys.argv[1], {'a': torch.zeros(100_000)})\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert re.search(r"MsfnetError: cannot write .*network\.ckpt: File too large", done.stderr)
+    assert checkpoint.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [checkpoint]

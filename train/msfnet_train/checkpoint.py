@@ -11,6 +11,7 @@ import os
 import pickle
 import struct
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 import torch
 
 from msfnet_runtime import ModelSpec, MsfnetError
-from msfnet_runtime.files import atomic_path, sha256
+from msfnet_runtime.files import atomic_path, cannot_write, sha256
+from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.typed import build
 from msfnet_train.network import MSFNet
 from msfnet_train.recipe import Recipe
 
@@ -29,6 +32,7 @@ KEY = "msfnet"
 FORMAT = 1
 
 _UNREADABLE = (
+    zipfile.BadZipFile,
     *(RuntimeError, pickle.UnpicklingError, EOFError, struct.error),
     *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
 )
@@ -73,8 +77,29 @@ def save_checkpoint(path: str | os.PathLike[str], network: MSFNet, recipe: Recip
         MsfnetError: the file cannot be written.
     """
     weights = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
-    with atomic_path(path) as partial:
-        torch.save({"state_dict": weights, KEY: describe(recipe)}, partial)
+    write_checkpoint(path, {"state_dict": weights, KEY: describe(recipe)})
+
+
+def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all.
+
+    Raises:
+        MsfnetError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        if cause := _system_error(error):
+            raise cannot_write(Path(path), cause) from None
+        raise
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error that PyTorch's writer answered with one of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -84,31 +109,90 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         MsfnetError: the file is missing, corrupt, not an msfnet checkpoint, or of another format.
     """
     content = read_checkpoint(path)
-    recipe = Recipe.from_dict(content[KEY]["recipe"], f"of {path}")
-    network = MSFNet(replace(recipe.network, pretrained=False))
+    recipe = content.recipe
     weights = {
         name.removeprefix(PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
+        for name, tensor in content.weights.items()
         if name.startswith(PREFIX)
     }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError:
+    config = replace(recipe.network, pretrained=False)
+    with torch.device("meta"):  # shapes alone: a recipe must not reserve what the file cannot fill
+        expected = {name: tensor.shape for name, tensor in MSFNet(config).state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
         raise MsfnetError(
             f"{path}: the weights do not fit the network its recipe describes; train again"
-        ) from None
-    spec = ModelSpec.from_json(content[KEY]["spec"])
-    return Checkpoint(network.eval(), replace(spec, checkpoint_sha256=sha256(path)), recipe)
+        )
+    network = MSFNet(config)
+    network.load_state_dict(weights)
+    spec = replace(content.spec, checkpoint_sha256=sha256(path))
+    return Checkpoint(network.eval(), spec, recipe)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a checkpoint's content; only tensors and plain values are unpickled.
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a checkpoint file holds, read and checked."""
+
+    weights: Mapping[str, torch.Tensor]
+    """``state_dict``."""
+    recipe: Recipe
+    spec: ModelSpec
+    data: Mapping[str, Any]
+    """Fingerprint of the training data; empty for weights that were not trained here."""
+    epochs: int
+    """Finished epochs; 0 for weights that were not trained here."""
+
+
+@dataclass(frozen=True)
+class _Description:
+    """This project's part of the file."""
+
+    format: int
+    recipe: Mapping[str, Any]
+    spec: str
+    data: Mapping[str, Any]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContent:
+    """Read a checkpoint; only tensors and plain values are unpickled, and no network is built.
 
     Raises:
         MsfnetError: as :func:`load_checkpoint`.
     """
+    source = os.fspath(path)
+    content = _load(path)
+    ours = content.get(KEY) if isinstance(content, dict) else None
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    if not (isinstance(ours, dict) and isinstance(weights, dict)):
+        raise MsfnetError(f"{path} is not an msfnet checkpoint; make one with: msfnet train")
+    if ours.get("format") != FORMAT:
+        raise MsfnetError(
+            f"{path} has checkpoint format {ours.get('format')}, but this version of msfnet reads "
+            f"{FORMAT}; update msfnet or train again"
+        )
+    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in weights.items()):
+        raise MsfnetError(f"{path} has weights that are not tensors with names; train again")
+    described = build(_Description, ours, source)
+    epoch = content.get("epoch", -1)
+    return CheckpointContent(
+        weights,
+        Recipe.from_dict(described.recipe, f"of {path}"),
+        ModelSpec.from_json(described.spec),
+        described.data,
+        epoch + 1 if isinstance(epoch, int) else 0,
+    )
+
+
+def _load(path: str | os.PathLike[str]) -> Any:
+    """Return what is pickled in a file.
+
+    PyTorch stores its values as they are; a compressed file could fill the memory.
+    """
+    existing = existing_file(path, "checkpoint")
     try:
-        content: dict[str, Any] = torch.load(Path(path), map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(existing) as file:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                raise zipfile.BadZipFile
+        return torch.load(existing, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
     except _UNREADABLE:
@@ -116,15 +200,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} is corrupt or not a checkpoint; name the .ckpt file of a training run, or "
             "copy it again"
         ) from None
-    ours = content.get(KEY) if isinstance(content, dict) else None
-    if not (isinstance(ours, dict) and isinstance(content.get("state_dict"), dict)):
-        raise MsfnetError(f"{path} is not an msfnet checkpoint; make one with: msfnet train")
-    if ours.get("format") != FORMAT:
-        raise MsfnetError(
-            f"{path} has checkpoint format {ours.get('format')}, but this version of msfnet reads "
-            f"{FORMAT}; update msfnet or train again"
-        )
-    return content
 
 
 def git_revision() -> str:

@@ -8,6 +8,7 @@ protocol's preparation, then the runtime's preprocessing.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -252,7 +253,8 @@ def join_validation(frames: Sequence[ValidationBatch]) -> ValidationBatch:
 
 
 def start_worker(worker: int) -> None:
-    """Keep a reading process to one core: there are as many processes as are useful."""
+    """Keep a reading process to one core, and leave Ctrl-C to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import atomic_path
 from msfnet_runtime.progress import Progress
+from msfnet_train.checkpoint import write_checkpoint
 from msfnet_train.recipe import Recipe
 
 
@@ -29,8 +29,31 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Write to a temporary file next to ``path`` and rename it."""
-        with atomic_path(path) as partial:
-            torch.save(checkpoint, partial)
+        write_checkpoint(path, checkpoint)
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint; a resumed run finds it beside the others, even in a moved folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up an earlier run's state with its paths in this run's folder."""
+        folder = Path(self.dirpath or "")
+
+        def moved(path: str) -> str:
+            return str(folder / Path(path).name) if path else ""
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        super().load_state_dict(
+            {
+                **state_dict,
+                **{name: moved(state_dict.get(name, "")) for name in paths},
+                "best_k_models": {
+                    moved(path): score
+                    for path, score in state_dict.get("best_k_models", {}).items()
+                },
+                "dirpath": self.dirpath,
+            }
+        )
 
 
 class ReportProgress(Callback):
@@ -144,7 +167,7 @@ def _checkpoints(folder: Path, validate_every: int) -> list[Callback]:
     """
     kept = (("best", "rel", validate_every), ("last", None, 1))
     return [
-        ModelCheckpoint(
+        KeptCheckpoint(
             folder,
             name,
             monitor=monitor,

@@ -30,6 +30,9 @@ DECODER_WIDTHS = (1024, 512, 256, 128, 64)
 _GRIDS = ((65, 97), (61, 100), (76, 95))
 """Sizes of images, pixels: at each stage some side is odd, and some is even."""
 
+MAX_CHANNELS = 1024
+"""Channels of the USF, at most; the paper's has 128."""
+
 _ADVICE = "choose another, such as mobilenetv3_large_100, resnet50 or legacy_senet154"
 
 
@@ -73,11 +76,12 @@ class NetworkConfig:
             )
         if not 0 < self.decoder_width <= 4:
             raise MsfnetError(f"decoder_width is {self.decoder_width}; use 0 < decoder_width <= 4")
-        if self.usf_width < 2 or self.usf_width % 2 or self.usf_output < 1:
+        if not 2 <= self.usf_width <= MAX_CHANNELS or self.usf_width % 2:
             raise MsfnetError(
-                f"usf_width is {self.usf_width} and usf_output {self.usf_output}; usf_width must "
-                "be even and positive, usf_output positive"
+                f"usf_width is {self.usf_width}; use an even number from 2 to {MAX_CHANNELS}"
             )
+        if not 1 <= self.usf_output <= MAX_CHANNELS:
+            raise MsfnetError(f"usf_output is {self.usf_output}; use 1 to {MAX_CHANNELS}")
 
 
 PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
@@ -249,14 +253,16 @@ def make_encoder(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple[in
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"
         raise MsfnetError(f"unknown encoder {name!r}{hint}")
-    encoder = _create(name, pretrained is True)
-    strides = list(encoder.feature_info.reduction())
+    with torch.device("meta"):  # shapes alone: what does not fit reserves no memory
+        probe = _create(name, False)
+    strides = list(probe.feature_info.reduction())
     if strides != STRIDES:
         raise MsfnetError(
             f"encoder {name} has stages at strides {', '.join(map(str, strides))}; MSFNet needs "
             f"2, 4, 8, 16, 32; {_ADVICE}"
         )
-    _check_grids(encoder, name)
+    _check_grids(probe, name)
+    encoder = _create(name, pretrained is True)
     if isinstance(pretrained, str):
         load_weights(encoder, name, pretrained)
     return encoder, tuple(map(int, encoder.feature_info.channels()))
@@ -265,14 +271,16 @@ def make_encoder(name: str, pretrained: bool | str) -> tuple[nn.Module, tuple[in
 def _check_grids(encoder: nn.Module, name: str) -> None:
     """Check that the encoder takes images of every size, its first stage half, rounded up.
 
+    The encoder lies on PyTorch's device for shapes, ``meta``.
+
     Raises:
         MsfnetError: it does not.
     """
-    training = encoder.training
     for height, width in _GRIDS:
         try:
             with torch.no_grad():
-                stages: list[Tensor] = encoder.eval()(torch.zeros(1, 3, height, width))
+                image = torch.zeros(1, 3, height, width, device="meta")
+                stages: list[Tensor] = encoder.eval()(image)
             first = stages[0].shape[-2], stages[0].shape[-1]
         except Exception:  # noqa: BLE001 - encoders assert, index and add as they like
             first = 0, 0
@@ -281,7 +289,6 @@ def _check_grids(encoder: nn.Module, name: str) -> None:
                 f"encoder {name} does not take images of every size, {height}x{width} for one (its "
                 f"first stage must be half of the image, rounded up); {_ADVICE}"
             )
-    encoder.train(training)
 
 
 def _create(name: str, pretrained: bool) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,19 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import cannot_write, locked
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import read_json, write_json
 from msfnet_runtime.words import counted
-from msfnet_train.checkpoint import KEY, read_checkpoint
+from msfnet_train.checkpoint import CheckpointContent, read_checkpoint
 from msfnet_train.data import worker_message
 from msfnet_train.loop import ReportProgress, make_trainer, quiet
 from msfnet_train.module import DepthData, DepthModule
-from msfnet_train.pictures import CURVES, Predictions, draw_curves
+from msfnet_train.pictures import CURVES, PREDICTIONS, Predictions, draw_curves
 from msfnet_train.recipe import Recipe
 from msfnet_train.split import Split, check_split, open_split
 
+BEST, LAST = "best.ckpt", "last.ckpt"
 SUMMARY = "summary.json"
 """The report of a finished run, in its folder."""
 
@@ -128,46 +132,107 @@ def train(
             processes only the main one calls it.
 
     Raises:
-        MsfnetError: no such data, bad samples in it, ``out`` holds another run or cannot be
-            written, nothing to resume, or a loss that is not finite.
+        MsfnetError: no such data, bad samples in it, ``out`` holds another run, is in use or cannot
+            be written, nothing to resume, or a loss that is not finite.
+        KeyboardInterrupt: Ctrl-C; :func:`describe_kept` says what is left.
     """
     folder, started = Path(out), time.monotonic()
     report = progress if is_main_process() else silent
     split = open_split(recipe.data, Path(data))
-    last = folder / "last.ckpt"
-    before = _read_resumable(last, recipe) if resume else None
-    if not before:
-        _start_folder(last, recipe)
-    split = check_split(
-        split,
-        folder,
-        skip_bad=skip_bad,
-        progress=lambda done, total, what: report(done, total, f"checking the data, {what}"),
-    )
-    if before:
-        _check_same_data(last, before["data"], split)
-    with quiet():
-        report(0, 0, "preparing the network")
-        lightning.seed_everything(recipe.trainer.seed, verbose=False)
-        module = DepthModule(recipe, split.fingerprint(), pretrained=before is None)
-        predictions = Predictions(recipe, [sample.name for sample in split.validation], folder)
-        trainer = make_trainer(
-            recipe,
+    start = find_resumable(folder) if resume else None
+    if folder.resolve() == Path(data).resolve():
+        raise MsfnetError(f"{folder} is the data set; choose another folder for the run")
+    _make_folder(folder)
+    with locked(folder) if is_main_process() else nullcontext():
+        before = _read_resumable(start, recipe) if start else None
+        if not start:
+            _start_folder(folder, recipe)
+        split = check_split(
+            split,
             folder,
-            pairs=len(split.train),
-            callbacks=[ReportProgress(report), predictions],
+            skip_bad=skip_bad,
+            progress=lambda done, total, what: report(done, total, f"checking the data, {what}"),
         )
-        loaders = DepthData(split, recipe)
-        try:
-            trainer.fit(
-                module, datamodule=loaders, ckpt_path=last if before else None, weights_only=True
+        if start and before:
+            _check_same_data(start, before.data, split)
+        with quiet():
+            report(0, 0, f"preparing the network from {start.name}" if start else _PREPARING)
+            lightning.seed_everything(recipe.trainer.seed, verbose=False)
+            module = DepthModule(recipe, split.fingerprint(), pretrained=start is None)
+            predictions = Predictions(recipe, [sample.name for sample in split.validation], folder)
+            trainer = make_trainer(
+                recipe,
+                folder,
+                pairs=len(split.train),
+                callbacks=[ReportProgress(report), predictions],
             )
-            if module.validation is None:
-                trainer.validate(module, datamodule=loaders, verbose=False)
-        except MsfnetError as error:
-            raise MsfnetError(worker_message(error)) from None
-    report(trainer.global_step, trainer.global_step, "drawing the curves")
-    return _summarise(trainer, module, split, folder, time.monotonic() - started)
+            loaders = DepthData(split, recipe)
+            with _plain_errors(trainer, folder):
+                trainer.fit(module, datamodule=loaders, ckpt_path=start, weights_only=True)
+                if module.validation is None:
+                    trainer.validate(module, datamodule=loaders, verbose=False)
+        report(trainer.global_step, trainer.global_step, "drawing the curves")
+        return _summarise(trainer, module, split, folder, time.monotonic() - started)
+
+
+_PREPARING = "preparing the network"
+
+
+@contextmanager
+def _plain_errors(trainer: lightning.Trainer, folder: Path) -> Iterator[None]:
+    """End a run that fails: its other processes too, and with a line where the user can act.
+
+    Raises:
+        MsfnetError: the run's own errors, a full disk, no memory, or a killed reading process.
+        KeyboardInterrupt: Ctrl-C, which Lightning turns into an exit.
+    """
+    heard = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except BaseException as error:
+        if trainer.strategy.launcher:
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        if isinstance(error, SystemExit) and trainer.interrupted:
+            signal.signal(signal.SIGINT, heard)  # Lightning has switched Ctrl-C off
+            raise KeyboardInterrupt from None
+        if line := _explain(error, folder):
+            kept = describe_kept(folder)
+            raise MsfnetError(
+                f"{line}; {kept}, from which the run can be resumed" if kept else line,
+                parameter="resume" if kept else None,
+            ) from None
+        raise
+
+
+def _explain(error: BaseException, folder: Path) -> str:
+    """Return the line for an error that a user can act on; an empty one for others."""
+    text = str(error)
+    if isinstance(error, MsfnetError):
+        return worker_message(error)
+    if isinstance(error, OSError):
+        return str(cannot_write(folder, error))
+    if isinstance(error, MemoryError) or any(words in text for words in _SHORT_OF_MEMORY):
+        return "there is not enough memory; lower trainer.batch_size or data.crop"
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        return (
+            "a reading process was killed, which happens when memory is short; lower "
+            "trainer.workers or trainer.batch_size"
+        )
+    return ""
+
+
+_SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "MemoryError")
+"""Words by which PyTorch's errors, and those of reading processes, say so."""
+
+
+def describe_kept(folder: Path) -> str:
+    """Return in words what an unfinished run has left to resume from; empty if nothing."""
+    try:
+        start = find_resumable(folder)
+        content = read_checkpoint(start)
+    except MsfnetError:
+        return ""
+    return f"{start} holds {content.epochs} of {counted(content.recipe.trainer.epochs, 'epoch')}"
 
 
 def is_main_process() -> bool:
@@ -175,32 +240,45 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _start_folder(last: Path, recipe: Recipe) -> None:
-    """Make the folder of a new run and write the recipe into it."""
-    folder = last.parent
-    if last.exists():
+def find_resumable(folder: Path) -> Path:
+    """Return the checkpoint from which a run continues.
+
+    This is the last one, or the best one where none could be written after it.
+
+    Raises:
+        MsfnetError: there is neither.
+    """
+    for name in (LAST, BEST):
+        if (folder / name).is_file():
+            return folder / name
+    raise MsfnetError(f"nothing to resume: {folder / LAST} does not exist; start a new run")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise cannot_write(folder, error) from None
+
+
+def _start_folder(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into the folder of a new run, which may hold one that has not begun."""
+    if any((folder / name).exists() for name in (LAST, BEST, SUMMARY, CURVES, PREDICTIONS)):
         raise MsfnetError(
             f"{folder} already holds a run; resume it or choose another folder", parameter="resume"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "recipe.json", recipe.to_dict())
-    except OSError as error:
-        raise MsfnetError(
-            f"cannot write {folder}: {error.strerror}; choose another folder"
-        ) from None
+    write_json(folder / "recipe.json", recipe.to_dict())
 
 
-def _read_resumable(last: Path, recipe: Recipe) -> Mapping[str, Any]:
-    """Return what the checkpoint says of its run, if the recipe can continue it.
+def _read_resumable(last: Path, recipe: Recipe) -> CheckpointContent:
+    """Return the content of a run's checkpoint, if the recipe can continue it.
 
     Raises:
-        MsfnetError: no checkpoint, or weights, optimiser or schedule do not fit the recipe.
+        MsfnetError: unreadable, weights, optimiser or schedule do not fit the recipe, or the best
+            checkpoint is not beside it.
     """
-    if not last.is_file():
-        raise MsfnetError(f"nothing to resume: {last} does not exist; start a new run")
-    content: Mapping[str, Any] = read_checkpoint(last)[KEY]
-    before = Recipe.from_dict(content["recipe"], f"of {last}")
+    content = read_checkpoint(last)
+    before = content.recipe
     for table in ("network", "optimizer"):
         if getattr(before, table) != getattr(recipe, table):
             raise MsfnetError(
@@ -210,6 +288,10 @@ def _read_resumable(last: Path, recipe: Recipe) -> Mapping[str, Any]:
         raise MsfnetError(
             f"the one-cycle schedule of {last} ends after {before.trainer.epochs} epochs; keep "
             "trainer.epochs, or start a new run"
+        )
+    if content.epochs >= before.trainer.validate_every and not last.with_name(BEST).is_file():
+        raise MsfnetError(
+            f"{last.with_name(BEST)} is missing; copy it beside {last.name}, or start a new run"
         )
     return content
 
@@ -236,8 +318,8 @@ def _summarise(
         if isinstance(callback, ModelCheckpoint) and callback.monitor == "rel"
     )
     report = TrainReport(
-        best=folder / "best.ckpt",
-        last=folder / "last.ckpt",
+        best=folder / BEST,
+        last=folder / LAST,
         curves=folder / CURVES,
         epochs=trainer.current_epoch,
         seconds=seconds,
