@@ -18,8 +18,7 @@ from msfnet_benchmarks.peers import peer_spec
 from msfnet_runtime import EngineArtifact, MsfnetError, OnnxArtifact
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.providers import Provider
-from msfnet_runtime.files import sha256
-from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.files import existing_file, sha256
 
 if TYPE_CHECKING:
     from msfnet_train.torch_engine import TorchEngine

@@ -11,8 +11,8 @@ from msfnet.models import CHECKPOINT_SUFFIXES
 from msfnet_benchmarks.tables import format_pairs, format_table
 from msfnet_runtime import Block, EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.engines import ENGINE_SUFFIXES
+from msfnet_runtime.files import existing_file
 from msfnet_runtime.libraries import why_not
-from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.preflight import check_files
 from msfnet_runtime.typed import to_json, to_plain
 from msfnet_runtime.words import shape_text

@@ -30,7 +30,7 @@ def open_model(
     from msfnet_runtime import MsfnetError, open_engine
     from msfnet_runtime.engines import ENGINE_SUFFIXES
     from msfnet_runtime.engines.providers import Provider
-    from msfnet_runtime.onnx_metadata import existing_file
+    from msfnet_runtime.files import existing_file
 
     Provider.parse(provider)  # a wrong name is an error for every model
     file = existing_file(path, "model")

@@ -10,7 +10,8 @@ import numpy as np
 
 from msfnet_runtime import Engine, ModelSpec, MsfnetError, TensorSpec
 from msfnet_runtime.engines.providers import Provider
-from msfnet_runtime.onnx_metadata import existing_file, read_onnx_metadata
+from msfnet_runtime.files import existing_file
+from msfnet_runtime.onnx_metadata import read_onnx_metadata
 from msfnet_runtime.spec import METADATA_KEY
 
 PROVIDERS = ("cpu", "cuda", "openvino")

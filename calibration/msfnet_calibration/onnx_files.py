@@ -20,8 +20,8 @@ from msfnet_calibration.blocks import find_blocks
 from msfnet_calibration.graph import bare_proto, hash_weights, infer_shapes, weight_bytes
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.artifacts import refuse_cpu_layout
-from msfnet_runtime.files import check_writable, disk_full
-from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
+from msfnet_runtime.files import check_writable, disk_full, existing_file
+from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
 
 EXTERNAL_BYTES = 1_900_000_000

@@ -18,8 +18,8 @@ from msfnet_datasets.sample import Sample, SampleList
 from msfnet_datasets.split_lists import find_list, names_file
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.depth_storage import ENCODINGS, DepthStorage
+from msfnet_runtime.files import existing_file
 from msfnet_runtime.libraries import require
-from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.picture_size import check_picture_size
 from msfnet_runtime.sources import nyu
 from msfnet_runtime.text_lists import read_lines

@@ -24,8 +24,7 @@ from msfnet_export.triton_readme import TITLE, model_section, repository_readme
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import model_files
 from msfnet_runtime.engines import ENGINE_SUFFIXES
-from msfnet_runtime.files import atomic_directory, atomic_path, disk_full
-from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.files import atomic_directory, atomic_path, disk_full, existing_file
 from msfnet_runtime.preflight import check_files
 
 README = "README.md"
@@ -84,6 +83,7 @@ def write_triton_model(
     options = options or TritonOptions()
     file = existing_file(model, "model")
     source = _read(file)
+    source.spec.check_runnable()
     check_options(source.spec, options, source.platform)
     served = _serve(_name(options.name or file.stem), source, options)
     check_batch(served, options)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import sha256
-from msfnet_runtime.onnx_metadata import existing_file, read_onnx_spec
+from msfnet_runtime.files import existing_file, sha256
+from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.spec import ModelSpec, current_schema
-from msfnet_runtime.typed import build, read_json, write_json
+from msfnet_runtime.typed import (
+    build,
+    check_name,
+    check_range,
+    check_sha256,
+    check_values,
+    read_json,
+    write_json,
+)
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -45,6 +55,7 @@ class OnnxArtifact:
         files = model_files(file, spec)
         if not files[-1].exists():
             raise MsfnetError(f"{file} needs {files[-1].name} beside it; copy both")
+        existing_file(files[-1], "weights")
         return cls(file, spec, sum(each.stat().st_size for each in files))
 
     @cached_property
@@ -93,6 +104,26 @@ class EngineArtifact:
     blocks: Mapping[str, str]
     """Precision by block, as :attr:`msfnet_runtime.spec.Block.precision`."""
     schema_version: int = ENGINE_SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse values that no build writes."""
+        check_values(self)
+        check_name("onnx_file", self.onnx_file)
+        check_sha256("onnx_sha256", self.onnx_sha256)
+        check_sha256("engine_sha256", self.engine_sha256)
+        check_range("bytes", self.bytes, 0)
+        check_range("build_seconds", self.build_seconds, 0)
+        for architecture in self.architectures:
+            if not re.fullmatch("sm[0-9]{2,3}[a-z]?", architecture):
+                raise MsfnetError(f"architectures must be like sm86, not {architecture!r}")
+        try:
+            datetime.fromisoformat(self.built)
+        except ValueError:
+            raise MsfnetError(f"built must be an ISO date and time, not {self.built!r}") from None
+        profiles = build(tuple[ShapeRange, ...], self.options.get("profiles", ()), "options")
+        for shape in (size for profile in (*self.profiles, *profiles) for size in profile):
+            for size in shape:
+                check_range("a size of a profile", size, 1, 1e6)
 
     @staticmethod
     def sidecar(engine: Path) -> Path:

@@ -362,6 +362,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_locks)
 
 
+def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+    """Return ``path`` when it is a file.
+
+    Raises:
+        MsfnetError: it is missing, a folder, a pipe, a device or not a valid path.
+    """
+    file = Path(path)
+    try:
+        regular_size(file)
+    except FileNotFoundError:
+        raise MsfnetError(f"{file} does not exist; check the path of the {what}") from None
+    except IsADirectoryError:
+        raise MsfnetError(f"{file} is a folder; name the {what} itself") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        raise MsfnetError(f"cannot read {file}: {reason}; check the path") from None
+    return file
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a file, bytes.
+
+    Raises:
+        OSError: it cannot be read as a file: it is missing, a folder, a pipe, where reading can
+            wait for ever, or a device, which can be endless.
+    """
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    return found.st_size
+
+
 def is_folder(path: Path) -> bool:
     """Return whether a path is a folder; False if the system refuses it, as too long a name."""
     try:

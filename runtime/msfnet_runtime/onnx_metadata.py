@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import existing_file, regular_size
 from msfnet_runtime.spec import METADATA_KEY, ModelSpec
+
+_LARGEST_METADATA = 64 << 20
+"""Bytes of all keys and values of an ONNX file's metadata."""
+
+_MOST_FIELDS = 100_000
+"""Fields of an ONNX file outside its graph, mostly metadata and functions."""
 
 _GRAPH_FIELD = 7
 _METADATA_FIELD = 14
@@ -40,30 +47,11 @@ def read_single_spec(path: str | os.PathLike[str]) -> ModelSpec:
     """Read the spec of a file that an engine is to run.
 
     Raises:
-        MsfnetError: as :func:`read_onnx_spec`, or it has several inputs or outputs.
+        MsfnetError: as :func:`read_onnx_spec` and :meth:`ModelSpec.check_runnable`.
     """
     spec = read_onnx_spec(path)
-    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
-        raise MsfnetError("a depth model has one input and one output; export the model again")
+    spec.check_runnable()
     return spec
-
-
-def existing_file(path: str | os.PathLike[str], what: str) -> Path:
-    """Return ``path`` when it is a file.
-
-    Raises:
-        MsfnetError: it is missing, a folder or not a valid path.
-    """
-    file = Path(path)
-    try:
-        folder, exists = file.is_dir(), file.exists()
-    except OSError as error:
-        raise MsfnetError(f"cannot read {file}: {error.strerror}; check the path") from None
-    if folder:
-        raise MsfnetError(f"{file} is a folder; name the {what} itself")
-    if not exists:
-        raise MsfnetError(f"{file} does not exist; check the path of the {what}")
-    return file
 
 
 def read_onnx_metadata(path: Path) -> dict[str, str]:
@@ -76,10 +64,15 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     has_graph = False
     try:
         with path.open("rb") as file:
-            end = path.stat().st_size
-            for number, position, length in _fields(file, end):
+            end, left = regular_size(path), _LARGEST_METADATA
+            for count, (number, position, length) in enumerate(_fields(file, end)):
                 has_graph |= number == _GRAPH_FIELD
+                if count > _MOST_FIELDS:
+                    raise ValueError("too many fields")
                 if number == _METADATA_FIELD:
+                    left -= length
+                    if left < 0:
+                        raise ValueError("too much metadata")
                     file.seek(position)
                     key, value = _string_pair(file.read(length))
                     entries[key] = value
@@ -87,6 +80,8 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
         raise MsfnetError(
             f"{path} is not an ONNX file or is cut short; copy it or export it again"
         ) from None
+    except OSError as error:
+        raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
     if not has_graph:
         raise MsfnetError(f"{path} is not an ONNX file; use a file from `msfnet export`")
     return entries

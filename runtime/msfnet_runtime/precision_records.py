@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.typed import check_range
 from msfnet_runtime.words import counted
 
 CalibrationMethod = Literal["entropy", "percentile", "minmax"]
@@ -76,6 +77,11 @@ class CalibrationRecord:
     reduced_range: bool = False
     """Whether weights keep to 7 bits, for processors whose 8-bit products saturate."""
 
+    def __post_init__(self) -> None:
+        """Refuse negative counts."""
+        check_range("calibration.convolutions", self.convolutions, 0)
+        check_range("calibration.frames", self.frames, 0)
+
     def text(self) -> str:
         """Return the record as a short text."""
         return (
@@ -97,6 +103,11 @@ class DepthChange:
     """Number of images compared."""
     random: bool = False
     """Whether the images were random pixels instead of frames."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative figures."""
+        for name in ("median", "p99", "images"):
+            check_range(f"change.{name}", getattr(self, name), 0)
 
     def text(self) -> str:
         """Return the figures as a short text."""
@@ -135,6 +146,11 @@ class SearchRecord:
     """Latency of FP32 / latency of this model."""
     engine: str
     """Description of the engine that was timed."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative figures."""
+        check_range("search.frames", self.frames, 0)
+        check_range("search.speedup", self.speedup, 0)
 
     def text(self) -> str:
         """Return the record as a short text."""

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.spec import ModelSpec
 from msfnet_runtime.types import check_image
+from msfnet_runtime.words import shape_text
 
 
 def prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
@@ -50,7 +52,15 @@ def finish(
 
     Returns:
         Depth (H, W) float32 in metres, and (H, W) bool: finite and positive.
+
+    Raises:
+        MsfnetError: the output is not one map of floating-point numbers.
     """
+    if output.ndim != 4 or output.shape[:2] != (1, 1) or output.dtype.kind != "f":
+        raise MsfnetError(
+            f"the model's output is {shape_text(output.shape)} {output.dtype}, not one map of "
+            "floating-point numbers; export the model again"
+        )
     values = np.asarray(output[0, 0], np.float32)
     if spec.graph == "network":
         values = to_metres(values, spec)

@@ -35,7 +35,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         return _upgrade(dict(values))
-    except (MsfnetError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (MsfnetError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MsfnetError(f"the model's spec of schema 1 cannot be read ({error})") from None
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Literal
 
+import numpy as np
+
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.picture_size import check_picture_size
 from msfnet_runtime.precision_records import (
     CalibrationRecord,
     DepthChange,
@@ -16,12 +18,27 @@ from msfnet_runtime.precision_records import (
     SearchRecord,
 )
 from msfnet_runtime.schema1 import upgrade
-from msfnet_runtime.typed import build, parse_json, to_json
+from msfnet_runtime.typed import (
+    build,
+    check_name,
+    check_range,
+    check_sha256,
+    check_values,
+    parse_json,
+    to_json,
+)
+from msfnet_runtime.words import shape_text
 
 METADATA_KEY = "msfnet_spec"
 """The key of the spec's JSON in an ONNX file's ``metadata_props``."""
 
 SCHEMA_VERSION = 2
+
+NEAREST_M, FARTHEST_M = 1e-4, 1e6
+"""Limits of the depth of any model, metres."""
+
+LARGEST_TENSOR = 2**31
+"""Values of an input or output, without symbolic dimensions."""
 
 Graph = Literal["network", "deploy"]
 DepthKind = Literal["metric", "inverse"]
@@ -44,6 +61,29 @@ class TensorSpec:
     role: OutputRole | None = None
     """Content of an output; None for inputs, and for outputs that msfnet does not read."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no tensor can have, and sizes for which there is no memory."""
+        if not self.name:
+            raise MsfnetError("a tensor has no name")
+        if not _is_number_type(self.dtype):
+            raise MsfnetError(f"{self.name} must have a type like float32, not {self.dtype!r}")
+        sizes = [size for size in self.shape if isinstance(size, int)]
+        if min(sizes, default=1) < 1 or math.prod(sizes) > LARGEST_TENSOR:
+            shape = shape_text(self.shape)
+            raise MsfnetError(
+                f"{self.name} must have sizes from 1, and at most {LARGEST_TENSOR:g} values, "
+                f"not the shape {shape[:80]}"
+            )
+
+
+def _is_number_type(name: str) -> bool:
+    """Return whether NumPy has a type of numbers of exactly this name."""
+    try:
+        found = np.dtype(name)
+    except (TypeError, ValueError, SyntaxError):
+        return False
+    return found.kind in "biufc" and found.name == name
+
 
 @dataclass(frozen=True)
 class Resize:
@@ -57,9 +97,10 @@ class Resize:
     """Sides of the resized frame are multiples of it, pixels."""
 
     def __post_init__(self) -> None:
-        """Refuse a multiple below 1."""
-        if self.multiple < 1:
-            raise MsfnetError(f"resize.multiple must be at least 1, not {self.multiple}")
+        """Refuse colours outside the range, and a multiple that no side has."""
+        for value in self.pad:
+            check_range("resize.pad", value, 0, 1)
+        check_range("resize.multiple", self.multiple, 1, 4096)
 
 
 @dataclass(frozen=True)
@@ -117,6 +158,11 @@ class Block:
     operators: Mapping[str, int]
     """Number of uses of each operator."""
 
+    def __post_init__(self) -> None:
+        """Refuse negative counts."""
+        for count in (self.macs, self.parameters, *self.operators.values()):
+            check_range(f"a count of block {self.name}", count, 0)
+
 
 @dataclass(frozen=True)
 class GoldenRecord:
@@ -127,6 +173,13 @@ class GoldenRecord:
     sha256: str
     tolerance: float
     """Largest median relative difference of depth that this precision was accepted with."""
+
+    def __post_init__(self) -> None:
+        """Refuse a file of another folder, and what is no hash."""
+        if self.file:
+            check_name("golden.file", self.file)
+        check_sha256("golden.sha256", self.sha256)
+        check_range("golden.tolerance", self.tolerance, 0)
 
 
 @dataclass(frozen=True)
@@ -197,19 +250,26 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Refuse values that no runtime can use."""
+        check_values(self)
+        check_picture_size(*self.size, "the size of the network's input")
         low, high = self.depth_range_m
-        if not (0 < low < high and math.isfinite(high)):
+        if not NEAREST_M <= low < high <= FARTHEST_M:
             raise MsfnetError(
-                f"depth range {low} to {high} m is not a range; use 0 < min < max in metres"
+                f"depth range {low} to {high} m is not a range; use min < max in metres, from "
+                f"{NEAREST_M:g} to {FARTHEST_M:g}"
             )
-        if not 0 < self.inverse_scale < math.inf:
-            raise MsfnetError(f"inverse_scale must be positive, not {self.inverse_scale}")
-        if not (all(map(math.isfinite, self.mean)) and all(0 < s < math.inf for s in self.std)):
-            raise MsfnetError(f"mean {self.mean} and std {self.std} must be finite, std positive")
+        check_range("inverse_scale", self.inverse_scale, 1e-6, 1e6)
+        for name in ("mean", "std"):
+            for value in getattr(self, name):
+                check_range(name, value, 1e-6 if name == "std" else -1e6, 1e6)
         if self.outputs and [output.role for output in self.outputs].count("depth") != 1:
             raise MsfnetError("exactly one output must have the role depth")
-        if self.weights_file and PurePath(self.weights_file).name != self.weights_file:
-            raise MsfnetError(f"weights_file {self.weights_file!r} must be a name without a folder")
+        if self.weights_file:
+            check_name("weights_file", self.weights_file)
+        if self.checkpoint_sha256:
+            check_sha256("checkpoint_sha256", self.checkpoint_sha256)
+        if self.opset is not None:
+            check_range("opset", self.opset, 1, 1000)
 
     @property
     def prediction_range(self) -> tuple[float, float]:
@@ -235,6 +295,26 @@ class ModelSpec:
                 f"the model scales depth by {self.scale.factor:g}, which this msfnet does not; "
                 "update msfnet"
             )
+
+    def check_runnable(self) -> None:
+        """Refuse a model that no engine can feed with frames.
+
+        Raises:
+            MsfnetError: it has several inputs or outputs, or an input that its graph does not have.
+        """
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            raise MsfnetError("a depth model has one input and one output; export the model again")
+        shape = self.inputs[0].shape
+        channels = 1 if self.graph == "network" else 3
+        frame = shape[1:3] if self.graph == "deploy" else ()
+        if len(shape) != 4 or shape[channels] != 3 or any(isinstance(s, str) for s in frame):
+            wanted = "Nx3xHxW" if self.graph == "network" else "NxHxWx3 of fixed height and width"
+            raise MsfnetError(
+                f"the input of a {self.graph} graph is {wanted}, not {shape_text(shape)[:80]}; "
+                "export the model again"
+            )
+        if frame:
+            check_picture_size(int(frame[0]), int(frame[1]), "the model's frame")
 
     def precision_facts(self) -> dict[str, str]:
         """Return what is recorded about the model's precision, as text by name."""

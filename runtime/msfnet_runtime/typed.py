@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import os
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -18,13 +19,27 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.files import atomic_path
+from msfnet_runtime.files import atomic_path, regular_size
 from msfnet_runtime.libraries import require
 
 T = TypeVar("T")
 
 _LONGEST_VALUE = 80
 """Characters of a wrong value that an error message shows."""
+
+_LARGEST_FILE = 64 << 20
+"""Bytes of a file that is read as a whole; the largest that msfnet writes has a tenth."""
+
+_DEEPEST = 64
+"""Tables and lists within each other; msfnet's files have ten."""
+
+_LONGEST_TEXT = 10_000
+"""Characters of a text of :func:`check_values`."""
+
+_LARGEST_INT = 2**63 - 1
+
+_LONGEST_NAME = 200
+"""Bytes of a file's name; systems accept 255, and temporary names are longer."""
 
 
 def build(kind: type[T], values: Any, source: str, key: str = "") -> T:
@@ -49,8 +64,9 @@ def parse_json(text: str | bytes, kind: type[T], source: str) -> T:
     """Build ``kind`` from JSON; arguments and errors as :func:`build`."""
     try:
         values = json.loads(text)
+        _check_depth(values)
     except (ValueError, RecursionError) as error:
-        raise MsfnetError(f"{source} is not JSON: {error}") from None
+        raise MsfnetError(f"{source} is not JSON: {_short(str(error))}") from None
     return build(kind, values, source)
 
 
@@ -75,9 +91,11 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         require("tomli")
         import tomli as tomllib
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise MsfnetError(f"{source} is not TOML: {error}") from None
+        values = tomllib.loads(text)
+        _check_depth(values)
+    except (ValueError, RecursionError) as error:
+        raise MsfnetError(f"{source} is not TOML: {_short(str(error))}") from None
+    return values
 
 
 def read_toml(path: str | os.PathLike[str], kind: type[T]) -> T:
@@ -98,14 +116,77 @@ def read_text(path: str | os.PathLike[str], source: str | None = None) -> str:
         source: its name in messages; the path if None.
 
     Raises:
-        MsfnetError: the file cannot be read or is not text.
+        MsfnetError: the file cannot be read, is not a file, has more than 64 MiB or is not text.
     """
+    name = source or os.fspath(path)
     try:
+        if regular_size(Path(path)) > _LARGEST_FILE:
+            raise MsfnetError(f"{name} has more than {_LARGEST_FILE >> 20} MiB; check the path")
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        name = source or os.fspath(path)
         raise MsfnetError(f"cannot read {name}: {reason}; check the path") from None
+
+
+def check_values(value: Any, key: str = "") -> None:
+    """Refuse what no dataclass of a model holds: texts of several lines, numbers without an end.
+
+    Texts have one line of printable characters, numbers are finite, whole ones have 64 bits.
+    Paths, which are the user's, are not looked at.
+
+    Args:
+        value: a dataclass, and within it what :func:`build` accepts.
+        key: the key of the value, for messages.
+
+    Raises:
+        MsfnetError: a value differs; named by its key.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            check_values(getattr(value, f.name), f"{key}.{f.name}" if key else f.name)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            check_values(name, f"a name in {key}")
+            check_values(item, f"{key}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            check_values(item, f"{key}[{number}]")
+    elif isinstance(value, str) and not (len(value) <= _LONGEST_TEXT and value.isprintable()):
+        raise MsfnetError(f"{key} must be one line of printable characters, not {_quoted(value)}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise MsfnetError(f"{key} must be a finite number, not {value}")
+
+
+def check_range(key: str, value: float, low: float, high: float = math.inf) -> None:
+    """Refuse a number outside a range, or NaN.
+
+    Raises:
+        MsfnetError: the value is not within low and high, which belong to the range.
+    """
+    if not low <= value <= high:
+        limits = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+        raise MsfnetError(f"{key} must be {limits}, not {value:g}")
+
+
+def check_name(key: str, name: str) -> None:
+    """Refuse a file name with a folder, or none.
+
+    Raises:
+        MsfnetError: it would name another folder's file on some system.
+    """
+    plain = name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+    if not (plain and name.isprintable() and len(os.fsencode(name)) <= _LONGEST_NAME):
+        raise MsfnetError(f"{key} must be the name of a file without a folder, not {_quoted(name)}")
+
+
+def check_sha256(key: str, text: str) -> None:
+    """Refuse what is not a SHA-256 in hexadecimal.
+
+    Raises:
+        MsfnetError: it is not.
+    """
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise MsfnetError(f"{key} must be a SHA-256 of 64 hexadecimal digits, not {_quoted(text)}")
 
 
 def to_plain(value: Any, digits: int | None = None) -> Any:
@@ -157,8 +238,7 @@ class _Place:
         """Return the place of a key of this table, or of an item of this list."""
         if isinstance(name, int):
             return _Place(self.source, f"{self.key}[{name}]")
-        shown = name if name.isprintable() else repr(name)
-        return _Place(self.source, f"{self.key}.{shown}" if self.key else shown)
+        return _Place(self.source, f"{self.key}.{_short(name)}" if self.key else _short(name))
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -212,7 +292,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if hint is float and isinstance(value, int):
         return not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return type(value) is int and abs(value) <= _LARGEST_INT
     return hint in (bool, float, str, Path) and isinstance(value, str if hint is Path else hint)
 
 
@@ -243,9 +323,32 @@ def _convert_table(kind: type[Any], values: Mapping[str, Any], place: _Place) ->
 
 def _mismatch(hint: Any, value: Any, place: _Place) -> MsfnetError:
     """Return the error of a value of another type."""
-    text = repr(value)
-    short = text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
-    return MsfnetError(f"{place} must be {_words(hint)}, not {short}")
+    return MsfnetError(f"{place} must be {_words(hint)}, not {_quoted(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """Return the beginning of a value for a message."""
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _check_depth(values: Any) -> None:
+    """Refuse values nested so deeply that functions which call themselves could fail.
+
+    Raises:
+        ValueError: they are.
+    """
+    layer = [values]
+    for _ in range(_DEEPEST):
+        tables = [list(each.values()) for each in layer if isinstance(each, dict)]
+        lists = [each for each in layer if isinstance(each, list)]
+        layer = [item for each in (*tables, *lists) for item in each]
+        if not layer:
+            return
+    raise ValueError(f"more than {_DEEPEST} tables and lists within each other")
 
 
 def _words(hint: Any) -> str:

@@ -23,11 +23,11 @@ from msfnet_runtime.files import (
     atomic_path,
     check_outputs,
     check_writable,
+    existing_file,
     locked,
     refuse_filled,
     sha256,
 )
-from msfnet_runtime.onnx_metadata import existing_file
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sources import open_source
 from tests.specs import network_spec

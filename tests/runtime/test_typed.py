@@ -110,7 +110,7 @@ GOOD = {"name": "a", "shape": {"radius": 1}}
         ({**GOOD, "weights": {"x": [1, "y"]}}, "weights.x[1] in f must be a number, not 'y'"),
         ({**GOOD, "weights": [1]}, "weights in f must be a table, not [1]"),
         ({**GOOD, "shape": {"sides": [1]}}, "shape in f must be a table"),
-        ({**GOOD, "bad\nkey": 1}, "unknown key 'bad\\nkey' in f"),
+        ({**GOOD, "bad\nkey": 1}, "unknown key bad\\nkey in f"),
         ({**GOOD, "name": ["x" * 5000]}, "name in f must be a string, not ['xxx"),
         ([], "f must be a table, not []"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 from msfnet_runtime.engine import Engine
 from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.files import existing_file
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 

@@ -103,7 +103,12 @@ class OnnxRuntimeEngine(EngineBase):
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         name = self._spec.inputs[0].name
-        return np.asarray(self._session.run([self._spec.outputs[0].name], {name: batch})[0])
+        try:
+            return np.asarray(self._session.run([self._spec.outputs[0].name], {name: batch})[0])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
+            raise MsfnetError(
+                f"ONNX Runtime cannot run the model: {_first_line(error)}; export it again"
+            ) from None
 
     def _release(self) -> None:
         if self._profiled:

@@ -91,8 +91,13 @@ class OpenVinoEngine(EngineBase):
         request = getattr(self._requests, "request", None)
         if request is None:
             request = self._requests.request = self._model.create_infer_request()
-        request.infer([batch], share_inputs=True)
-        return np.array(request.get_output_tensor(0).data)
+        try:
+            request.infer([batch], share_inputs=True)
+            return np.array(request.get_output_tensor(0).data)
+        except RuntimeError as error:
+            raise MsfnetError(
+                f"OpenVINO cannot run the model: {_last_line(error)}; choose the provider cpu"
+            ) from None
 
     def _release(self) -> None:
         del self._model, self._requests

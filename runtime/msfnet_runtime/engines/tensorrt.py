@@ -63,6 +63,7 @@ class TensorRTEngine(EngineBase):
 
     def __init__(self, path: str | os.PathLike[str], *, cuda_graphs: bool = True) -> None:
         artifact = EngineArtifact.read(Path(path))
+        artifact.spec.check_runnable()
         super().__init__(artifact.spec)
         self._trt = trt = load_tensorrt(artifact.flavour)
         preflight(artifact, str(trt.__version__))
