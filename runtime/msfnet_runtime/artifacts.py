@@ -150,7 +150,7 @@ class EngineArtifact:
             )
         try:
             fields = read_json(manifest, dict[str, Any])
-            version = fields.get("schema_version")
+            version = build(int, fields.get("schema_version"), str(manifest), "schema_version")
             if version != ENGINE_SCHEMA:
                 raise MsfnetError(
                     f"{manifest} has schema version {version}, this msfnet reads {ENGINE_SCHEMA}"

@@ -351,7 +351,7 @@ def current_schema(values: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         MsfnetError: the schema is newer, or the values of an older one cannot be read.
     """
-    version = values.get("schema_version")
+    version = build(int, values.get("schema_version"), "the model's spec", "schema_version")
     if version == 1:
         return upgrade(values)
     if version != SCHEMA_VERSION:

@@ -20,7 +20,7 @@ from msfnet_runtime.closing import Closing
 if TYPE_CHECKING:
     from _typeshed import StrPath
 
-_PAGE = "live page: "
+_PAGE = "live page"
 
 _PATIENCE_S = 60.0
 """How long a process may take to start, to go on or to end."""
@@ -121,13 +121,16 @@ class StreamProcess(Closing):
             self._changed.notify_all()
 
     def _take(self, line: str) -> None:
-        if line.startswith(_PAGE):
-            self._page = line.removeprefix(_PAGE)
-        elif not line.startswith("{"):
-            self.messages.append(line)
+        message = json.loads(line) if line.startswith("{") else {}
+        if "frames" in message:
+            self._snapshot = message
+            self._watch(message)
+        elif _PAGE in message:
+            self._page = message[_PAGE]
         else:
-            self._snapshot = json.loads(line)
-            self._watch(self._snapshot)
+            self.messages.append(
+                ", ".join(f"{kind}: {text}" for kind, text in message.items()) or line
+            )
 
     def _watch_process(self) -> None:
         while self._process.poll() is None:

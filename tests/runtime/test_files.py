@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet_runtime import MsfnetError
+from msfnet_runtime import MsfnetError, open_engine
 from msfnet_runtime.files import (
     Growing,
     atomic_directory,
@@ -125,6 +126,23 @@ def test_too_long_a_name_is_refused_in_one_line(
     """The system's error does not reach the user, and names the path."""
     with pytest.raises(MsfnetError, match=LONG):
         access(tmp_path / LONG)
+
+
+@pytest.mark.parametrize("read", [lambda path: existing_file(path, "model"), open_engine])
+def test_what_is_no_file_is_refused_before_it_is_read(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    """A pipe would wait for ever, a device would never end, a loop of links has no file."""
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "zero.onnx").symlink_to("/dev/zero")
+    (tmp_path / "null.onnx").symlink_to("/dev/null")
+    (tmp_path / "loop.onnx").symlink_to("loop.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.onnx"))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(MsfnetError, match=f"{path.stem}.onnx"):
+            read(path)
 
 
 def test_an_output_is_never_an_input(tmp_path: Path) -> None:

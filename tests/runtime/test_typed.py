@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +13,15 @@ from typing import Any, Literal
 import pytest
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.typed import build, parse_json, read_json, read_toml, to_plain, write_json
+from msfnet_runtime.typed import (
+    build,
+    check_name,
+    parse_json,
+    read_json,
+    read_toml,
+    to_plain,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -134,11 +144,18 @@ def test_a_wrong_choice_lists_the_known_ones() -> None:
 
 
 def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
-    """Absent, a folder, not text, neither JSON nor TOML, nested without end."""
+    """Absent, a folder, not text, neither JSON nor TOML, nested without end, endless, a pipe."""
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "bad.toml").write_text("[a\nb = ")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "digits.toml").write_text("a = " + "9" * 5000)
+    (tmp_path / "nested.json").write_text("[" * 70 + "]" * 70)
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(10 << 30)
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
     for name, words in {
         "absent.json": "cannot read .*absent.json: No such file",
         "": "cannot read .*directory",
@@ -146,8 +163,36 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         "bad.json": r"bad\.json is not JSON",
         "deep.json": r"deep\.json is not JSON",
         "bad.toml": r"bad\.toml is not TOML",
+        "deep.toml": r"deep\.toml is not TOML",
+        "digits.toml": r"digits\.toml is not TOML",
+        "nested.json": r"nested\.json is not JSON: more than 64",
+        "huge.json": r"huge\.json has more than 64 MiB",
+        "pipe.json": r"cannot read .*pipe\.json: a pipe or a device",
+        "zero.json": r"cannot read .*zero\.json: a pipe or a device",
+        "a\0b.json": r"cannot read .*a\\x00b\.json",
     }.items():
         read = read_toml if name.endswith("toml") else read_json
         with pytest.raises(MsfnetError, match=words) as caught:
             read(tmp_path / name, Drawing)
         assert "\n" not in str(caught.value)
+
+
+def test_an_error_shows_what_would_command_a_terminal() -> None:
+    """Escapes, line breaks, bidirectional marks and bytes that are no text; other text stays."""
+    plain = "größe 深度\u00a0\u3000 \\ 'x'"
+    assert str(MsfnetError(plain)) == plain
+    odd = MsfnetError("\x1b[2J\r\n\t\0\x9b\u202e\u2066\u200b\ue000\udcff", parameter="name")
+    shown = r"\x1b[2J\r\n\t\x00\x9b\u202e\u2066\u200b\ue000\udcff"
+    assert str(odd) == shown
+    copied = pickle.loads(pickle.dumps(MsfnetError(str(odd))))
+    assert str(copied) == shown
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/a", "a\\b", "C:a", "a\0", "a\n", "a" * 201]
+)
+def test_a_file_name_names_no_other_folder(name: str) -> None:
+    """On no system; names that systems or terminals do not take are refused as well."""
+    check_name("weights_file", "Größe model.onnx-1.data")
+    with pytest.raises(MsfnetError, match="weights_file must be the name of a file"):
+        check_name("weights_file", name)
