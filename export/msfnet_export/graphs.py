@@ -128,15 +128,20 @@ def with_dynamic(spec: ModelSpec, dynamic: Collection[Dynamic]) -> ModelSpec:
     )
 
 
-def default_spec(network: nn.Module) -> ModelSpec:
-    """Return the spec of a network without one: metric depth, 0.1 to 100 m."""
+def default_spec(network: nn.Module, size: tuple[int, int]) -> ModelSpec:
+    """Return the spec of a network without one: metric depth, 0.1 to 100 m.
+
+    Args:
+        network: the network.
+        size: (height, width) of its input, pixels.
+    """
     encoder = str(getattr(getattr(network, "config", None), "encoder", "unknown"))
     mean, std = normalisation(encoder)
     return ModelSpec(
         graph="network",
         inputs=(),
         outputs=(),
-        size=(0, 0),
+        size=size,
         mean=mean,
         std=std,
         depth_kind="metric",

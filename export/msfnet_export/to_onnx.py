@@ -151,7 +151,7 @@ def export_network(
             f"weights lie inside the file or beside it, not {weights!r}", parameter="weights"
         )
     reference = copy.deepcopy(network).cpu().eval()
-    network_spec = at_size(spec or default_spec(network), size)
+    network_spec = at_size(spec or default_spec(network, size), size)
     network_spec.check_supported()
     network_spec = replace(network_spec, opset=OPSET, layout=runs_on)
     if graph == "deploy":
