@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from msfnet_runtime import ModelSpec, MsfnetError
-from msfnet_runtime.files import atomic_path, cannot_write, sha256
-from msfnet_runtime.onnx_metadata import existing_file
+from msfnet_runtime.files import atomic_path, cannot_write, existing_file, sha256
 from msfnet_runtime.typed import build
 from msfnet_train.network import MSFNet
 from msfnet_train.recipe import Recipe
