@@ -60,7 +60,7 @@ def stream(
             "--intrinsics",
             metavar="FX,FY,CX,CY",
             help="Camera, if the source has none: focal lengths and centre in pixels, or the "
-            "horizontal field of view, for example 60deg.",
+            "horizontal field of view, for example 60deg; before any --rotate.",
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window.")] = False,
@@ -159,6 +159,7 @@ def stream(
             range_m=parse_range(range_m) if range_m else None,
             unit=unit,
             lens=parse_lens(lens) if lens else None,
+            rotate=rotate,
             force=force,
         ),
     )

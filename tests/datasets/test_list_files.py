@@ -110,7 +110,12 @@ def test_what_is_no_list_is_one_line(
 
 def test_a_line_that_is_no_header_is_never_left_out(tmp_path: Path) -> None:
     """Only names of columns are; a wrong first row is an error with its number."""
-    for text in ("a.jpg\nb.jpg,b.png\n", "\n a/b,c,d\nb.jpg,b.png\n", "image,depth\n\nb.jpg\n"):
+    for text in (
+        "a.jpg\nb.jpg,b.png\n",
+        "a\nb.jpg,b.png\n",
+        "\n a/b,c,d\nb.jpg,b.png\n",
+        "image,depth\n\nb.jpg\n",
+    ):
         (tmp_path / "list.csv").write_text(text)
         with pytest.raises(MsfnetError, match=r"line [123]: not `image,depth`"):
             read_list(tmp_path / "list.csv")

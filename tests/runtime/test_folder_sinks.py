@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfnet_runtime import CameraIntrinsics, DepthMap, ModelSpec, MsfnetError
+from msfnet_runtime import CameraIntrinsics, DepthMap, Frame, ModelSpec, MsfnetError
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.sinks import open_sink
 from msfnet_runtime.sinks.options import SinkOptions, parse_lens
+from msfnet_runtime.sources.adapters import IterableSource, RotatedSource
 from tests.runtime.streams import frame, ramp, write_all
 from tests.specs import network_spec
 
@@ -224,3 +225,29 @@ def test_any_frame_name_becomes_a_file_name(name: str, tmp_path: Path) -> None:
     for file in files:
         assert file.isprintable()
         assert (tmp_path / "d" / file).is_file()
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_camera_is_that_of_the_frames_before_they_are_rotated(degrees: int) -> None:
+    """As the camera that a source knows, which is rotated with its frames."""
+    lens, fitting = (50.0, 51.0, 40.5, 20.25), CameraIntrinsics(50, 51, 40.5, 20.25, 80, 48)
+    image = np.zeros((48, 80, 3), np.uint8)
+    image[20, 40] = 255  # the pixel nearest to the centre
+    (frame,) = RotatedSource(IterableSource([image]), degrees)
+
+    camera = SinkOptions(lens=lens, rotate=degrees).camera(frame)
+
+    row, column = np.argwhere(frame.image[..., 0])[0]
+    assert abs(camera.cx - column) <= 0.5
+    assert abs(camera.cy - row) <= 0.5
+    assert camera == fitting.rotated(degrees)
+    view = SinkOptions(lens=90.0, rotate=degrees).camera(frame)
+    assert (view.fx, view.fy) == pytest.approx((40, 40))
+
+
+def test_a_camera_of_larger_frames_is_refused() -> None:
+    """Its centre lies outside; the line has both."""
+    frame = Frame(np.zeros((48, 80, 3), np.uint8))
+    with pytest.raises(MsfnetError, match=r"centre 640, 360 is outside .*80x48") as raised:
+        SinkOptions(lens=(900.0, 900.0, 640.0, 360.0)).camera(frame)
+    assert raised.value.parameter == "lens"

@@ -36,7 +36,9 @@ class SinkOptions:
     """How 16-bit depth is stored; by default millimetres if the model's range fits, else
     KITTI's."""
     lens: Lens | None = None
-    """The camera of frames whose source does not know it."""
+    """The camera of frames whose source does not know it, before they are rotated."""
+    rotate: int = 0
+    """By how many degrees clockwise the source rotates its frames."""
     force: bool = False
     """Whether an existing recording is replaced."""
 
@@ -64,7 +66,8 @@ class SinkOptions:
         """Return the camera of a frame in pixels of that frame; the frame's own has priority.
 
         Raises:
-            MsfnetError: the camera is unknown, or is that of another picture.
+            MsfnetError: the camera is unknown, or is that of another picture; the centre of
+                ``lens`` outside the frame shows that too.
         """
         height, width = frame.image.shape[:2]
         if frame.intrinsics is not None:
@@ -82,10 +85,20 @@ class SinkOptions:
                 "pixels of its frames, or the horizontal field of view, for example 60deg",
                 parameter="lens",
             )
+        if self.rotate % 180:
+            height, width = width, height
         if isinstance(self.lens, tuple):
-            return CameraIntrinsics(*self.lens, width, height)
-        focal = width / 2 / math.tan(math.radians(self.lens / 2))
-        return CameraIntrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
+            fx, fy, cx, cy = self.lens
+        else:
+            fx = fy = width / 2 / math.tan(math.radians(self.lens / 2))
+            cx, cy = (width - 1) / 2, (height - 1) / 2
+        if not (0 <= cx < width and 0 <= cy < height):
+            raise MsfnetError(
+                f"the camera's centre {cx:g}, {cy:g} is outside the source's frames of {width}x"
+                f"{height}; specify the camera of frames of this size",
+                parameter="lens",
+            )
+        return CameraIntrinsics(fx, fy, cx, cy, width, height).rotated(self.rotate)
 
 
 DEFAULTS = SinkOptions()

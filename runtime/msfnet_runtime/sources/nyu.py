@@ -66,7 +66,7 @@ def read_list(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
             row = [word.strip() for word in next(csv.reader([line]))]
         except csv.Error:
             row = []
-        if place == 0 and len(lines) > 1 and is_header(row):
+        if place == 0 and len(lines) > 1 and len(row) == 2 and is_header(row):
             continue
         if len(row) != 2:
             raise MsfnetError(f"{file}, line {number}: not `image,depth`; correct the list")
