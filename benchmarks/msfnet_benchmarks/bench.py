@@ -11,11 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from msfnet_benchmarks.candidates import Candidate, Opened, open_candidates
 from msfnet_benchmarks.machine import describe_environment
 from msfnet_benchmarks.report.pictures import Picture, gallery
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
-from msfnet_benchmarks.scoring.accuracy import evaluate
+from msfnet_benchmarks.scoring.accuracy import AccuracyReport, evaluate, read_sample
+from msfnet_benchmarks.scoring.facts import DataFacts, ModelFacts, data_facts
 from msfnet_benchmarks.scoring.parity import compare
 from msfnet_benchmarks.scoring.protocols import Protocol, find_protocol
 from msfnet_benchmarks.timing.cold_start import measure_cold_start
@@ -93,6 +96,10 @@ class _Material:
     protocol: Protocol | None = None
     decode: Samples | None = None
     """Time of reading each frame; None for generated ones."""
+    facts: DataFacts | None = None
+    """What is scored on; None without a protocol."""
+    skipped: int = 0
+    """Images of the list that have no ground truth."""
 
 
 Timed = dict[str, dict[str, Samples]]
@@ -124,6 +131,8 @@ def bench(
     plan.check()
     if not candidates:
         raise MsfnetError("nothing to time; name at least one model")
+    on_cpu = any(not candidate.on_gpu for candidate in candidates)
+    bound = measure_flop_bound(plan.threads) if on_cpu else None
     with ExitStack() as stack:
         opened = open_candidates(candidates, stack)
         material = _gather(plan, next(iter(opened.values())).engine.spec)
@@ -135,7 +144,6 @@ def bench(
             row = _row(one, timed[name], rates[name], material)
             row = _compared(row, one, reference, timed, material, progress)
             rows.append(_with_costs(row, one, plan, material.frames))
-        on_cpu = any(not candidate.on_gpu for candidate in candidates)
         report = BenchmarkReport(
             title="Depth models compared",
             rows=tuple(rows),
@@ -146,7 +154,7 @@ def bench(
             frame_size=_size(material.frames[0]),
             environment=describe_environment(threads=plan.threads),
             created=created_now(),
-            flop_bound=measure_flop_bound(plan.threads) if on_cpu else None,
+            flop_bound=bound,
         )
         return report, _pictures(opened, material, baseline) if plan.pictures else []
 
@@ -242,6 +250,7 @@ def _row(
         engine_latency=timed.get(INFER, timed[END_TO_END]).summary(),
         throughput=throughput,
         device_bytes=one.device_bytes,
+        batch=one.images or 1,
     )
     if estimator is None:
         return row
@@ -268,8 +277,7 @@ def _compared(
     if estimator is None:
         return row
     if material.protocol:
-        scored = evaluate(estimator, material.samples, material.protocol, progress=progress)
-        row = replace(row, accuracy=scored)
+        row = replace(row, accuracy=_scored(one, estimator, material, material.protocol, progress))
     if reference is None:
         return row
     base = timed[reference.candidate.name][END_TO_END].summary()
@@ -279,6 +287,24 @@ def _compared(
         return row
     parity = compare(estimator, reference.estimator, material.frames, progress=progress)
     return replace(row, parity=parity)
+
+
+def _scored(
+    one: Opened,
+    estimator: DepthEstimator,
+    material: _Material,
+    protocol: Protocol,
+    progress: Progress,
+) -> AccuracyReport:
+    """Return the depth error of a candidate, with what was scored."""
+    report = evaluate(
+        *(estimator, material.samples, protocol), skipped=material.skipped, progress=progress
+    )
+    file = one.candidate.file
+    if file is None or material.facts is None:
+        return report
+    model = ModelFacts.of(file, one.candidate.precision)
+    return report.described(model, material.facts, protocol, estimator.spec)
 
 
 def _with_costs(
@@ -291,7 +317,7 @@ def _with_costs(
     if counts := candidate.counts():
         row = replace(row, macs=counts[0], parameters=counts[1])
     if candidate.on_gpu:
-        row = replace(row, energy=measure_energy(estimator, frames))
+        row = replace(row, energy=measure_energy(estimator, frames, gpu=candidate.gpu))
     if plan.cold and candidate.start:
         row = replace(row, cold_start=measure_cold_start(candidate.start, name=candidate.name))
     if plan.profile and candidate.profile:
@@ -310,17 +336,24 @@ def _pictures(
     for name, one in opened.items():
         if estimator := one.estimator:
             files.setdefault(one.candidate.file or name, (name, estimator))
+    if not files:
+        return []
     place = len(material.frames) // 2
-    frame, truth = material.frames[place], None
-    if material.protocol:
-        whole = material.samples[place]
-        size = _size(whole.frame())
-        truth = material.protocol.prepare_depth(whole.ground_truth(size))
+    frame, truth, scored = material.frames[place], None, None
+    depths = {name: estimator(frame) for name, estimator in files.values()}
+    if protocol := material.protocol:
+        _, truth = read_sample(material.samples[place], protocol)
+        scored = protocol.valid(truth)
+        depths = {n: replace(d, values=protocol.clip(d.values)) for n, d in depths.items()}
+        if truth.shape != _size(frame):
+            scored = protocol.prepare_depth(scored.astype(np.float32)) > 0
+            truth = protocol.prepare_depth(truth)
     return gallery(
-        {name: estimator(frame) for name, estimator in files.values()},
+        depths,
         frame,
         range_m=next(estimator for _, estimator in files.values()).spec.depth_range_m,
         ground_truth=truth,
+        scored=scored,
         baseline=baseline,
     )
 
@@ -349,7 +382,8 @@ def _gather(plan: BenchPlan, spec: ModelSpec) -> _Material:
     samples = spread(found, plan.frames or None)
     whole, decode = read_timed((sample.frame() for sample in samples), len(samples))
     frames = [_prepared(*each, chosen) for each in zip(whole, samples, strict=True)]
-    return _Material(frames, samples, chosen, decode)
+    facts = data_facts(plan.data, plan.split, chosen, len(found), samples)
+    return _Material(frames, samples, chosen, decode, facts, len(found.without_ground_truth))
 
 
 def _prepared(frame: Frame, sample: Sample, protocol: Protocol) -> Frame:

@@ -39,6 +39,8 @@ class Candidate:
     on_gpu: bool
     size_bytes: int
     """On disk, separate weights included."""
+    gpu: int = 0
+    """Which of the GPUs that CUDA shows runs it, where :attr:`on_gpu`."""
     file: Path | None = None
     """Candidates of the same file give the same depth."""
     depth: bool = True
@@ -110,14 +112,15 @@ def open_candidates(candidates: Sequence[Candidate], stack: ExitStack) -> dict[s
     """
     opened = {}
     for candidate in candidates:
-        before = device_memory() if candidate.on_gpu else None
+        before = device_memory(candidate.gpu) if candidate.on_gpu else None
         device = candidate.open_device() if candidate.open_device else None
         engine: Engine = candidate.open() if device is None else device
         stack.enter_context(engine)
         one = Opened(candidate, engine, device)
         if before is not None:
             engine.infer(one.batch())
-            one = replace(one, device_bytes=max((device_memory() or before) - before, 0))
+            after = device_memory(candidate.gpu) or before
+            one = replace(one, device_bytes=max(after - before, 0))
         opened[candidate.name] = one
     return opened
 
@@ -132,6 +135,7 @@ def onnx_candidate(artifact: OnnxArtifact, *, provider: str = "cpu", threads: in
         open=opener,
         on_gpu=Provider.parse(provider).name in ("cuda", "tensorrt"),
         size_bytes=artifact.bytes,
+        gpu=_gpu(provider),
         file=path,
         counts=partial(_counts, spec),
         start=opener,
@@ -165,6 +169,7 @@ def peer_candidate(path: Path, *, provider: str = "cpu", threads: int = 0) -> Ca
         open=partial(open_peer, path, provider=provider, threads=threads),
         on_gpu=Provider.parse(provider).name == "cuda",
         size_bytes=path.stat().st_size,
+        gpu=_gpu(provider),
         file=path,
         depth=False,
         threads=threads,
@@ -180,6 +185,12 @@ def open_timed(path: Path, *, cuda_graph: bool = True) -> DeviceTimedEngine:
     from msfnet_runtime.engines.tensorrt import TensorRTEngine
 
     return TensorRTEngine(path, cuda_graphs=cuda_graph)
+
+
+def _gpu(provider: str) -> int:
+    """Return the number of the GPU that a provider runs on, as CUDA counts them."""
+    number = Provider.parse(provider).options.get("device_id", "0")
+    return int(number) if number.isdecimal() else 0
 
 
 def _counts(spec: ModelSpec) -> tuple[int, int] | None:

@@ -67,7 +67,8 @@ def measure_latency(
             rounds=plan.iterations,
             progress=progress,
         )[candidate.name]
-        rows = [_row(row_of(candidate), one.engine.describe(), timed, run)]
+        begun = replace(row_of(candidate), batch=shape[0])
+        rows = [_row(begun, one.engine.describe(), timed, run)]
     if trtexec and artifact:
         rows.append(_trtexec_row(rows[0], artifact, plan, shape))
     return BenchmarkReport(
@@ -94,7 +95,7 @@ def _row(
         engine=engine,
         engine_latency=whole,
         stages=stages,
-        throughput=(Throughput(1, whole.calls_per_s, whole.p50_ms),),
+        throughput=(Throughput(row.batch, row.batch * whole.calls_per_s, whole.p50_ms),),
         device_run=run,
     )
 
@@ -117,6 +118,8 @@ def _trtexec_row(
         engine=measured.tool,
         engine_latency=None,
         stages=stages,
-        throughput=(Throughput(1, measured.runs_per_s, stages[LATENCY].p50_ms),),
+        throughput=(
+            Throughput(row.batch, row.batch * measured.runs_per_s, stages[LATENCY].p50_ms),
+        ),
         device_run=DeviceRun(plan.cuda_graph, plan.transfers, overlapped=True),
     )

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from msfnet.__main__ import run
 from msfnet.models import open_model
+from msfnet_benchmarks.bench import BenchPlan, bench
+from msfnet_benchmarks.candidates import peer_candidate
 from msfnet_benchmarks.timing.cold_start import measure_cold_start
+from msfnet_datasets.synthesize import synthesize_nyu
 from msfnet_export import export_checkpoint, export_network
 from msfnet_runtime import MsfnetError, open_engine
+from msfnet_runtime.files import sha256
 from msfnet_runtime.spec import METADATA_KEY
 from msfnet_train.checkpoint import save_checkpoint
 from msfnet_train.recipe import load_recipe
@@ -94,6 +98,48 @@ def test_one_command_compares_ways_to_run_models_and_peers(
     shown = capsys.readouterr().out
     assert "not every batch size is open to PyTorch best.ckpt" in shown
     assert "|" in Path("out.md").read_text()
+
+
+def test_scored_rows_say_what_was_scored_and_pictures_show_its_rel(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Model, data and list; a training list is a warning; an error's caption is the frame's REL."""
+    monkeypatch.chdir(folder)
+    synthesize_nyu(tmp_path / "rooms", scenes=3, frames=2)
+
+    status = run(
+        shlex.split(
+            f"bench model.onnx --data {tmp_path}/rooms --list train --frames 1 "
+            f"--protocol nyu_bts --rounds 1 --report {tmp_path}/page.html"
+        )
+    )
+
+    assert status == 0
+    (row,) = json.loads((tmp_path / "page.json").read_text())["rows"]
+    scored, page = row["accuracy"], (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert scored["model"]["path"] == "model.onnx"
+    assert scored["model"]["sha256"] == sha256("model.onnx")
+    assert (scored["data"]["split"], scored["data"]["training"]) == ("train", 1)
+    printed = capsys.readouterr().out
+    for text in (printed, page):
+        flat = " ".join(text.split())
+        assert f"{tmp_path}/rooms (layout nyu), list train" in flat
+        assert "1 of 1 scored frame is from a training list" in flat
+        assert f"{scored['constant']['summary']['rel']:.4f}" in flat
+    assert f"model.onnx: REL {scored['scores'][0]['metrics']['rel']:.4f}<" in page
+
+
+def test_peers_alone_have_no_pictures(folder: Path) -> None:
+    """Their answer is no depth."""
+    plan = BenchPlan(frames=1, rounds=1, pictures=True)
+
+    report, pictures = bench([peer_candidate(folder / "peer.onnx")], plan)
+
+    assert [row.name for row in report.rows] == ["peer.onnx"]
+    assert pictures == []
 
 
 def test_a_checkpoint_tells_what_its_network_costs(folder: Path) -> None:

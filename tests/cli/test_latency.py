@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,30 @@ def test_other_models_are_measured_as_a_whole(capsys: pytest.CaptureFixture[str]
     assert mean > 0
     assert "TensorRT engines only" in printed
     assert "ONNX Runtime" in printed
+
+
+def test_a_batch_of_four_is_four_images_a_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs and images are two rates."""
+    fixed = network_spec()
+    spec = replace(
+        fixed,
+        inputs=(replace(fixed.inputs[0], shape=(4, *fixed.inputs[0].shape[1:])),),
+        outputs=(replace(fixed.outputs[0], shape=(4, *fixed.outputs[0].shape[1:])),),
+    )
+    onnx.save(conv_model(spec), folder / "four.onnx")
+
+    assert run(shlex.split("latency four.onnx --iterations 7 --json four.json")) == 0
+
+    (stored,) = json.loads((folder / "four.json").read_text())["rows"]
+    (rate,) = stored["throughput"]
+    whole = stored["engine_latency"]
+    assert stored["batch"] == rate["batch"] == 4
+    assert rate["images_per_s"] == pytest.approx(4 * whole["calls_per_s"])
+    printed = capsys.readouterr().out
+    assert f"7 runs of 4 images, {whole['calls_per_s']:.1f} runs/s one by one" in printed
+    assert f"{rate['images_per_s']:.1f} images/s" in printed
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from msfnet_benchmarks.report.charts import (
     verbatim,
 )
 from msfnet_benchmarks.report.report import BenchmarkReport
+from msfnet_benchmarks.report.tables import constant_rel
 from msfnet_benchmarks.report.time_charts import Part
 
 
@@ -93,10 +94,17 @@ def _trade(report: BenchmarkReport, part: Part) -> Chart | None:
         f"pareto-{part}",
         f"Latency against depth error, {what}",
         "Down and to the left is better. Filled points are the frontier; an open one is dominated: "
-        "another is at least as fast and as accurate. The area of a point is the size of the file.",
+        "another is at least as fast and as accurate. The area of a point is the size of the file."
+        f"{_constant(report)}",
         figure,
         470,
     )
+
+
+def _constant(report: BenchmarkReport) -> str:
+    """Return the sentence to compare a REL with."""
+    text = constant_rel(report)
+    return f" For comparison: {text}." if text else ""
 
 
 def _relative_axis(figure: object, values: Sequence[float]) -> None:
@@ -120,7 +128,7 @@ def _error(report: BenchmarkReport) -> Chart | None:
     return bar_chart(
         "error",
         "Depth error",
-        f"Mean REL over the images under {protocol}; shorter is better.",
+        f"Mean REL over the images under {protocol}; shorter is better.{_constant(report)}",
         {"REL": rels},
         "REL (mean |y-g|/g)",
         text=lambda rel: f"{rel:.4f}",
@@ -151,7 +159,8 @@ def _images(report: BenchmarkReport) -> Chart | None:
     return Chart(
         "images",
         "Depth error per image",
-        f"REL under {protocol}: every point is an image, the dashed line their mean.",
+        f"REL under {protocol}: every point is an image, the dashed line their mean."
+        f"{_constant(report)}",
         figure,
         130 + 80 * len(scored),
     )

@@ -16,7 +16,7 @@ from msfnet_benchmarks.report.charts import Chart, plotly
 from msfnet_benchmarks.report.cost_charts import cost_charts
 from msfnet_benchmarks.report.pictures import ColourScale, Picture
 from msfnet_benchmarks.report.report import BenchmarkReport
-from msfnet_benchmarks.report.tables import Table, heading, legend, run_facts, tables, unstable
+from msfnet_benchmarks.report.tables import Table, heading, legend, run_facts, tables, warnings
 from msfnet_benchmarks.report.time_charts import latency_charts, scaling_charts
 
 _STYLE = """
@@ -98,12 +98,12 @@ def _sections(report: BenchmarkReport, pictures: Sequence[Picture]) -> list[str]
 
 
 def _tables(report: BenchmarkReport) -> str:
-    warnings = "".join(f"<p>{escape(line)}</p>" for line in unstable(report))
+    lines = "".join(f"<p>{escape(line)}</p>" for line in warnings(report))
     first, *others = tables(report)
     more = "".join(f"<h3>{escape(table.title)}</h3>{_table(table)}" for table in others)
     return (
         '<section id="tables">'
-        + (f'<div class="warning">{warnings}</div>' if warnings else "")
+        + (f'<div class="warning">{lines}</div>' if lines else "")
         + f'{_table(first)}<p class="note">{escape(legend(report))}</p>{more}</section>'
     )
 

@@ -62,6 +62,7 @@ def gallery(
     *,
     range_m: tuple[float, float],
     ground_truth: NDArray[np.float32] | None = None,
+    scored: NDArray[np.bool_] | None = None,
     baseline: str | None = None,
 ) -> list[Picture]:
     """Return a frame, its ground truth, the models' depth of it, and their relative errors.
@@ -76,6 +77,8 @@ def gallery(
         frame: the models' input.
         range_m: lowest and highest depth that the models can answer, metres.
         ground_truth: (H, W) float32 metres, 0 = none, at the frame's size.
+        scored: (H, W): where a protocol scores; errors are shown and averaged there, so that the
+            mean is the frame's REL. None: wherever there is ground truth.
         baseline: the model that the others are compared with where there is no ground truth.
 
     Raises:
@@ -89,6 +92,9 @@ def gallery(
         if shape != size:
             raise MsfnetError(f"the frame is {size}, {name} {shape}; give them one size")
     reference = _reference(depths, ground_truth, baseline)
+    compared = reference
+    if reference and scored is not None:
+        compared = reference._replace(valid=reference.valid & scored)
     range_m = _shown_range(depths, reference, range_m)
     group, scale = f"Depth of {frame.name or 'a frame'}", _depth_scale(range_m)
     pictures = [Picture("frame", frame.image, group)]
@@ -100,7 +106,8 @@ def gallery(
         Picture(name, colour_depth(depth.values, depth.valid, range_m), group, scale)
         for name, depth in depths.items()
     ]
-    return [*pictures, *(_errors(depths, reference) if reference else [])]
+    where = " where it is scored" if scored is not None else ""
+    return [*pictures, *(_errors(depths, compared, where) if compared else [])]
 
 
 def relative_error(
@@ -148,7 +155,7 @@ def _titled(title: str, reference: _Reference) -> str:
     return f"{title} (points widened)" if reference.sparse else title
 
 
-def _errors(depths: Mapping[str, DepthMap], reference: _Reference) -> list[Picture]:
+def _errors(depths: Mapping[str, DepthMap], reference: _Reference, where: str) -> list[Picture]:
     errors = {
         name: relative_error(depth, reference.values, reference.valid)
         for name, depth in depths.items()
@@ -157,13 +164,18 @@ def _errors(depths: Mapping[str, DepthMap], reference: _Reference) -> list[Pictu
     measured = np.concatenate([error[np.isfinite(error)] for error in errors.values()])
     limit = _round_up(float(np.percentile(measured, 95)) if measured.size else 1.0)
     scale = _error_scale(limit)
+
+    def mean(error: NDArray[np.float32]) -> str:
+        value = float(np.nanmean(error, dtype=np.float64))
+        return f"REL {value:.4f}" if where else f"mean {100 * value:.2g} %"
+
     return [
         Picture(
-            f"{_titled(name, reference)}: mean {100 * float(np.nanmean(error)):.2g} %"
+            f"{_titled(name, reference)}: {mean(error)}"
             if np.isfinite(error).any()
             else f"{name}: no pixel to compare",
             _colour_error(error, limit, reference.sparse),
-            f"Relative error against {reference.name}",
+            f"Relative error against {reference.name}{where}",
             scale,
         )
         for name, error in errors.items()

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.report.report import SCHEMA, BenchmarkReport, BenchmarkRow
+from msfnet_benchmarks.report.tables import Table
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport
-from msfnet_benchmarks.tables import format_table
 from msfnet_benchmarks.timing.core import Ratio, Summary, ratio_of_medians
 from msfnet_benchmarks.timing.costs import FlopBound
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.typed import build, read_json
+from msfnet_runtime.words import counted
 
 COUNTS = ("macs", "parameters", "size_bytes")
 """Figures of a row that are the same on every machine."""
@@ -86,15 +87,15 @@ class Regressions:
         """Return a table of all that was compared, then what was not."""
         header = ("model", "figure", "before", "now", "change", "verdict")
         rows = [self._cells(change) for change in self.changes]
-        counted = f"{len(self.worse)} of {len(rows)} figures worse"
+        worse = f"{len(self.worse)} of {counted(len(rows), 'figure')} worse"
         verdict = "passed" if self.passed else "failed"
         lines = [
-            format_table(header, rows) if rows else "no figure could be compared",
+            Table("", header, tuple(rows)).text() if rows else "no figure could be compared",
             *(f"only in the earlier run: {name}" for name in self.missing),
             *(f"new: {name}" for name in self.added),
             *(f"not compared: {note}" for note in self.notes),
             *(f"differs: {difference}" for difference in self.differences),
-            f"{verdict}: {counted} by more than {100 * self.tolerance:g} %",
+            f"{verdict}: {worse} by more than {100 * self.tolerance:g} %",
         ]
         return "\n".join(lines)
 

@@ -15,6 +15,9 @@ from msfnet_runtime.words import counted
 TABLE_WIDTH = 100
 """Columns of a terminal that the tables fit into, by shortening names where they must."""
 
+_LEAST_NAME = 24
+"""Characters that a name keeps at least, where it has as many."""
+
 _NONE = "-"
 
 
@@ -27,12 +30,20 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def text(self) -> str:
-        """Return it aligned, names shortened until it fits the terminal."""
-        others = format_table(self.header[1:], [row[1:] for row in self.rows]).splitlines()
-        room = TABLE_WIDTH - 2 - max(map(len, others))
-        names = shorten([row[0] for row in self.rows], room)
-        rows = [(name, *row[1:]) for name, row in zip(names, self.rows, strict=True)]
-        return format_table(self.header, rows)
+        """Return it aligned: names are shortened until it fits a terminal, columns that have no
+        room beside them follow in a further table."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        widths = [max(map(len, column)) + 2 for column in columns]
+        room = max(TABLE_WIDTH - sum(widths[1:]), _LEAST_NAME)
+        names = (self.header[0], *shorten(columns[0][1:], room))
+        parts, used = [[names]], TABLE_WIDTH
+        for column, width in zip(columns[1:], widths[1:], strict=True):
+            if used + width > TABLE_WIDTH:
+                parts, used = [*parts, [names]], max(map(len, names))
+            parts[-1].append(column)
+            used += width
+        lines = [list(zip(*part, strict=True)) for part in parts[1:] or parts]
+        return "\n\n".join(format_table(header, rows) for header, *rows in lines)
 
     def markdown(self) -> str:
         """Return it as GitHub's Markdown, figures to the right."""
@@ -57,8 +68,18 @@ def tables(report: BenchmarkReport) -> list[Table]:
     return [table for index, table in enumerate(found) if not index or len(table.header) > 1]
 
 
-def unstable(report: BenchmarkReport) -> list[str]:
-    """Return a line for every latency that should not be trusted, with the reason."""
+def warnings(report: BenchmarkReport) -> list[str]:
+    """Return a line for every figure that should not be trusted, with the reason."""
+    scored = [(row.name, row.accuracy.warnings) for row in report.rows if row.accuracy]
+    shared = set(scored[0][1]).intersection(*(found for _, found in scored)) if scored else set()
+    return [
+        *(f"warning: {line}" for line in (scored[0][1] if scored else ()) if line in shared),
+        *(f"warning: {n}: {line}" for n, found in scored for line in found if line not in shared),
+        *_unstable(report),
+    ]
+
+
+def _unstable(report: BenchmarkReport) -> list[str]:
     return [
         f"unstable: {row.name}, {what}: {latency.unstable}"
         for row in report.rows
@@ -71,9 +92,11 @@ def text(report: BenchmarkReport) -> str:
     """Return the comparison as plain text that names protocol and frames."""
     first, *others = tables(report)
     parts = [first.text(), *(f"{table.title}\n{table.text()}" for table in others)]
-    notes = [*unstable(report), *([legend(report)] if legend(report) else [])]
+    notes = [*warnings(report), *([legend(report)] if legend(report) else [])]
     wrapped = [line for note in notes for line in textwrap.wrap(note, TABLE_WIDTH)]
-    return "\n".join([heading(report), "\n\n".join(parts), *wrapped])
+    data = scored_data(report)
+    head = [heading(report), *([f"data {data}"] if data else [])]
+    return "\n".join([*head, "\n\n".join(parts), *wrapped])
 
 
 def markdown(report: BenchmarkReport) -> str:
@@ -85,7 +108,7 @@ def markdown(report: BenchmarkReport) -> str:
         f"{_verbatim(heading(report))}.",
         first.markdown(),
         *(f"**{table.title}**\n\n{table.markdown()}" for table in others),
-        "\n".join(f"- {_verbatim(note)}" for note in (*unstable(report), legend(report)) if note),
+        "\n".join(f"- {_verbatim(note)}" for note in (*warnings(report), legend(report)) if note),
         report.what_is_timed,
         f"<details><summary>Environment</summary>\n\n{facts.markdown()}\n\n</details>",
     ]
@@ -105,10 +128,27 @@ def run_facts(report: BenchmarkReport) -> list[tuple[str, str]]:
     return [
         ("created", report.created),
         ("frames", _frames(report)),
-        ("data", report.data or "generated"),
+        ("data", scored_data(report) or report.data or "generated"),
         ("protocol", report.protocol or "none"),
+        *(
+            (f"file of {row.name}", row.accuracy.model.text())
+            for row in report.rows
+            if row.accuracy and row.accuracy.model
+        ),
         *((f"engine of {row.name}", row.engine) for row in report.rows if row.engine),
     ]
+
+
+def scored_data(report: BenchmarkReport) -> str:
+    """Return the data set and its list as text; empty where nothing was scored."""
+    found = [row.accuracy.data for row in report.rows if row.accuracy and row.accuracy.data]
+    return found[0].text() if found else ""
+
+
+def constant_rel(report: BenchmarkReport) -> str:
+    """Return the REL of the best constant depth as text; empty where nothing was scored."""
+    found = [row.accuracy.constant for row in report.rows if row.accuracy and row.accuracy.constant]
+    return found[0].text() if found else ""
 
 
 def stage_names(report: BenchmarkReport) -> list[str]:
@@ -137,9 +177,11 @@ def legend(report: BenchmarkReport) -> str:
         "bound": "bound: share of the measured FLOP bound that the engine reaches",
         "start s": "start: process start to first depth",
         "host MB": "host MB: largest resident memory",
-        "RMSE m": "RMSE: mean over images; pooled: over all squared errors, m",
+        "RMSE m": "RMSE: mean over images, m; pooled: root of the mean of their squares",
     }
     found = [meaning for name, meaning in meanings.items() if name in shown]
+    if constant := constant_rel(report):
+        found.append(f"REL for comparison: {constant}")
     if report.baseline and shown & {"speed-up", "p99 diff"}:
         found.append(
             f"speed-up (95 % interval) and relative differences: against {report.baseline}"
@@ -148,10 +190,21 @@ def legend(report: BenchmarkReport) -> str:
 
 
 def shorten(names: Sequence[str], width: int) -> list[str]:
-    """Cut the middle out of names that are too long, unless they could then be mistaken."""
-    head, tail = (width - 1) // 2, width // 2
-    short = [n if len(n) <= width else f"{n[:head]}…{n[len(n) - tail :]}" for n in names]
-    return short if len(set(short)) == len(set(names)) else list(names)
+    """Cut the middle out of names that are too long; those that would be alike are numbered."""
+
+    def cut(name: str, room: int) -> str:
+        head, tail = (room - 1) // 2, room // 2
+        return name if len(name) <= room else f"{name[:head]}…{name[len(name) - tail :]}"
+
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(cut(name, width), []).append(name)
+    found = []
+    for name in names:
+        same = alike[cut(name, width)]
+        number = f" #{same.index(name) + 1}" if len(same) > 1 else ""
+        found.append(f"{cut(name, width - len(number))}{number}")
+    return found
 
 
 def milliseconds(value: float) -> str:
@@ -176,7 +229,13 @@ def _settings(row: BenchmarkRow) -> str:
         graph, copies = ("with" if on else "without" for on in (run.cuda_graph, run.transfers))
         how = f"{graph} CUDA graph, {copies} transfers"
     overlapped = "overlapped" if run and run.overlapped else "one by one"
-    return f"{row.engine}: {how}, {calls} runs, {rate.images_per_s:.1f} runs/s {overlapped}"
+    runs_per_s = rate.images_per_s / rate.batch
+    images = f" of {rate.batch} images" if rate.batch > 1 else ""
+    per_s = f", {rate.images_per_s:.1f} images/s" if rate.batch > 1 else ""
+    return (
+        f"{row.engine}: {how}, {counted(calls, 'run')}{images}, {runs_per_s:.1f} runs/s "
+        f"{overlapped}{per_s}"
+    )
 
 
 def _percentiles(row: BenchmarkRow) -> str:

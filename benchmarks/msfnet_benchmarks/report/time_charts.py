@@ -22,6 +22,7 @@ from msfnet_benchmarks.report.charts import (
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
 from msfnet_benchmarks.report.tables import stage_names
 from msfnet_benchmarks.timing.core import Summary
+from msfnet_runtime.words import counted
 
 Part = Literal["latency", "engine_latency"]
 """End to end, or from batch to answer: the fields of a row that hold them."""
@@ -162,7 +163,7 @@ def _throughput(report: BenchmarkReport) -> Chart | None:
             label: rate.images_per_s for label, row in labelled(report) for rate in row.throughput
         }
         batch = batches[0] if batches else 1
-        note = f"Engine alone, {batch} images in one call."
+        note = f"Engine alone, {counted(batch, 'image')} in one call."
         return bar_chart(key, title, note, {f"batch {batch}": rates}, "images per second")
     figure = new_figure()
     for index, (label, row) in enumerate(labelled(report)):

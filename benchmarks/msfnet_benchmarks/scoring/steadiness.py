@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.scoring.metrics import ScoredPixels
 from msfnet_runtime import DepthMap, Frame, MsfnetError
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.words import counted
 
 
 class RunningStd:
@@ -49,7 +50,8 @@ class DriftReport:
 
     def text(self) -> str:
         """Return it in a line."""
-        return f"scale drift of {self.name}: {self.drift:.4f} over {self.steps} steps"
+        of = f" of {self.name}" if self.name else ""
+        return f"scale drift{of}: {self.drift:.4f} a frame over {counted(self.steps, 'step')}"
 
 
 class ScaleDrift:
@@ -97,7 +99,7 @@ class FlickerReport:
     def text(self) -> str:
         """Return it in a line."""
         return (
-            f"static camera, {self.frames} frames: flicker {self.mean:.4f} "
+            f"static camera, {counted(self.frames, 'frame')}: flicker {self.mean:.4f} "
             f"(median pixel {self.p50:.4f}, 95th percentile {self.p95:.4f}), "
             f"scale drift {self.drift:.4f}"
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.progress import Progress, silent
+from msfnet_runtime.words import counted
 
 T = TypeVar("T")
 
@@ -264,7 +265,7 @@ def _is_warm(ms: Sequence[float], window: int) -> bool:
 
 def _instability(ms: NDArray[np.float64]) -> str | None:
     if ms.size < _FEW_CALLS:
-        return f"{ms.size} calls only"
+        return f"{counted(ms.size, 'call')} only"
     usual = np.median(ms, axis=0 if ms.shape[0] >= 3 else None)
     relative = (ms / np.maximum(usual, _TINY)).ravel()
     thirds = [float(np.median(part)) for part in np.array_split(relative, 3)]

@@ -26,6 +26,8 @@ SIDE = 2048
 """Side of the square matrices: 48 MB in all, 8.6 GMAC."""
 
 _RUNS = 5
+_TIMEOUT_S = 300
+"""A product takes well below a second, on a slow and busy machine some seconds."""
 
 THREAD_VARIABLES = (
     *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
@@ -41,16 +43,22 @@ def measure_flop_bound(threads: int = 0, *, side: int = SIDE) -> FlopBound:
         side: of the square matrices.
 
     Raises:
-        MsfnetError: the process failed.
+        MsfnetError: the process failed, or did not end.
     """
     settings = dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "msfnet_benchmarks.timing.flops", str(side)],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "msfnet_benchmarks.timing.flops", str(side)],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise MsfnetError(
+            f"the matrix product took more than {_TIMEOUT_S} s; close other programs"
+        ) from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MsfnetError(f"the matrix product could not be timed ({reason}); free some memory")

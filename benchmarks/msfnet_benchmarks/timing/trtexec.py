@@ -30,6 +30,9 @@ PERCENTILES = (50, 90, 95, 99)
 TOOLS: dict[Flavour, str] = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
 """The command of each flavour."""
 
+_TIMEOUT_S = 600
+"""It measures for 3 seconds, or for as many runs as are asked for, after loading the engine."""
+
 _FLAG = re.compile(r"--[A-Za-z0-9]+")
 _LINE = re.compile(r"\[I\] ([A-Z][\w ]*?): (min = .+)$", re.MULTILINE)
 _VALUE = re.compile(r"(min|max|mean|median|percentile\((\d+(?:\.\d+)?)%\)) = ([\d.e+-]+|inf) ms")
@@ -239,11 +242,24 @@ def measure_with_trtexec(
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command; return its status and all it printed."""
+    """Run a command; return its status and all it printed.
+
+    Raises:
+        MsfnetError: it cannot be run, or does not end.
+    """
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, errors="replace"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+            check=False,
+            errors="replace",
         )
+    except subprocess.TimeoutExpired:
+        raise MsfnetError(
+            f"{command[0]} did not end within {_TIMEOUT_S} s; run it by hand to see why"
+        ) from None
     except OSError as error:
         raise MsfnetError(
             f"{command[0]} cannot be run: {error.strerror}; put NVIDIA's own on the PATH"

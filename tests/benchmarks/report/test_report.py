@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from msfnet_benchmarks.report import tables
 from msfnet_benchmarks.report.pictures import Picture
 from msfnet_benchmarks.report.report import BenchmarkReport, BenchmarkRow
-from msfnet_benchmarks.report.tables import TABLE_WIDTH
+from msfnet_benchmarks.report.tables import TABLE_WIDTH, Table
 from msfnet_benchmarks.report.writer import write_page
 from msfnet_benchmarks.scoring.accuracy import AccuracyReport, ImageScore
 from msfnet_benchmarks.scoring.metrics import MetricsAccumulator, depth_metrics
@@ -142,16 +142,32 @@ def test_the_share_of_the_bound_is_least_time_over_the_engines() -> None:
 
 
 def test_the_table_fits_a_terminal(report: BenchmarkReport) -> None:
-    """Long names lose their middle, unless they could then be mistaken for one another."""
+    """Long names lose their middle; those that would be alike are numbered."""
     first, second = report.rows
     long = (replace(first, name="a" * 90 + "_fp32.onnx"), replace(second, name="b" * 90 + ".onnx"))
-    alike = (replace(first, name="a" * 90), replace(second, name="a" * 91))
+    alike = (replace(first, name=f"{'a' * 60}b{'a' * 60}"), replace(second, name="a" * 121))
 
     shown = tables.text(replace(report, rows=long, baseline=None))
 
+    mistakable = tables.text(replace(report, rows=alike, baseline=None))
+
     assert max(map(len, shown.splitlines())) == TABLE_WIDTH
+    assert max(map(len, mistakable.splitlines())) == TABLE_WIDTH
+    assert re.search("^a+…a+ #1 .*\n^a+…a+ #2 ", mistakable, re.MULTILINE)
     assert re.search("^a+…[^ ]*fp32.onnx ", shown, re.MULTILINE)
-    assert "a" * 91 in tables.text(replace(report, rows=alike))
+
+
+def test_columns_that_have_no_room_follow_in_a_further_table() -> None:
+    """Names keep 24 characters; no column is lost, and nothing is wider than a terminal."""
+    header = ("model", *(f"column {n:02}" for n in range(15)))
+    table = Table("", header, (("m" * 200, *15 * ("0.12345",)), ("n" * 10, *15 * ("-",))))
+
+    lines = table.text().splitlines()
+
+    assert max(map(len, lines)) <= TABLE_WIDTH
+    heads = [line for line in lines if line.startswith("model")]
+    assert [name for head in heads for name in re.findall(r"column \d+", head)] == list(header[1:])
+    assert len([line for line in lines if line.startswith("m" * 11 + "…")]) == len(heads)
 
 
 def test_columns_without_figures_are_left_out(report: BenchmarkReport) -> None:

@@ -43,6 +43,20 @@ def test_the_rate_is_that_of_the_fastest_product() -> None:
     assert rate == pytest.approx(64**3 / 2e-3 / 1e9)
 
 
+def test_a_product_that_does_not_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold up the comparison for ever."""
+    process = tmp_path / "python"
+    process.write_text("#!/bin/sh\nexec sleep 30\n")
+    process.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(process))
+    monkeypatch.setattr("msfnet_benchmarks.timing.flops._TIMEOUT_S", 0.2)
+
+    with pytest.raises(MsfnetError, match=r"more than 0\.2 s"):
+        measure_flop_bound()
+
+
 @pytest.mark.parametrize("threads", [0, 3])
 def test_threads_reach_the_library(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

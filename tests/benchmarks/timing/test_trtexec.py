@@ -288,6 +288,19 @@ def test_a_tool_that_fails_is_quoted(
     assert "\n" not in str(error.value)
 
 
+def test_a_tool_that_does_not_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, and stopped."""
+    tool = tmp_path / "trtexec"
+    tool.write_text("#!/bin/sh\nexec sleep 30\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr("msfnet_benchmarks.timing.trtexec._TIMEOUT_S", 0.2)
+
+    with pytest.raises(MsfnetError, match=r"trtexec did not end within 0\.2 s"):
+        read_flags(tool)
+
+
 def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the tool of the flavour, and the package that contains it."""
     monkeypatch.setenv("PATH", str(tmp_path))
