@@ -61,9 +61,9 @@ class Sample:
         """
         depth = self.depth_reader(size)
         if depth.shape != size:
+            turned = "turn one of them" if depth.shape == size[::-1] else "check the data set"
             raise MsfnetError(
-                f"{self.depth_path} is {depth.shape}, its image {self.image_path} {size}; check "
-                "the data set"
+                f"{self.depth_path} is {depth.shape}, its image {self.image_path} {size}; {turned}"
             )
         return depth
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.words import shape_text
 
-CROPS = frozenset({(352, 1216), (176, 608), (228, 304), (426, 560), (427, 561)})
+CROPS = frozenset({(352, 1216), (176, 608), (228, 304), (416, 544), (426, 560), (427, 561)})
 """(height, width) of the crops of KITTI and NYU Depth V2 that are in use, and of the half KITTI
 crop: frames of these sizes are never taken for resized pictures."""
 

@@ -470,3 +470,18 @@ def test_a_camera_file_with_values_that_are_not_finite_is_refused(
 
     with pytest.raises(MsfnetError, match=r"camera\.json: .*(positive|must be)"):
         open_source(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner of all files can read every folder, so that the system's answer is imitated."""
+    write_pair(tmp_path, "kitchen/rgb/0.jpg", "kitchen/depth/0.png")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for opening in (open_source, open_dataset):
+        with pytest.raises(MsfnetError, match=r"cannot read .*: Permission denied"):
+            opening(tmp_path)

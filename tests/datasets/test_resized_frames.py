@@ -15,6 +15,7 @@ from msfnet_datasets.bad_data import find_bad
 from msfnet_runtime import CameraIntrinsics, Frame, MsfnetError
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.sources import open_source
+from msfnet_runtime.sources.nyu import INTRINSICS
 from msfnet_runtime.types import resize_scales
 
 KITTI = (375, 1242)
@@ -36,6 +37,21 @@ def test_the_usual_sizes_of_networks_are_resizes_of_every_kitti_size(
 def test_a_size_that_can_be_a_crop_is_none(size: tuple[int, int]) -> None:
     """Known crops, cuts of a side, padding to multiples of 32, and other aspects."""
     assert resize_scales(size, KITTI) is None
+
+
+@pytest.mark.parametrize("size", [(427, 561), (426, 560), (228, 304), (440, 592), (416, 544)])
+def test_the_crops_of_nyu_have_no_camera(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Half of the whole image has one."""
+    (tmp_path / "data").mkdir()
+    for name, shape in (("crop", size), ("half", (240, 320))):
+        cv2.imwrite(str(tmp_path / f"data/{name}.png"), np.full((*shape, 3), 80, np.uint8))
+    rows = "".join(f"data/{name}.png,data/{name}.png\n" for name in ("crop", "half"))
+    (tmp_path / "data/nyu2_val.csv").write_text(rows)
+
+    crop, half = (sample.frame().intrinsics for sample in open_dataset(tmp_path, "nyu"))
+
+    assert crop is None
+    assert half == INTRINSICS.scaled(240, 320)
 
 
 def write_drive(root: Path, *sizes: tuple[int, int]) -> NDArray[np.float32]:

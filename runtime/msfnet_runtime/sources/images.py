@@ -143,18 +143,25 @@ class ImageFolder(ImageFiles):
     """
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
-        try:
-            files = [file for file in path.iterdir() if _is_image(file)]
-        except OSError as error:
-            raise MsfnetError(
-                f"cannot read {path}: {error.strerror}; check its permissions"
-            ) from None
+        files = [file for file in list_folder(path) if _is_image(file)]
         if not files:
             raise MsfnetError(
                 f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no KITTI drive, "
                 "NYU list or pairs of images and depth; name the folder of the frames"
             )
         super().__init__(files, skip_bad=skip_bad)
+
+
+def list_folder(path: Path) -> list[Path]:
+    """Return what lies directly in a folder, sorted; nothing where it is no folder.
+
+    Raises:
+        MsfnetError: the folder cannot be read.
+    """
+    try:
+        return sorted(path.iterdir()) if path.is_dir() else []
+    except OSError as error:
+        raise MsfnetError(f"cannot read {path}: {error.strerror}; check its permissions") from None
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from msfnet_runtime.errors import MsfnetError, NothingFoundError
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image, read_raw
-from msfnet_runtime.sources.images import FileSource, natural_key
+from msfnet_runtime.sources.images import FileSource, list_folder, natural_key
 from msfnet_runtime.sources.kitti import projected_camera, read_calibration_file
 from msfnet_runtime.typed import read_json
 from msfnet_runtime.types import CameraIntrinsics, Frame
@@ -168,7 +168,7 @@ def find_scenes(path: Path) -> list[Scene]:
         MsfnetError: a ``camera.json`` does not fit, or the folder cannot be read.
     """
     own = _scene(path, path, "")
-    folders = [] if own or not path.is_dir() else sorted(f for f in path.iterdir() if f.is_dir())
+    folders = [] if own else [f for f in list_folder(path) if f.is_dir()]
     scenes = [own, *(_scene(folder, path, f"{folder.name}/") for folder in folders)]
     found = [scene for scene in scenes if scene]
     if not found:
@@ -248,12 +248,9 @@ def _matching(folder: Path, pattern: str) -> dict[str, Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
     wanted = IMAGE_SUFFIXES.union(DEPTH_SUFFIXES)
-    return sorted(
-        f for f in folder.iterdir() if f.suffix.lower() in wanted and not f.name.startswith(".")
-    )
+    files = list_folder(folder)
+    return [f for f in files if f.suffix.lower() in wanted and not f.name.startswith(".")]
 
 
 def _role(file: Path) -> str:
