@@ -129,7 +129,8 @@ class Frame:
     NumPy numbers become Python's.
 
     Raises:
-        MsfnetError: the index is not a whole number, or the time is not finite.
+        MsfnetError: the image is not (H, W, 3) uint8, the index is not a whole number, or the time
+            is not finite.
     """
 
     image: NDArray[np.uint8]
@@ -145,6 +146,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         _number(self)
+        check_image(self.image, f"the image of frame {self.index}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +171,17 @@ class DepthMap:
 
     def __post_init__(self) -> None:
         _number(self)
-        shape = np.shape(self.values)
-        if len(shape) != 2 or 0 in shape or np.shape(self.valid) != shape:
+        for part in (self.values, self.valid):
+            if not isinstance(part, np.ndarray):
+                raise MsfnetError(
+                    f"a depth map needs NumPy arrays, not {type(part).__name__}; convert it with "
+                    "numpy.asarray"
+                )
+        shape = self.values.shape
+        if len(shape) != 2 or 0 in shape or self.valid.shape != shape:
             raise MsfnetError(
                 f"a depth map must be (H, W) with pixels, and its validity of the same size, not "
-                f"{shape_text(shape)} and {shape_text(np.shape(self.valid))}"
+                f"{shape_text(shape)} and {shape_text(self.valid.shape)}"
             )
 
 

@@ -62,6 +62,8 @@ def test_every_sink_takes_numpys_numbers(
         (lambda: Frame(IMAGE, 3, math.inf), "time stamp of frame 3 is inf"),
         (lambda: Frame(IMAGE, 0, "1.5 s"), "time stamp of frame 0 is 1.5 s"),  # type: ignore[arg-type]
         (lambda: Frame(IMAGE, 1.5), "index of a frame is 1.5"),  # type: ignore[arg-type]
+        (lambda: Frame(IMAGE[..., :2], 4), "image of frame 4 is 48x80x2 uint8"),
+        (lambda: DepthMap([[1.0]], [[True]]), "not list"),  # type: ignore[arg-type]
         (lambda: CameraIntrinsics(math.nan, 1, 1, 1, 8, 8), "camera's fx is nan"),
         (lambda: CameraIntrinsics(0, 1, 1, 1, 8, 8), "is not possible"),
         (lambda: CameraIntrinsics(1, 1, 1, 1, 8, 0), "is not possible"),

@@ -129,8 +129,8 @@ def test_a_video_without_frames_is_an_error_and_no_file(tmp_path: Path) -> None:
 
 def test_a_first_frame_that_fails_leaves_no_file(tmp_path: Path) -> None:
     """FFmpeg does not finish a video without frames, which would end the process."""
-    with pytest.raises(cv2.error), open_sink(tmp_path / "a.mp4", SPEC) as sink:
-        sink.write(Frame(np.zeros((48, 80, 2), np.uint8)), ramp((48, 80)))
+    with pytest.raises(MsfnetError, match="8x8"), open_sink(tmp_path / "a.mp4", SPEC) as sink:
+        sink.write(Frame(np.zeros((48, 80, 3), np.uint8)), ramp((8, 8)))
     assert list(tmp_path.iterdir()) == []
 
 
