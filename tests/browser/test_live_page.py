@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -370,6 +371,45 @@ def test_it_fits_every_width_and_both_themes(shown: Shown) -> None:
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         level = np.mean([int(part) for part in re.findall(r"\d+", back)])
         assert (level < 64) == dark
+
+
+def test_the_names_of_curves_fit_a_narrow_window(shown: Shown) -> None:
+    """All texts of the charts end within them at the width of a phone, and are there."""
+    sink, page = shown
+    page.evaluate(
+        """() => {
+          window.texts = [];
+          const draw = CanvasRenderingContext2D.prototype.fillText;
+          CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+            const right = x + (this.textAlign === "right" ? 0 : this.measureText(text).width);
+            window.texts.push([text, right - this.canvas.clientWidth, y]);
+            draw.call(this, text, x, y);
+          };
+        }"""
+    )
+    page.set_viewport_size({"width": 390, "height": 844})
+    sink.observe(STATS)
+    page.wait_for_function("window.texts.filter(([text]) => text === 'write').length > 1")
+    texts = page.evaluate("window.texts")
+    assert {"median", "99 %", "99 % until written", "capture", "write"} <= {t for t, _, _ in texts}
+    page.wait_for_function("document.getElementById('ages').clientWidth < 390")
+    page.evaluate("window.texts.length = 0")
+    sink.observe(STATS)
+    page.wait_for_function("window.texts.some(([text]) => text === 'write')")
+    assert [each for each in page.evaluate("window.texts") if each[1] > 0] == []
+
+
+def test_the_end_of_a_stream_is_shown(new_page: Callable[[Served], Page]) -> None:
+    """Its last frame and its last statistics, also if a frame is still drawn."""
+    with WebSink(SPEC, port=0) as sink:
+        page = new_page(sink)
+        for index in range(12):
+            sink.write(*pair(index))
+            page.wait_for_timeout(20)
+        sink.observe(replace(STATS, frames=12, total=12))
+    expect(page.locator("#state")).to_have_text("The stream has ended")
+    expect(page.locator("#frame")).to_contain_text("frame 11,")
+    expect(page.locator("#frames")).to_have_text("12 of 12")
 
 
 def test_every_control_has_a_name_and_is_reached_by_the_keyboard(shown: Shown) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -25,6 +26,7 @@ from msfnet_runtime.pipeline import run_pipeline
 from msfnet_runtime.sink import Sink
 from msfnet_runtime.sinks.options import SinkOptions
 from msfnet_runtime.web import WebSink
+from msfnet_runtime.web.message import encode_frame
 from msfnet_runtime.web.server import listen
 from msfnet_runtime.web.sink import parse_address
 from tests.runtime.live_page import TOKEN, decode, next_frame, pair, viewer, wait_until
@@ -125,7 +127,6 @@ def test_viewers_are_notified_of_the_end_of_the_stream() -> None:
         paused.recv(timeout=10)
         sink.write(*pair(1))
         sink.observe(replace(STATS, frames=2))
-        threading.Timer(0.2, lambda: drawing.send("next")).start()
     took = time.monotonic() - before
 
     messages = list(drawing)
@@ -140,6 +141,32 @@ def test_viewers_are_notified_of_the_end_of_the_stream() -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1000
     assert took < 5
+
+
+def test_statistics_that_come_while_the_last_frame_is_encoded_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stream ends meanwhile: a page would show fewer frames than there were."""
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> bytes:
+        encoding.set()
+        go_on.wait(10)
+        return encode_frame(*arguments)
+
+    monkeypatch.setattr("msfnet_runtime.web.feed.encode_frame", slowly)
+    with WebSink(INDOORS, port=0) as sink:
+        socket = viewer(sink)
+        sink.observe(replace(STATS, frames=167))
+        sink.write(*pair(169))
+        socket.send("next")
+        assert encoding.wait(10)
+        sink.observe(replace(STATS, frames=170))
+        threading.Timer(0.2, go_on.set).start()
+    messages = list(socket)
+    last = [json.loads(message) for message in messages if isinstance(message, str)][-1]
+    assert last["snapshots"][-1]["frames"] == 170
+    assert [decode(each).header["index"] for each in messages if isinstance(each, bytes)] == [169]
 
 
 def test_a_viewer_that_does_not_respond_does_not_delay_the_end() -> None:

@@ -129,7 +129,8 @@ class Viewers:
 
     A viewer sends ``next`` to request a frame newer than its last one, or ``pause``. It gets the
     hello text first, then statistics as they come, and the requested frames. At the end of the
-    stream it gets the last of each, and the connection is closed with code 1000.
+    stream it gets the last of each, the frame also while it draws another, and the connection is
+    closed with code 1000.
 
     Args:
         feed: the content.
@@ -209,16 +210,24 @@ class _Viewer:
         if self._snapshots < self._feed.snapshots:
             seen, self._snapshots = self._snapshots, self._feed.snapshots
             await self._tell({"text": self._feed.stats_text(seen)})
-        if self._wants and self._number < self._feed.number:
+        drawing = self._unanswered_s is not None
+        if (self._wants or (self._feed.ended and drawing)) and self._number < self._feed.number:
             self._number, data = await self._feed.message()
             self._wants = False
             self._unanswered_s = asyncio.get_running_loop().time()
             await self._tell({"bytes": data})
 
     def _is_through(self) -> bool:
-        """Return whether the stream has ended and the last frame was sent or is not requested."""
-        drawing = self._unanswered_s is not None
-        return self._feed.ended and (self._number == self._feed.number or not drawing)
+        """Return whether the stream has ended and its last statistics and frame were sent.
+
+        No frame is sent to a viewer that pauses.
+        """
+        paused = not self._wants and self._unanswered_s is None
+        return (
+            self._feed.ended
+            and self._snapshots == self._feed.snapshots
+            and (paused or self._number == self._feed.number)
+        )
 
     async def _wait(self, changed: asyncio.Event) -> None:
         """Wait for news; raise TimeoutError if the last frame is not confirmed in time."""

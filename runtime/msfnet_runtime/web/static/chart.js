@@ -4,7 +4,7 @@ import { niceStep } from "./colours.js";
 
 const LEFT = 44;
 const BOTTOM = 20;
-const TOP = 22;
+const LEGEND_ROW = 16;
 
 // series: [{name, value(snapshot)}]; the x axis is the time of the stream in seconds.
 export function drawChart(canvas, snapshots, series) {
@@ -20,8 +20,10 @@ export function drawChart(canvas, snapshots, series) {
   const top = Math.max(1, ...values.flat()) * 1.05;
   const last = times.at(-1) ?? 0;
   const span = Math.max(last - (times[0] ?? 0), 10);
+  const legend = placeLegend(context, series, width);
+  const head = 6 + LEGEND_ROW * (legend.at(-1).row + 1);
   const x = (seconds) => LEFT + (1 - (last - seconds) / span) * (width - LEFT - 6);
-  const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - TOP);
+  const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - head);
 
   context.fillStyle = quiet;
   context.strokeStyle = style.getPropertyValue("--line");
@@ -40,15 +42,26 @@ export function drawChart(canvas, snapshots, series) {
 
   context.lineWidth = 2;
   context.textAlign = "left";
-  let at = LEFT;
   series.forEach((one, i) => {
+    const { at, row } = legend[i];
     const colour = style.getPropertyValue(`--series-${i + 1}`);
     context.strokeStyle = context.fillStyle = colour;
     line(context, times.map((seconds, k) => [x(seconds), y(values[i][k])]));
-    context.fillRect(at, 6, 10, 3);
+    context.fillRect(at, 6 + LEGEND_ROW * row, 10, 3);
     context.fillStyle = quiet;
-    context.fillText(one.name, at + 14, 12);
-    at += context.measureText(one.name).width + 28;
+    context.fillText(one.name, at + 14, 12 + LEGEND_ROW * row);
+  });
+}
+
+// Place the names beside each other, in as many rows as the width needs.
+function placeLegend(context, series, width) {
+  let [at, row] = [LEFT, 0];
+  return series.map(({ name }) => {
+    const length = 14 + context.measureText(name).width;
+    if (at > LEFT && at + length > width - 6) [at, row] = [LEFT, row + 1];
+    const place = { at, row };
+    at += length + 14;
+    return place;
   });
 }
 

@@ -9,6 +9,7 @@ export class Connection {
   #wait = SHORTEST_WAIT_MS;
   #requesting = true;
   #ended = false;
+  #drawn = Promise.resolve();
 
   // on: {state(name), text(object), frame(buffer) -> Promise}
   constructor(on) {
@@ -38,12 +39,17 @@ export class Connection {
     this.#socket = socket;
   }
 
-  async #receive(data) {
+  #receive(data) {
     if (typeof data === "string") {
       this.on.text(JSON.parse(data));
       return;
     }
-    // The next frame is requested when this one is drawn, so that none waits here.
+    // At the end the last frame comes without a request, perhaps while another is drawn.
+    this.#drawn = this.#drawn.catch(() => {}).then(() => this.#draw(data));
+  }
+
+  // The next frame is requested when this one is drawn, so that none waits here.
+  async #draw(data) {
     await this.on.frame(data);
     this.#send(this.#requesting ? "next" : "pause");
   }
