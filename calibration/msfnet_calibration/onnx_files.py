@@ -6,10 +6,11 @@ The weights of a large model lie in a file beside it.
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import onnx
@@ -20,7 +21,12 @@ from msfnet_calibration.blocks import find_blocks
 from msfnet_calibration.graph import bare_proto, hash_weights, infer_shapes, weight_bytes
 from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.artifacts import refuse_cpu_layout
-from msfnet_runtime.files import check_writable, disk_full, existing_file
+from msfnet_runtime.files import (
+    atomic_path,
+    check_writable,
+    existing_file,
+    temporary_folder,
+)
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
 
@@ -119,7 +125,8 @@ def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path of the same name to write a model to; move it to ``path`` on success.
 
     The weights that the model's spec names move first, so that ``path`` never refers to others
-    than its own; those of the model it replaces are removed last.
+    than its own. Those of the model it replaces are removed last, if they bear a name that
+    :func:`write_model` gave them and no other model beside refers to them.
 
     Raises:
         MsfnetError: the folder cannot be written, or the disk is full.
@@ -127,18 +134,16 @@ def atomic_model(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = onnx_path(path)
     check_writable(target)
     before = _weights_of(target) if target.exists() else set()
-    with (
-        disk_full(target),
-        tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder,
-    ):
-        partial = Path(folder) / target.name
+    with temporary_folder(target) as folder, atomic_path(target) as final:
+        partial = folder / target.name
         yield partial
         after = _weights_of(partial)
         for name in after:
-            (partial.parent / name).replace(target.parent / name)
-        partial.replace(target)
+            (folder / name).replace(target.with_name(name))
+        partial.replace(final)
     for name in before - after:
-        (target.parent / name).unlink(missing_ok=True)
+        if _is_ours(name, target) and not _is_used(name, target):
+            target.with_name(name).unlink(missing_ok=True)
 
 
 def _weights_of(path: Path) -> set[str]:
@@ -148,6 +153,28 @@ def _weights_of(path: Path) -> set[str]:
     except MsfnetError:
         return set()
     return {name} if name else set()
+
+
+def _is_ours(name: str, model: Path) -> bool:
+    """Return whether a file of weights is named as this program names those of a model."""
+    return bool(re.fullmatch(re.escape(model.stem) + r"\.[0-9a-f]{12}\.data", name))
+
+
+def _is_used(name: str, model: Path) -> bool:
+    """Return whether another ONNX file of the folder, a backup of one included, holds a name."""
+    wanted = name.encode()
+    for other in model.parent.iterdir():
+        if ".onnx" not in other.name or other == model or not other.is_file():
+            continue
+        try:
+            with other.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                if content.find(wanted) >= 0:
+                    return True
+        except ValueError:  # it is empty
+            continue
+        except OSError:  # nobody knows what it refers to
+            return True
+    return False
 
 
 def onnx_path(path: str | os.PathLike[str]) -> Path:

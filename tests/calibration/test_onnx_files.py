@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from msfnet_calibration.graph import count_operators, count_parameters
 from msfnet_calibration.onnx_files import load_model, save_model
@@ -52,3 +55,57 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> N
 
     with pytest.raises(MsfnetError, match=r"model\.onnx"):
         load_model(tmp_path / "model.onnx")
+
+
+def beside(path: Path, weight: float) -> str:
+    """Write a model of 16 kB of equal weights beside its file, and return their file's name."""
+    model = conv_model(network_spec())
+    wide = np.full((1, 3, 2, 2), weight, np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(wide, "weight"))
+    large = numpy_helper.from_array(np.full((64, 64), weight, np.float32), "large")
+    model.graph.initializer.append(large)
+    save_model(typed(model), path, network_spec(), beside=True)
+    return OnnxArtifact.read(path).spec.weights_file
+
+
+def test_replacing_a_model_removes_its_weights_only_if_no_copy_refers_to_them(
+    tmp_path: Path,
+) -> None:
+    """A copy of the file, and a backup of any name, keep working; the last one's weights go."""
+    first = beside(tmp_path / "model.onnx", 1.0)
+    shutil.copy(tmp_path / "model.onnx", tmp_path / "release.onnx.bak")
+
+    second = beside(tmp_path / "model.onnx", 2.0)
+    third = beside(tmp_path / "model.onnx", 3.0)
+
+    assert (tmp_path / first).exists()
+    assert not (tmp_path / second).exists()
+    (tmp_path / "release.onnx.bak").rename(tmp_path / "release.onnx")
+    assert load_model(tmp_path / "release.onnx").graph.initializers["large"].const_value is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [first, third, "model.onnx", "release.onnx"]
+    )
+
+
+@pytest.mark.parametrize("name", ["thesis.ckpt", "other.0123456789ab.data", "model.onnx"])
+def test_replacing_a_model_never_removes_what_its_spec_names(tmp_path: Path, name: str) -> None:
+    """A spec from elsewhere can name any neighbour as the file of its weights."""
+    spec = network_spec(weights_file=name)
+    onnx.save(conv_model(spec), tmp_path / "model.onnx")
+    if name != "model.onnx":
+        (tmp_path / name).write_bytes(b"somebody else's")
+
+    save_model(typed(conv_model(network_spec())), tmp_path / "model.onnx", network_spec())
+
+    assert name == "model.onnx" or (tmp_path / name).read_bytes() == b"somebody else's"
+    assert OnnxArtifact.read(tmp_path / "model.onnx").spec == network_spec()
+
+
+def test_a_replaced_model_passes_on_its_mode(tmp_path: Path) -> None:
+    """As every file that is replaced."""
+    beside(tmp_path / "model.onnx", 1.0)
+    (tmp_path / "model.onnx").chmod(0o640)
+
+    beside(tmp_path / "model.onnx", 2.0)
+
+    assert (tmp_path / "model.onnx").stat().st_mode & 0o777 == 0o640
