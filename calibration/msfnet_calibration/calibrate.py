@@ -10,14 +10,15 @@ from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_calibration import quantize_int8, select_frames
 from msfnet_calibration.budget import Budget
 from msfnet_calibration.calibration_options import CalibrationOptions
-from msfnet_calibration.onnx_files import onnx_path
+from msfnet_calibration.onnx_files import check_fp32, onnx_path
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
 from msfnet_calibration.variants import Variants
 from msfnet_datasets.layouts import open_dataset, open_training_frames
-from msfnet_datasets.sample import spread
+from msfnet_datasets.sample import Sample, spread
 from msfnet_runtime import DepthEstimator, Engine, Frame, MsfnetError, OnnxArtifact, open_engine
-from msfnet_runtime.files import check_writable
+from msfnet_runtime.cuda.device import open_device
+from msfnet_runtime.files import check_outputs
 from msfnet_runtime.progress import Progress, silent
 
 
@@ -52,8 +53,9 @@ def calibrate_model(
         progress: called as frames are run and models are measured.
 
     Raises:
-        MsfnetError: options that do not go together, frames or a model that cannot be used, or a
-            budget that nothing faster than FP32 meets.
+        MsfnetError: options that do not go together, frames or a model that cannot be used, no
+            ground truth or GPU that the search needs, a target that cannot be written or is the
+            model itself, or a budget that nothing faster than FP32 meets.
     """
     if options.searches and not options.protocol:
         raise MsfnetError(
@@ -66,12 +68,14 @@ def calibrate_model(
             parameter="protocol",
         )
     budget = Budget.parse(options.budget) if options.budget else None
-    check_writable(onnx_path(out))
+    check_outputs([onnx_path(out)], inputs=[model], force=True)
+    check_fp32(model, "calibrate")
+    samples = _find_samples(options) if options.searches else None
     folder = options.work or out.with_name(f"{model.stem}.calibration")
     options = replace(options, work=folder)
     frames = _select(model, options, progress)
     search = None
-    if options.searches:
+    if samples is not None:
         variants = Variants(
             model,
             frames,
@@ -81,7 +85,7 @@ def calibrate_model(
             folder=folder,
             progress=progress,
         )
-        search = _search(options, variants, budget, out, progress)
+        search = _search(options, variants, samples, budget, out, progress)
         search.write(folder)
     if not budget:
         quantize_int8(
@@ -112,18 +116,45 @@ def _select(model: Path, options: CalibrationOptions, progress: Progress) -> lis
         )
 
 
+def _find_samples(options: CalibrationOptions) -> list[Sample]:
+    """Find the frames that a search is scored on, before anything is run.
+
+    Raises:
+        MsfnetError: there is no ground truth, or no GPU to measure a model for TensorRT on.
+    """
+    protocol = find_protocol(options.protocol or "")
+    try:
+        found = open_dataset(
+            options.score or options.data,
+            split=options.score_split,
+            ground_truth=protocol.ground_truth,
+        )
+    except MsfnetError as error:
+        raise MsfnetError(
+            f"a search is scored on frames with ground truth: {error}", parameter="score"
+        ) from None
+    if options.runs_on == "tensorrt":
+        try:
+            open_device().close()
+        except MsfnetError as error:
+            reason = str(error).partition(";")[0]
+            raise MsfnetError(
+                f"models for TensorRT are measured on a GPU ({reason}); run the search on a "
+                "machine with one, or choose the target cpu",
+                parameter="runs_on",
+            ) from None
+    return spread(found, options.score_frames or None)
+
+
 def _search(
     options: CalibrationOptions,
     variants: Variants,
+    samples: list[Sample],
     budget: Budget | None,
     out: Path,
     progress: Progress,
 ) -> SearchReport:
     """Measure the model's forms; with a budget, write the one that is chosen."""
-    protocol = find_protocol(options.protocol or "")
-    found = open_dataset(
-        options.score or options.data, split=options.score_split, ground_truth=protocol.ground_truth
-    )
 
     def open_candidate(path: Path) -> Engine:
         return open_engine(path, provider=options.runs_on, threads=options.threads)
@@ -131,8 +162,8 @@ def _search(
     with PrecisionSearch(
         variants,
         open_candidate,
-        spread(found, options.score_frames or None),
-        protocol,
+        samples,
+        find_protocol(options.protocol or ""),
         folder=options.work or out.parent,
         progress=progress,
     ) as search:

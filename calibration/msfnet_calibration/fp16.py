@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from msfnet_calibration.blocks import find_homes
 from msfnet_calibration.fp16_check import FP16Evaluator, Islands
 from msfnet_calibration.graph import FLOATS, add_constant, as_dtype, cast, constant, drop_unused
-from msfnet_calibration.onnx_files import atomic_model, load_fp32, write_model
+from msfnet_calibration.onnx_files import atomic_model, load_fp32, onnx_path, write_model
 from msfnet_runtime import Frame, ModelSpec, OnnxArtifact, open_engine
+from msfnet_runtime.files import check_outputs
 from msfnet_runtime.precision_records import DepthChange, Fp32Island
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.progress import Progress, silent
@@ -60,15 +61,17 @@ def convert_fp16(
 
     Args:
         source: an FP32 ONNX file made by msfnet, either graph.
-        target: the ONNX file to write; may be the source.
+        target: the ONNX file to write, another than the source.
         frames: frames to probe ranges and compare depth on; random images if left out.
         max_change: largest median relative change of depth, of any frame, to allow.
         progress: called after every frame, in FP32 and in FP16.
 
     Raises:
-        MsfnetError: not an FP32 model; or, by the block at fault, values that are not finite in
-            FP32 or FP16, or depth whose median changes by more than allowed.
+        MsfnetError: not an FP32 model, or the target is the source; or, by the block at fault,
+            values that are not finite in FP32 or FP16, or depth whose median changes by more than
+            allowed.
     """
+    check_outputs([onnx_path(target)], inputs=[source], force=True)
     model, spec = load_fp32(source, "convert")
     half, spec = checked_fp16(model, spec, frames, max_change=max_change, progress=progress)
     with atomic_model(target) as partial:

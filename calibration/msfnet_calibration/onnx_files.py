@@ -68,11 +68,20 @@ def load_fp32(path: str | os.PathLike[str], verb: str) -> tuple[ir.Model, ModelS
     Raises:
         MsfnetError: as :func:`load_model`, or the model is not FP32 or was exported for CPUs.
     """
-    model, spec = load_model(path), read_onnx_spec(path)
+    return load_model(path), check_fp32(path, verb)
+
+
+def check_fp32(path: str | os.PathLike[str], verb: str) -> ModelSpec:
+    """Return the spec of a model that can be converted, as :func:`load_fp32`, without loading it.
+
+    Raises:
+        MsfnetError: the file has no spec, or the model is not FP32 or was exported for CPUs.
+    """
+    spec = read_onnx_spec(path)
     refuse_cpu_layout(spec, path)
     if spec.precision != "fp32":
         raise MsfnetError(f"{path} is {spec.precision}; {verb} the fp32 model it was made from")
-    return model, spec
+    return spec
 
 
 def save_model(

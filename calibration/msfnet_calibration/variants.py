@@ -24,7 +24,7 @@ from msfnet_calibration.fp16_check import (
     probe_values,
     relative_changes,
 )
-from msfnet_calibration.onnx_files import load_fp32, save_model
+from msfnet_calibration.onnx_files import load_fp32, onnx_path, save_model
 from msfnet_calibration.quantize import (
     MIN_CHANNELS,
     find_units,
@@ -36,7 +36,7 @@ from msfnet_calibration.quantize import (
 from msfnet_calibration.ranges import ActivationRanges, collect_ranges
 from msfnet_datasets.frame_statistics import describe_frame, summarise_frames
 from msfnet_runtime import Frame, MsfnetError, OnnxArtifact
-from msfnet_runtime.files import sha256
+from msfnet_runtime.files import check_outputs, sha256
 from msfnet_runtime.precision_records import CalibrationRecord, DepthChange, SearchRecord
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Precision
@@ -232,7 +232,7 @@ def quantize_int8(
 
     Args:
         source: an FP32 ONNX file made by msfnet, either graph.
-        target: the ONNX file to write.
+        target: the ONNX file to write, another than the source.
         frames: calibration frames, 4 or more; prepared as the model's spec says.
         method: ``entropy`` keeps the range that loses the least information (KL divergence),
             ``percentile`` 99.99 % of the values, ``minmax`` all of them.
@@ -244,9 +244,10 @@ def quantize_int8(
         progress: called after every frame.
 
     Raises:
-        MsfnetError: not an FP32 model, nothing in it to quantise, too few frames, an unknown
-            method, or a quantised model whose depth is not finite.
+        MsfnetError: not an FP32 model, the target is the source, nothing to quantise in it, too
+            few frames, an unknown method, or a quantised model whose depth is not finite.
     """
+    check_outputs([onnx_path(target)], inputs=[source], force=True)
     variants = Variants(
         Path(source),
         frames,

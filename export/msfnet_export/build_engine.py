@@ -21,7 +21,7 @@ from msfnet_runtime.artifacts import Flavour, refuse_cpu_layout
 from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
-from msfnet_runtime.files import atomic_path, sha256
+from msfnet_runtime.files import atomic_path, check_outputs, sha256
 from msfnet_runtime.preflight import this_platform
 from msfnet_runtime.progress import Progress, silent
 
@@ -52,7 +52,11 @@ def build_engine(
             an operator that it refuses, or the file cannot be written.
     """
     started = time.perf_counter()
-    source, target = OnnxArtifact.read(model), _engine_path(out)
+    target = _engine_path(out)
+    check_outputs(
+        [target, EngineArtifact.sidecar(target)], inputs=[model, options.timing_cache], force=True
+    )
+    source = OnnxArtifact.read(model)
     refuse_cpu_layout(source.spec, model)
     _check_flavour(flavour)
     options.check(flavour)

@@ -34,6 +34,7 @@ from msfnet_export.parity import (
 )
 from msfnet_export.tracing import OPSET, trace
 from msfnet_runtime import Frame, ModelSpec, MsfnetError, OnnxArtifact
+from msfnet_runtime.files import check_outputs
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Graph
 from msfnet_train.checkpoint import load_checkpoint
@@ -228,8 +229,10 @@ def export_checkpoint(
         progress: called after every step.
 
     Raises:
-        MsfnetError: the checkpoint cannot be read, or as :func:`export_network`.
+        MsfnetError: the checkpoint cannot be read, is the file to write, or as
+            :func:`export_network`.
     """
+    check_outputs([onnx_path(path)], inputs=[checkpoint], force=True)
     loaded = load_checkpoint(checkpoint)
     chosen = replace(options, size=options.size or loaded.spec.size)
     return export_network(

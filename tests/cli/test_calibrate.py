@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from msfnet.__main__ import run
-from msfnet_calibration import trials
+from msfnet_calibration import calibrate, trials
 from msfnet_calibration.graph import count_operators
 from msfnet_calibration.onnx_files import load_model
 from msfnet_datasets.frame_statistics import frame_hash
@@ -83,7 +83,7 @@ def test_what_each_block_costs_is_measured_and_kept(
     again = f"calibrate {folder}/fp32.onnx {tmp_path}/b.onnx --data {folder}/rooms --frames 8"
     assert run(shlex.split(f"{again} --target cpu --method entropy")) == 0
     assert "8/8 frames, kept" in capsys.readouterr().err
-    assert len(list(kept.glob("ranges-*.npz"))) == 1
+    assert len(list(kept.glob("activations-*.npz"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_each_block_costs_is_measured_and_kept(
         ("--data rooms --protocol nyu_hu", "(--protocol)"),
         ("--data rooms --budget 'rel 1%' --protocol nyu_hu", "write for example 'rel +1%'"),
         ("--data rooms --budget 'rel +1%' --protocol nyu", "nyu_hu"),
-        ("--data rooms --budget 'rel +1%' --protocol nyu_hu", "ask for the CPU|ask for cpu|CUDA"),
+        ("--data rooms --budget 'rel +1%' --protocol nyu_hu", "measured on a GPU"),
         ("--data street --sensitivity --protocol nyu_hu --target cpu", "expected NYU"),
         ("--data rooms --frames 2", "2 frames are too few to calibrate on; give at least 4"),
         ("--data empty", "empty"),
@@ -116,6 +116,36 @@ def test_what_cannot_be_calibrated_is_one_line(
     assert len(errors) == 1
     assert any(part in errors[0] for part in message.split("|")), errors
     assert not (folder / "new.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fp32.onnx fp32.onnx --data rooms --force", "fp32.onnx is read"),
+        ("fp32.onnx new.txt --data rooms", "new.txt does not end in .onnx"),
+        ("int8.onnx new.onnx --data rooms", "int8.onnx is int8"),
+        ("fp32.onnx new.onnx --data pictures --budget 'rel +1%' --protocol nyu_hu", "ground truth"),
+        ("fp32.onnx new.onnx --data rooms --budget 'rel +1%' --protocol nyu_hu", "on a GPU"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_noticed_before_frames_are_run(
+    folder: Path,
+    command: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The model itself as the output, another suffix, a wrong model, no ground truth, no GPU."""
+    monkeypatch.chdir(folder)
+    (folder / "pictures").mkdir(exist_ok=True)
+    cv2.imwrite("pictures/one.png", np.zeros((48, 64, 3), np.uint8))
+    monkeypatch.setattr(calibrate, "open_training_frames", None)
+    before = (folder / "fp32.onnx").read_bytes()
+
+    assert run(["calibrate", *shlex.split(command)]) == 1
+
+    assert message in capsys.readouterr().err
+    assert (folder / "fp32.onnx").read_bytes() == before
 
 
 def test_a_quantised_model_is_not_calibrated_again(
