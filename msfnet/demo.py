@@ -15,6 +15,7 @@ from msfnet_benchmarks.bench import BenchPlan, bench
 from msfnet_benchmarks.report import tables
 from msfnet_benchmarks.report.writer import write_page
 from msfnet_runtime import EngineArtifact, MsfnetError
+from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.streaming import StreamOptions, stream
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class DemoReport:
     def text(self) -> str:
         """Return the table and the paths of everything made."""
         built = [
-            f"  {e.path.name}: {', '.join(e.architectures)}, {e.bytes / 1e6:.1f} MB"
+            f"  {e.path.name}: {e.spec.precision.upper()}, for {', '.join(e.architectures)}, "
+            f"{e.bytes / 1e6:.1f} MB, not run: {_why_not_run(e)}"
             for e in self.engines
         ]
         return "\n".join(
@@ -72,14 +74,25 @@ class DemoReport:
                 f"Unseen generated drive, protocol {PROTOCOL}, latency on this machine's CPU:",
                 tables.text(self.benchmark),
                 "",
-                f"TensorRT for RTX {self.engines[0].version} engines, built without a GPU; "
-                "they run on these GPUs:",
+                f"TensorRT for RTX {self.engines[0].version} engines, built without a GPU:",
                 *built,
                 "",
                 *(f"{name:<11}{self.folder / path}" for name, path in _MADE.items()),
                 f"{'time':<11}{self.seconds:.0f} s",
             ]
         )
+
+
+def _why_not_run(engine: EngineArtifact) -> str:
+    """Return why the table lacks an engine: no GPU, or the table is one of the CPU."""
+    try:
+        device = open_device()
+    except MsfnetError:
+        return "no GPU here"
+    device.close()
+    if device.architecture in engine.architectures:
+        return "the table is of the CPU, and msfnet bench measures engines"
+    return f"the GPU here is {device.architecture}"
 
 
 def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
@@ -97,8 +110,8 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> DemoReport:
     _prepare_folder(out, force)
     _synthesize(out / "data", seed)
     training = _train(out, seed)
-    models = _export(out)
-    engines = tuple(_build(model) for model in models)
+    models, to_build = _export(out)
+    engines = tuple(_build(model) for model in to_build)
     test = out / "data/test"
     with progress("stream") as report, open_model(models[1]) as engine:
         options = StreamOptions(out=(str(out / "drive.mp4"),))
@@ -154,14 +167,18 @@ def _train(out: Path, seed: int) -> TrainReport:
         return train(recipe, out / "data/train", out / "run", progress=report)
 
 
-def _export(out: Path) -> tuple[Path, Path, Path]:
-    """Write the three deploy graphs; return their paths, by falling precision."""
+def _export(out: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Write the deploy graphs; return those to measure here, and those to build engines from.
+
+    Both by falling precision: FP32, FP16, INT8.
+    """
     from msfnet_calibration import convert_fp16, quantize_int8, select_frames
     from msfnet_export import export_checkpoint
     from msfnet_export.export_options import ExportOptions
     from msfnet_runtime.sources import open_source
 
-    fp32, fp16, int8 = (out / f"models/{name}.onnx" for name in ("fp32", "fp16", "int8"))
+    names = "fp32", "fp16", "int8", "int8_tensorrt"
+    fp32, fp16, int8, int8_tensorrt = (out / f"models/{name}.onnx" for name in names)
     with progress("export") as report:
         options = ExportOptions(frame_size=FRAME_SIZE)
         export_checkpoint(out / "run/best.ckpt", fp32, options, progress=report)
@@ -172,7 +189,9 @@ def _export(out: Path) -> tuple[Path, Path, Path]:
     with progress("calibrate INT8") as report:
         # The table at the end is measured on the CPU.
         quantize_int8(fp32, int8, frames, runs_on="cpu", progress=report)
-    return fp32, fp16, int8
+    with progress("calibrate INT8 for TensorRT") as report:
+        quantize_int8(fp32, int8_tensorrt, frames, progress=report)
+    return (fp32, fp16, int8), (fp32, fp16, int8_tensorrt)
 
 
 def _build(model: Path) -> EngineArtifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfnet.models import CHECKPOINT_SUFFIXES
@@ -71,8 +71,9 @@ def describe_model(path: Path) -> Description:
         kind, spec, rows = "engine", engine.spec, _engine_rows(engine)
     else:
         artifact = OnnxArtifact.read(file)
-        kind, spec, rows = "ONNX file", artifact.spec, [("sha256", artifact.sha256)]
-        rows += _check_graph(file)
+        kind, rows = "ONNX file", [("sha256", artifact.sha256)]
+        spec, facts = _read_graph(file, artifact.spec)
+        rows += facts
     named = [(kind, str(file)), ("size on disk", f"{file.stat().st_size / 1e6:.2f} MB")]
     return Description((*named, *rows, *_spec_rows(spec), *_block_sums(spec.blocks)), spec)
 
@@ -161,15 +162,21 @@ def _blocks_table(blocks: Sequence[Block]) -> str:
     return format_table(("block", "output", "MMAC", "share", "k parameters", "precision"), rows)
 
 
-def _check_graph(file: Path) -> list[tuple[str, str]]:
-    """Refuse a damaged graph if the onnx packages load; return a fact that says if they do not.
+def _read_graph(file: Path, spec: ModelSpec) -> tuple[ModelSpec, list[tuple[str, str]]]:
+    """Return the spec with the blocks that the graph has, and facts about its weights.
+
+    Where the onnx packages do not load, the blocks are those that the file records, and the fact
+    says so.
 
     Raises:
         MsfnetError: the file is not a valid model.
     """
     if problem := why_not("onnx") or why_not("onnx_ir"):
-        return [("graph checked", f"no: {problem}")]
+        return spec, [("graph checked", f"no: {problem}")]
+    from msfnet_calibration.blocks import find_blocks
+    from msfnet_calibration.graph import count_weights
     from msfnet_calibration.onnx_files import load_model
 
-    load_model(file)
-    return []
+    model = load_model(file)
+    weights = ", ".join(f"{kind} {size / 1e3:.1f} k" for kind, size in count_weights(model).items())
+    return replace(spec, blocks=find_blocks(model, spec)), [("weights by type", weights)]

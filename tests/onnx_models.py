@@ -47,6 +47,19 @@ def conv_model(spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
+def quantized_conv_model(spec: ModelSpec) -> onnx.ModelProto:
+    """Return :func:`conv_model` with its weights in INT8, in steps of 0.1."""
+    model = conv_model(spec)
+    model.graph.node[0].input[1] = "weight.dequantized"
+    node = helper.make_node("DequantizeLinear", ["weight", "scale"], ["weight.dequantized"])
+    model.graph.node.insert(0, node)
+    steps = np.rint(conv_weights() * 10).astype(np.int8)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(steps, "weight"))
+    scale = numpy_helper.from_array(np.array(0.1, np.float32), "scale")
+    model.graph.initializer.append(scale)
+    return model
+
+
 def conv_reference(batch: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute the same in NumPy: (1, 3, H, W) to (1, 1, H/2, W/2), float32."""
     _, _, height, width = batch.shape

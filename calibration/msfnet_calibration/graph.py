@@ -60,6 +60,18 @@ def count_operators(model: ir.Model) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph).most_common())
 
 
+def count_weights(model: ir.Model) -> dict[str, int]:
+    """Return how many numbers the constants of each type hold, the most frequent type first.
+
+    Indices and sizes, which are wider integers, are left out.
+    """
+    sizes: Counter[str] = Counter()
+    for tensor in _tensors(model):
+        if tensor.dtype not in (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL):
+            sizes[tensor.dtype.numpy().name] += tensor.size
+    return dict(sizes.most_common())
+
+
 def count_parameters(model: ir.Model) -> int:
     """Return how many numbers the floating-point constants hold."""
     return sum(tensor.size for tensor in _tensors(model) if tensor.dtype in FLOATS)
@@ -97,6 +109,10 @@ def infer_shapes(model: ir.Model) -> PassResult:
     bare, _ = bare_proto(model)
     dimensions = [d for value in model.graph.inputs for d in value.shape or ()]
     symbols = sorted({str(d) for d in dimensions if not isinstance(d, int)})
+    for name in symbols:
+        if name not in SYMBOLS:
+            known = ", ".join(SYMBOLS)
+            raise MsfnetError(f"the graph leaves its {name!r} open; only {known} can be")
     first = {name: SYMBOLS[name][0] for name in symbols}
     base = _infer(bare, first)
     shapes: dict[str, list[int | str]] = {name: list(shape) for name, (_, shape) in base.items()}

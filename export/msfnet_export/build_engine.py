@@ -6,6 +6,7 @@ RTX builds for a list of architectures without a GPU; TensorRT builds for the GP
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
 from msfnet_runtime.files import atomic_path, check_outputs, sha256
 from msfnet_runtime.preflight import this_platform
 from msfnet_runtime.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
 
 
 def build_engine(
@@ -48,27 +51,26 @@ def build_engine(
 
     Raises:
         MsfnetError: no readable model, another suffix, the library is missing, an option or an
-            architecture that the flavour does not support, a profile that does not fit the model,
-            an operator that it refuses, or the file cannot be written.
+            architecture that the flavour does not support, INT8 for CPUs, a profile that does not
+            fit the model, an operator that it refuses, or the file cannot be written.
     """
     started = time.perf_counter()
-    target = _engine_path(out)
+    target, chosen = check_request(out, flavour, options)
     check_outputs(
         [target, EngineArtifact.sidecar(target)], inputs=[model, options.timing_cache], force=True
     )
     source = OnnxArtifact.read(model)
     refuse_cpu_layout(source.spec, model)
-    _check_flavour(flavour)
-    options.check(flavour)
+    _refuse_cpu_pairs(source)
     profiles = options.shapes(source.spec)
     trt = load_tensorrt(flavour)
-    chosen = choose_architectures(flavour, options.architectures)
-    _check_refit(flavour, options, chosen)
     logger = make_logger(trt, options.verbose)
     # The builder's parts must outlive one another in this order.
     builder = trt.Builder(logger)
     network = _parse(trt, builder, source.path, logger)
-    types = _count_types(trt, network, source)
+    types = _count_types(network)
+    if not options.architectures:
+        chosen = _leave_out_turing(trt, network, source, chosen)
     config = configure(trt, builder, flavour, chosen, options)
     add_profiles(builder, config, source.spec.inputs[0].name, profiles)
     with atomic_path(target) as partial, timing_cache(config, options):
@@ -101,12 +103,66 @@ def build_engine(
     return artifact
 
 
-def _way_out(reason: str, architectures: Sequence[str]) -> str:
-    """Return what to do when the builder refuses.
+def check_request(
+    out: str | os.PathLike[str], flavour: Flavour, options: BuildOptions
+) -> tuple[Path, tuple[str, ...]]:
+    """Return the engine to write and its architectures, before any file is read.
+
+    Raises:
+        MsfnetError: another suffix, an unknown flavour, the library is missing, or an option or an
+            architecture that the flavour does not support.
+    """
+    target = _engine_path(out)
+    _check_flavour(flavour)
+    options.check(flavour)
+    load_tensorrt(flavour)
+    chosen = choose_architectures(flavour, options.architectures)
+    _check_refit(flavour, options, chosen)
+    return target, chosen
+
+
+def _refuse_cpu_pairs(source: OnnxArtifact) -> None:
+    """Refuse Q/DQ pairs with zero points, which TensorRT does not have.
+
+    Raises:
+        MsfnetError: the model has them.
+    """
+    calibration = source.spec.calibration
+    if calibration is not None and calibration.activations == "uint8":
+        raise MsfnetError(
+            f"{source.path} was calibrated for CPUs, with zero points that TensorRT does not have; "
+            "calibrate the FP32 model for the target tensorrt"
+        )
+
+
+def _leave_out_turing(
+    trt: Any, network: Any, source: OnnxArtifact, architectures: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the default architectures that a network can be built for, and report the others.
 
     TensorRT for RTX 1.7 has no FP32 matrix products for Turing, which pooling of uneven ratio
     becomes.
     """
+    products = (
+        layer
+        for layer in (network.get_layer(i) for i in range(network.num_layers))
+        if layer.type == trt.LayerType.MATRIX_MULTIPLY
+    )
+    others = tuple(name for name in architectures if name != "sm75")
+    if not others or others == architectures:
+        return architectures
+    if all(product.get_output(0).dtype != trt.float32 for product in products):
+        return architectures
+    _log.warning(
+        "%s has FP32 matrix products, which TensorRT for RTX does not build for sm75 (Turing); "
+        "the engine is for the other architectures. In FP16 the model builds for all",
+        source.path,
+    )
+    return others
+
+
+def _way_out(reason: str, architectures: Sequence[str]) -> str:
+    """Return what to do when the builder refuses."""
     if "Turing" in reason and len(architectures) > 1:
         others = ",".join(name for name in architectures if name != "sm75")
         return f"leave Turing out (build for {others} only), or convert the model to FP16"
@@ -210,23 +266,9 @@ def _check_refit(flavour: Flavour, options: BuildOptions, architectures: Sequenc
     _architecture_here(f"tensorrt-rtx builds engines {kind} on a GPU only; build a plain engine")
 
 
-def _count_types(trt: Any, network: Any, source: OnnxArtifact) -> dict[str, int]:
-    """Count the values of each type that the parsed layers compute, with NumPy's names of types.
-
-    Raises:
-        MsfnetError: the network has no layer of the precision that its spec claims.
-    """
+def _count_types(network: Any) -> dict[str, int]:
+    """Count the values of each type that the parsed layers compute, with NumPy's names of types."""
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     types = Counter(layer.get_output(i).dtype for layer in layers for i in range(layer.num_outputs))
-    has = {
-        "fp32": True,
-        "fp16": types[trt.float16] > 0,
-        "int8": any(layer.type == trt.LayerType.QUANTIZE for layer in layers),
-    }
-    if not has[source.spec.precision]:
-        raise MsfnetError(
-            f"{source.path} says {source.spec.precision} but holds no such layer; "
-            "convert or calibrate it again"
-        )
     names = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
     return {names.get(kind.name, kind.name.lower()): count for kind, count in types.most_common()}

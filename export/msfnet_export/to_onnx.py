@@ -233,6 +233,10 @@ def export_checkpoint(
             :func:`export_network`.
     """
     check_outputs([onnx_path(path)], inputs=[checkpoint], force=True)
+    if Path(checkpoint).suffix == ".onnx":
+        raise MsfnetError(
+            f"{checkpoint} is an ONNX file already; name the .ckpt file of a training run"
+        )
     loaded = load_checkpoint(checkpoint)
     chosen = replace(options, size=options.size or loaded.spec.size)
     return export_network(

@@ -200,10 +200,9 @@ def build(
 
     Example: msfnet build model_fp16.onnx model.engine --arch sm86,sm89
     """
-    from msfnet_export.build_engine import build_engine
+    from msfnet_export.build_engine import build_engine, check_request
     from msfnet_runtime import EngineArtifact
 
-    check_outputs(out, EngineArtifact.sidecar(out), inputs=[model, timing_cache], force=force)
     options = BuildOptions(
         architectures=architectures or (),
         workspace_mib=workspace_mib or None,
@@ -216,6 +215,8 @@ def build(
         strip_weights=strip_weights,
         verbose=verbose,
     )
+    check_request(out, flavour, options)
+    check_outputs(out, EngineArtifact.sidecar(out), inputs=[model, timing_cache], force=force)
     with progress("build") as report:
         artifact = build_engine(model, out, flavour=flavour, options=options, progress=report)
     say(

@@ -1,21 +1,47 @@
 """Reads the spec out of an ONNX file without the onnx package, which devices lack.
 
 An ONNX file is one protobuf message (``onnx.proto``, message ``ModelProto``): a sequence of
-fields, each a key ``number << 3 | wire type`` and a value. Only ``metadata_props`` (field 14) is
-looked into; the graph, which holds the weights, is skipped without being read.
+fields, each a key ``number << 3 | wire type`` and a value. ``metadata_props`` (field 14) holds the
+spec. Of the graph only operators, names and types are read, never the weights: they decide the
+precision, since other programs convert a file and leave its spec as it was.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import existing_file, regular_size
-from msfnet_runtime.spec import METADATA_KEY, ModelSpec
+from msfnet_runtime.spec import METADATA_KEY, ModelSpec, Precision
+
+_log = logging.getLogger(__name__)
+
+_MOST_NODES = 500_000
+"""Nodes and weights of an ONNX file's graph."""
+
+_LONGEST_NAME = 10_000
+"""Bytes of one name in a graph."""
+
+_PRECISIONS: Mapping[int, Precision] = {
+    **{1: "fp32", 2: "int8", 3: "int8", 10: "fp16", 11: "fp64", 16: "bf16"},
+    **dict.fromkeys((17, 18, 19, 20), "fp8"),
+    **dict.fromkeys((21, 22), "int4"),
+}
+"""By the number of an element type in ``onnx.proto``."""
+
+_LOWEST_FIRST: tuple[Precision, ...] = ("int4", "int8", "fp8", "fp16", "bf16", "fp32", "fp64")
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+_PASSED_ON = frozenset({"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"})
+"""Operators whose output is their input's weights in another form."""
 
 _LARGEST_METADATA = 64 << 20
 """Bytes of all keys and values of an ONNX file's metadata."""
@@ -28,8 +54,22 @@ _METADATA_FIELD = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
+@dataclass
+class _Node:
+    """What decides the precision of a node."""
+
+    operator: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    constant: int = 0
+    """The element type of a constant; 0 for other nodes."""
+
+
 def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
     """Return the spec embedded in an ONNX file.
+
+    The precision is that of the graph. Where the file is labelled otherwise, a warning is logged,
+    and what it records about its precision is left out.
 
     Raises:
         MsfnetError: the file is missing, is not an ONNX file, is cut short or has no spec.
@@ -40,7 +80,26 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
         raise MsfnetError(
             f"{file} has no msfnet spec; create it with `msfnet export CHECKPOINT {file.name}`"
         )
-    return ModelSpec.from_json(metadata[METADATA_KEY])
+    spec = ModelSpec.from_json(metadata[METADATA_KEY])
+    found = graph_precision(file)
+    if found in (None, spec.precision):
+        return spec
+    _report_label(file, spec.precision, found)
+    return replace(
+        spec, precision=found, blocks=(), calibration=None, change=None, islands=(), search=None
+    )
+
+
+@cache
+def _report_label(file: Path, label: Precision, found: Precision) -> None:
+    """Say once of each file that its label does not hold."""
+    _log.warning(
+        "%s is labelled %s, but its weights are %s, which is what counts; what the file records "
+        "about its precision is ignored",
+        file,
+        label,
+        found,
+    )
 
 
 def read_single_spec(path: str | os.PathLike[str]) -> ModelSpec:
@@ -85,6 +144,101 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     if not has_graph:
         raise MsfnetError(f"{path} is not an ONNX file; use a file from `msfnet export`")
     return entries
+
+
+def graph_precision(path: Path) -> Precision | None:
+    """Return the lowest precision of the weights of an ONNX file's convolutions and products.
+
+    Q/DQ pairs and quantised operators count by the type that they quantise to. None: the graph has
+    neither weights nor pairs.
+
+    Raises:
+        MsfnetError: the file is not an ONNX file or is cut short.
+    """
+    state = path.stat()
+    return _graph_precision(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _graph_precision(path: Path, state: tuple[int, ...]) -> Precision | None:
+    """Read the precision of a file in one state: an opened model asks for it several times."""
+    types: dict[str, int] = {}
+    nodes: list[_Node] = []
+    try:
+        with path.open("rb") as file:
+            for number, start, length in _fields(file, regular_size(path)):
+                if number == _GRAPH_FIELD:
+                    file.seek(start)
+                    _read_graph(file, start + length, types, nodes)
+    except (ValueError, EOFError):
+        raise MsfnetError(
+            f"{path} is not an ONNX file or is cut short; copy it or export it again"
+        ) from None
+    found = {kind for node in nodes for kind in _precisions(node, types)}
+    return next((kind for kind in _LOWEST_FIRST if kind in found), None)
+
+
+def _read_graph(file: BinaryIO, end: int, types: dict[str, int], nodes: list[_Node]) -> None:
+    """Read ``GraphProto``: nodes are field 1, initialisers field 5."""
+    for count, (number, start, length) in enumerate(_fields(file, end)):
+        if count > _MOST_NODES:
+            raise ValueError("too many nodes")
+        file.seek(start)
+        if number == 1:
+            node = _read_node(file, start + length)
+            types.update(dict.fromkeys(node.outputs[:1], node.constant) if node.constant else {})
+            nodes.append(node)
+        elif number == 5:
+            name, kind = _read_tensor(file, start + length)
+            types[name] = kind
+
+
+def _read_node(file: BinaryIO, end: int) -> _Node:
+    """Read ``NodeProto``: inputs are field 1, outputs 2, the operator 4, attributes 5."""
+    node = _Node()
+    for number, start, length in _fields(file, end):
+        file.seek(start)
+        if number in (1, 2):
+            (node.inputs if number == 1 else node.outputs).append(_name(file, length))
+        elif number == 4:
+            node.operator = _name(file, length)
+        elif number == 5 and node.operator in ("", "Constant"):
+            for inner, place, size in _fields(file, start + length):  # AttributeProto: t is field 5
+                if inner == 5:
+                    file.seek(place)
+                    node.constant = _read_tensor(file, place + size)[1]
+    return node
+
+
+def _read_tensor(file: BinaryIO, end: int) -> tuple[str, int]:
+    """Read name (field 8) and type (field 2) of a ``TensorProto``; its numbers are skipped."""
+    name, kind = "", 0
+    for number, start, length in _fields(file, end):
+        file.seek(start)
+        if number == 2:
+            kind = _varint(file)
+        elif number == 8:
+            name = _name(file, length)
+    return name, kind
+
+
+def _name(file: BinaryIO, length: int) -> str:
+    if length > _LONGEST_NAME:
+        raise ValueError("too long a name")
+    return file.read(length).decode("utf-8", "replace")
+
+
+def _precisions(node: _Node, types: dict[str, int]) -> Iterator[Precision]:
+    """Yield the precisions that a node shows, and let it pass its weight's type on."""
+    kinds = [types.get(name, 0) for name in node.inputs]
+    if node.operator in _PRODUCTS:
+        yield from (_PRECISIONS[kind] for kind in kinds if kind in _PRECISIONS)
+    elif node.operator in ("QuantizeLinear", "DequantizeLinear"):
+        yield _PRECISIONS.get(kinds[2] if len(kinds) > 2 else 0, "int8")
+    elif node.operator.startswith("QLinear") or node.operator.endswith("Integer"):
+        yield "int8"
+    if node.operator in _PASSED_ON and kinds and kinds[0]:
+        types.update(dict.fromkeys(node.outputs[:1], kinds[0]))
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:

@@ -42,7 +42,8 @@ LARGEST_TENSOR = 2**31
 
 Graph = Literal["network", "deploy"]
 DepthKind = Literal["metric", "inverse"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp64", "fp32", "bf16", "fp16", "fp8", "int8", "int4"]
+"""Of weights. The program makes fp32, fp16 and int8; others make the rest."""
 GraphLayout = Literal["any", "cpu"]
 OutputRole = Literal["depth", "uncertainty", "validity"]
 ResizePolicy = Literal["stretch", "fit", "crop"]

@@ -20,7 +20,7 @@ from msfnet_runtime.precision_records import Fp32Island
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
-from tests.onnx_models import conv_model, typed
+from tests.onnx_models import conv_model, quantized_conv_model, typed
 from tests.specs import network_spec
 
 
@@ -169,7 +169,7 @@ def test_weights_beside_the_file_are_converted_too(
 
 def test_only_fp32_models_are_converted(tmp_path: Path) -> None:
     """The error names the file to convert instead; the target is untouched."""
-    onnx.save(conv_model(network_spec(precision="int8")), tmp_path / "int8.onnx")
+    onnx.save(quantized_conv_model(network_spec()), tmp_path / "int8.onnx")
 
     with pytest.raises(MsfnetError, match="convert the fp32 model"):
         convert_fp16(tmp_path / "int8.onnx", tmp_path / "fp16.onnx")

@@ -25,7 +25,7 @@ from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import FRAME_SIZE, Exports
-from tests.onnx_models import conv_model
+from tests.onnx_models import conv_model, quantized_conv_model
 from tests.specs import network_spec
 
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_quantised_is_refused_and_nothing_is_written(
 ) -> None:
     """A model without wide convolutions, one quantised before, no frames, an unknown method."""
     onnx.save(conv_model(network_spec()), tmp_path / "narrow.onnx")
-    onnx.save(conv_model(network_spec(precision="int8")), tmp_path / "done.onnx")
+    onnx.save(quantized_conv_model(network_spec()), tmp_path / "done.onnx")
     target = tmp_path / "int8.onnx"
 
     for source, shown, method, message in (

@@ -25,9 +25,10 @@ from msfnet_export.parity import random_image
 from msfnet_runtime import EngineArtifact, Frame, MsfnetError, OnnxArtifact, open_engine
 from msfnet_runtime.files import sha256
 from msfnet_runtime.onnx_metadata import read_onnx_spec
+from msfnet_runtime.precision_records import CalibrationRecord
 from msfnet_runtime.spec import METADATA_KEY
 from tests.networks import DEPLOY_SIZE, FRAME_SIZE, Exports
-from tests.onnx_models import conv_model
+from tests.onnx_models import conv_model, quantized_conv_model
 from tests.specs import network_spec
 from tests.tensorrt_types import needs_rtx
 
@@ -42,9 +43,6 @@ def model(tmp_path: Path) -> Path:
 PRECISIONS: dict[str, Callable[[Path, Path, list[Frame]], OnnxArtifact]] = {
     "fp16": lambda source, target, _: convert_fp16(source, target),
     "int8": lambda source, target, frames: quantize_int8(source, target, frames, method="minmax"),
-    "int8 for the CPU": lambda source, target, frames: quantize_int8(
-        source, target, frames, method="minmax", runs_on="cpu"
-    ),
 }
 
 
@@ -89,8 +87,8 @@ def test_every_graph_and_precision_builds_for_all_architectures(
 
 
 @needs_rtx
-def test_a_graph_that_turing_cannot_run_is_refused_with_two_remedies(
-    exports: Exports, tmp_path: Path
+def test_a_graph_that_turing_cannot_run_is_built_for_the_others_unless_turing_is_asked_for(
+    exports: Exports, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pooling of uneven ratio is an FP32 product; both remedies in the error work."""
     source = exports.plain.artifact.path
@@ -100,10 +98,13 @@ def test_a_graph_that_turing_cannot_run_is_refused_with_two_remedies(
         build_engine(source, tmp_path / "model.engine", options=options)
     assert not list(tmp_path.iterdir())
 
+    chosen = build_engine(source, tmp_path / "c.engine").architectures
     others = tuple(str(caught.value).split("build for ")[1].split(" only")[0].split(","))
     left = BuildOptions(architectures=others)
     half = convert_fp16(source, tmp_path / "half.onnx").path
     assert build_engine(source, tmp_path / "a.engine", options=left).architectures == others
+    assert chosen == others or "sm75" not in chosen  # the GPU that is here, if there is one
+    assert ("sm75 (Turing)" in caplog.text) == (chosen == others)
     assert build_engine(half, tmp_path / "b.engine", options=options).architectures[0] == "sm75"
 
 
@@ -171,17 +172,42 @@ def test_an_engine_for_another_machine_is_refused(model: Path, tmp_path: Path) -
 
 
 @needs_rtx
-def test_a_file_that_only_claims_fp16_is_refused(tmp_path: Path) -> None:
-    """An FP32 graph would build an FP32 engine without an error."""
+def test_an_engine_is_called_what_its_weights_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An FP32 graph that is labelled FP16 builds an FP32 engine, and a line says so."""
     onnx.save(conv_model(network_spec(precision="fp16")), tmp_path / "model.onnx")
 
-    with pytest.raises(MsfnetError, match="says fp16 but holds no such layer"):
-        build_engine(
-            tmp_path / "model.onnx",
-            tmp_path / "model.engine",
-            options=BuildOptions(architectures=("sm86",)),
-        )
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
+    build_engine(
+        tmp_path / "model.onnx",
+        tmp_path / "model.engine",
+        options=BuildOptions(architectures=("sm86",)),
+    )
+
+    artifact = EngineArtifact.read(tmp_path / "model.engine")
+    assert artifact.spec.precision == "fp32"
+    assert "float16" not in artifact.types
+    assert "model.onnx is labelled fp16, but its weights are fp32" in caplog.text
+
+
+def test_int8_for_cpus_is_refused_by_what_to_do(tmp_path: Path) -> None:
+    """TensorRT has no zero points; the line names the target to calibrate for."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    record = CalibrationRecord("minmax", "cpu", 1, 4, activations="uint8")
+    spec = network_spec(precision="int8", calibration=record)
+    onnx.save(quantized_conv_model(spec), tmp_path / "model.onnx")
+
+    with pytest.raises(MsfnetError, match=r"calibrated for CPUs.* for the target tensorrt"):
+        build_engine(tmp_path / "model.onnx", tmp_path / "model.engine")
+
+
+def test_an_input_is_never_the_engine(model: Path, tmp_path: Path) -> None:
+    """The suffix of a file does not tell what it is."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    model = model.rename(tmp_path / "model.engine")
+
+    with pytest.raises(MsfnetError, match=r"model\.engine is read"):
+        build_engine(model, model)
 
 
 def mixed(op_type: str) -> onnx.ModelProto:

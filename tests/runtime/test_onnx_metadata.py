@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.onnx_metadata import read_onnx_metadata, read_onnx_spec
-from tests.onnx_models import conv_model
+from msfnet_runtime.onnx_metadata import graph_precision, read_onnx_metadata, read_onnx_spec
+from msfnet_runtime.precision_records import CalibrationRecord
+from msfnet_runtime.spec import Precision
+from tests.onnx_models import conv_model, quantized_conv_model
 from tests.specs import network_spec
 
 
@@ -27,7 +31,7 @@ def test_the_metadata_is_what_the_onnx_package_reads(tmp_path: Path) -> None:
 
 def test_the_embedded_spec_is_the_spec(tmp_path: Path) -> None:
     """A device reads the spec that was saved."""
-    spec = network_spec(precision="fp16")
+    spec = network_spec(dataset="größer")
     onnx.save(conv_model(spec), tmp_path / "model.onnx")
 
     assert read_onnx_spec(tmp_path / "model.onnx") == spec
@@ -70,3 +74,82 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_onnx_spec(tmp_path / "absent.onnx")
     with pytest.raises(MsfnetError, match="is a folder"):
         read_onnx_spec(tmp_path)
+
+
+def converted(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
+    """Store a model's weights in another type, as a converter does that knows no spec."""
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(
+            helper.make_tensor(tensor.name, kind, values.shape, values.ravel().tolist())
+        )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        (TensorProto.FLOAT, "fp32"),
+        (TensorProto.FLOAT16, "fp16"),
+        (TensorProto.BFLOAT16, "bf16"),
+        (TensorProto.DOUBLE, "fp64"),
+    ],
+)
+def test_the_precision_is_that_of_the_weights(
+    tmp_path: Path, kind: int, precision: Precision, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A label of another precision, and what is recorded with it, do not count; a line says so."""
+    spec = network_spec(precision="int8", calibration=CalibrationRecord("minmax", "cpu", 1, 4))
+    onnx.save(converted(conv_model(spec), kind), tmp_path / "model.onnx")
+
+    found = read_onnx_spec(tmp_path / "model.onnx")
+
+    assert found == replace(spec, precision=precision, calibration=None)
+    assert f"model.onnx is labelled int8, but its weights are {precision}" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["initialiser", "constant node", "behind a cast"])
+def test_weights_count_wherever_they_are_stored(tmp_path: Path, place: str) -> None:
+    """Half floats as an initialiser, in a node of their own, and cast before they are used."""
+    model = converted(conv_model(network_spec()), TensorProto.FLOAT16)
+    weight = model.graph.initializer[0]
+    if place == "constant node":
+        weight.name = ""
+        node = helper.make_node("Constant", [], ["weight"], value=weight)
+        model.graph.node.insert(0, node)
+        del model.graph.initializer[0]
+    elif place == "behind a cast":
+        weight.name = "half"
+        node = helper.make_node("Cast", ["half"], ["weight"], to=TensorProto.FLOAT)
+        model.graph.node.insert(0, node)
+    onnx.save(model, tmp_path / "model.onnx")
+
+    assert graph_precision(tmp_path / "model.onnx") == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("operator", "precision"),
+    [("QuantizeLinear", "int8"), ("QLinearConv", "int8"), ("ConvInteger", "int8"), ("Conv", None)],
+)
+def test_quantised_operators_make_an_int8_model(
+    tmp_path: Path, operator: str, precision: str | None
+) -> None:
+    """Whatever the types of the constants; a product of two values has no precision of its own."""
+    node = helper.make_node(operator, ["image", "prediction"], ["x"])
+    model = conv_model(network_spec())
+    del model.graph.node[:]
+    model.graph.node.append(node)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+
+    assert graph_precision(tmp_path / "model.onnx") == precision
+
+
+def test_pairs_of_eight_bit_floats_are_named_by_their_zero_point(tmp_path: Path) -> None:
+    """They are the same operators as INT8's."""
+    model = quantized_conv_model(network_spec())
+    model.graph.node[0].input.append("zero")
+    model.graph.initializer.append(helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, (), [0]))
+    model.graph.initializer[0].data_type = TensorProto.FLOAT8E4M3FN
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+
+    assert graph_precision(tmp_path / "model.onnx") == "fp8"
