@@ -27,6 +27,7 @@ from msfnet_runtime.files import (
     existing_file,
     temporary_folder,
 )
+from msfnet_runtime.libraries import text_path
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.spec import METADATA_KEY
 
@@ -48,7 +49,7 @@ def load_model(path: str | os.PathLike[str]) -> ir.Model:
     file = existing_file(path, "model")
     read_onnx_spec(file)
     try:
-        onnx.checker.check_model(os.fspath(file))
+        onnx.checker.check_model(_checkable(file))
         model = ir.load(file)
         ir.external_data.load_to_model(model)
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
@@ -56,6 +57,14 @@ def load_model(path: str | os.PathLike[str]) -> ir.Model:
         raise MsfnetError(f"{file} is not a valid ONNX model: {reason}; export it again") from None
     infer_shapes(model)
     return model
+
+
+def _checkable(file: Path) -> str | bytes:
+    """Return a path for onnx's checker, which takes names in UTF-8 only, or the file's content."""
+    try:
+        return text_path(file, "onnx")
+    except MsfnetError:
+        return file.read_bytes()
 
 
 def load_fp32(path: str | os.PathLike[str], verb: str) -> tuple[ir.Model, ModelSpec]:
@@ -190,9 +199,9 @@ def onnx_path(path: str | os.PathLike[str]) -> Path:
     """Return a path to write an ONNX file to.
 
     Raises:
-        MsfnetError: it does not end in ``.onnx``.
+        MsfnetError: it does not end in ``.onnx``, or is not UTF-8.
     """
-    target = Path(path)
+    target = Path(text_path(path, "ONNX Runtime"))
     if target.suffix != ".onnx":
         raise MsfnetError(f"{target} does not end in .onnx; name the file model.onnx or the like")
     return target

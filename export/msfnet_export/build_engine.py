@@ -23,6 +23,7 @@ from msfnet_runtime.cuda.device import open_device
 from msfnet_runtime.engines import ENGINE_SUFFIXES
 from msfnet_runtime.engines.tensorrt import MODULES, load_tensorrt
 from msfnet_runtime.files import atomic_path, check_outputs, sha256
+from msfnet_runtime.libraries import text_path
 from msfnet_runtime.preflight import this_platform
 from msfnet_runtime.progress import Progress, silent
 
@@ -239,7 +240,7 @@ def _parse(trt: Any, builder: Any, path: Path, logger: Any) -> Any:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(os.fspath(path)):  # weights may lie beside it
+    if not parser.parse_from_file(text_path(path, "TensorRT")):  # weights may lie beside it
         error = parser.get_error(0)
         reason = " ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}".split())
         raise MsfnetError(f"TensorRT cannot read {path}: {reason[:300]}")

@@ -149,6 +149,22 @@ def explain(error: BaseException, module: str = "") -> MsfnetError | None:
     )
 
 
+def text_path(path: str | os.PathLike[str], library: str) -> str:
+    """Return a path for a library that takes names in UTF-8 only.
+
+    Raises:
+        MsfnetError: the name holds bytes that are not UTF-8.
+    """
+    text = os.fspath(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise MsfnetError(
+            f"{text}: {library} cannot open a name that is not UTF-8; rename it"
+        ) from None
+    return text
+
+
 def _not_installed(modules: Sequence[str]) -> MsfnetError:
     names = [LIBRARIES[module].name for module in modules]
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

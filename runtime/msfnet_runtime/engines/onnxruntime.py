@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msfnet_runtime.engine import EngineBase
 from msfnet_runtime.engines.providers import PROVIDERS, Provider
 from msfnet_runtime.errors import MsfnetError
-from msfnet_runtime.libraries import require
+from msfnet_runtime.libraries import require, text_path
 from msfnet_runtime.onnx_metadata import read_single_spec
 from msfnet_runtime.spec import ModelSpec
 
@@ -57,6 +57,7 @@ class OnnxRuntimeEngine(EngineBase):
         require("onnxruntime")
         import onnxruntime as ort
 
+        file = text_path(path, "ONNX Runtime")
         ort.set_default_logger_severity(_SILENT)
         super().__init__(spec or read_single_spec(path))
         chosen = Provider.parse(provider)
@@ -78,7 +79,7 @@ class OnnxRuntimeEngine(EngineBase):
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             self._session = ort.InferenceSession(
-                os.fspath(path),
+                file,
                 options,
                 providers=_chain(chosen, self._spec),
                 enable_fallback=0,  # it would print, and try other providers
