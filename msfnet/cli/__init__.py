@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.models import CommandInfo
 
+from msfnet import __version__
 from msfnet.cli import (
     bench,
     build,
@@ -22,6 +23,7 @@ from msfnet.cli import (
     train,
     triton,
 )
+from msfnet.cli.options import help_alone
 from msfnet.needs import NEEDS
 from msfnet_runtime.libraries import require
 
@@ -30,7 +32,7 @@ app = typer.Typer(
     help="Metric depth on your device: train MSFNet, export it, calibrate it, build engines, "
     "stream frames through them and measure what you get.\n\n"
     "Start with `msfnet demo`. Every command shows an example with `--help`.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -38,11 +40,22 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"msfnet {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
+    context: typer.Context,
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_show_version, help="Show msfnet's version."
+    ),
 ) -> None:
     """Document ``--debug``, which is read before the command line is parsed."""
+    help_alone(context)
 
 
 app.command("demo")(demo.demo)

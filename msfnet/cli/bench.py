@@ -20,10 +20,12 @@ from msfnet.cli.options import (
     Numbers,
     ProtocolOption,
     ThreadsOption,
+    checked_option,
     names_option,
     numbers_option,
     share_option,
 )
+from msfnet_runtime.engines.providers import Provider
 from msfnet_runtime.errors import MsfnetError
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def bench(
     ] = _EAGER,
     provider: Annotated[
         list[str] | None,
-        typer.Option("--provider", help=f"{PROVIDER_HELP} Repeatable."),
+        checked_option("--provider", "NAME", Provider.parse, f"{PROVIDER_HELP} Repeatable."),
     ] = None,
     peer: Annotated[
         list[Path] | None,

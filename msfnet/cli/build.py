@@ -17,6 +17,7 @@ from msfnet.cli.options import (
     Names,
     Size,
     names_option,
+    parsed_option,
     size_option,
 )
 from msfnet_export.build_options import BuildOptions, Compatibility, Profile, parse_profile
@@ -157,11 +158,11 @@ def build(
     ] = None,
     profiles: Annotated[
         list[Profile] | None,
-        typer.Option(
+        parsed_option(
             "--profile",
-            metavar="MIN:OPT:MAX",
-            parser=parse_profile,
-            help="Input shapes of a dynamic engine, each batch x height x width, for example "
+            "MIN:OPT:MAX",
+            parse_profile,
+            "Input shapes of a dynamic engine, each batch x height x width, for example "
             "1x64x96:1x224x320:8x480x640. Repeatable.",
         ),
     ] = None,

@@ -16,7 +16,9 @@ from msfnet.cli.options import (
     ProtocolOption,
     SeedOption,
     ThreadsOption,
+    checked_option,
 )
+from msfnet_calibration.budget import Budget
 from msfnet_calibration.calibration_options import CalibrationOptions, Method, Target
 
 
@@ -44,12 +46,15 @@ def calibrate(
         ),
     ] = None,
     budget: Annotated[
-        str,
-        typer.Option(
-            help="Choose each block's precision by measurement: the fastest model within this "
-            "limit, for example 'rel +1%' or 'delta1 -0.003'."
+        str | None,
+        checked_option(
+            "--budget",
+            "LIMIT",
+            Budget.parse,
+            "Choose each block's precision by measurement: the fastest model within this "
+            "limit, for example 'rel +1%' or 'delta1 -0.003'.",
         ),
-    ] = "",
+    ] = None,
     sensitivity: Annotated[
         bool,
         typer.Option("--sensitivity", help="Measure the error and the time of each block alone."),
@@ -92,7 +97,7 @@ def calibrate(
         method=method,
         runs_on=runs_on,
         reduced_range=reduced_range,
-        budget=budget,
+        budget=budget or "",
         sensitivity=sensitivity,
         protocol=protocol,
         score=score,

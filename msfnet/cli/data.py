@@ -9,14 +9,24 @@ from typing import Annotated, Literal
 import typer
 
 from msfnet.cli.console import check_outputs, progress, say, show
-from msfnet.cli.options import ForceOption, JsonOption, ListOption, SeedOption, Size, size_option
+from msfnet.cli.options import (
+    ForceOption,
+    JsonOption,
+    ListOption,
+    SeedOption,
+    Size,
+    help_alone,
+    png_option,
+    size_option,
+)
 from msfnet_datasets.layouts import Layout
 from msfnet_runtime.depth_storage import DepthStorage
 from msfnet_runtime.words import counted
 
 app = typer.Typer(
     help="Generate scenes in the formats of real data sets, or check a data set.",
-    no_args_is_help=True,
+    callback=help_alone,
+    invoke_without_command=True,
     rich_markup_mode=None,
 )
 
@@ -69,7 +79,7 @@ def check(
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="PNG to draw frames, depth and histograms into."),
+        png_option("--sheet", "PNG to draw frames, depth and histograms into."),
     ] = None,
     json_path: JsonOption = None,
     force: ForceOption = False,

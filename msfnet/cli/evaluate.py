@@ -17,6 +17,7 @@ from msfnet.cli.options import (
     ProtocolOption,
     ProviderOption,
     ThreadsOption,
+    png_option,
 )
 from msfnet_benchmarks.scoring.alignment import Alignment
 from msfnet_runtime.depth_storage import PngStorage
@@ -56,7 +57,7 @@ def evaluate(
     csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one row per image.")] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Write a PNG of the best, median and worst frame."),
+        png_option("--sheet", "Write a PNG of the best, median and worst frame."),
     ] = None,
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = 0,

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from msfnet.cli.console import check_outputs, progress, show
-from msfnet.cli.options import ForceOption, JsonOption
+from msfnet.cli.options import ForceOption, JsonOption, png_option
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.")],
     json_path: JsonOption = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the cost of each block into this PNG.")
+        Path | None, png_option("--plot", "Draw the cost of each block into this PNG.")
     ] = None,
     force: ForceOption = False,
 ) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from msfnet_benchmarks.scoring.protocols import PROTOCOLS
-from msfnet_runtime.engines.providers import PROVIDERS
+from msfnet_benchmarks.scoring.protocols import PROTOCOLS, find_protocol
+from msfnet_runtime.engines.providers import PROVIDERS, Provider
 from msfnet_runtime.errors import MsfnetError
 
 
@@ -33,8 +33,6 @@ PROVIDER_HELP = (
     "openvino are ONNX Runtime's."
 )
 
-ProviderOption = Annotated[str, typer.Option("--provider", help=PROVIDER_HELP)]
-
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0: the library's choice.")
 ]
@@ -49,11 +47,6 @@ ListOption = Annotated[
 ]
 
 FRAMES_HELP = "Number of frames to use, spread over the data; 0: all."
-
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option("--protocol", help=f"Evaluation protocol: {', '.join(PROTOCOLS)}."),
-]
 
 DATA_HELP = "Data set with ground truth: KITTI, NYU, or a folder of your own."
 """The help of ``--data`` for commands that score or train."""
@@ -77,19 +70,25 @@ SeedOption = Annotated[
 ]
 
 
+def help_alone(context: typer.Context) -> None:
+    """Show the help where no command is named: who types the name alone asks what there is."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def size_option(flag: str, help_text: str) -> Any:
     """Declare an option of two sides in pixels, whose type is :class:`Size`."""
-    return _parsed(flag, "HxW", parse_size, help_text)
+    return parsed_option(flag, "HxW", parse_size, help_text)
 
 
 def numbers_option(flag: str, help_text: str) -> Any:
     """Declare an option of whole numbers separated by commas, whose type is :class:`Numbers`."""
-    return _parsed(flag, "N,N", parse_numbers, help_text)
+    return parsed_option(flag, "N,N", parse_numbers, help_text)
 
 
 def share_option(flag: str, help_text: str) -> Any:
     """Declare an option of a share, ``5%`` or ``0.05``, whose type is ``float``."""
-    return _parsed(flag, "SHARE", parse_share, help_text)
+    return parsed_option(flag, "SHARE", parse_share, help_text)
 
 
 def names_option(
@@ -116,11 +115,11 @@ def names_option(
         return kind(names)
 
     words = f"{help_text} Any of {','.join(choices)}." if choices else help_text
-    return _parsed(flag, "NAME,NAME", read, words)
+    return parsed_option(flag, "NAME,NAME", read, words)
 
 
-def _parsed(flag: str, metavar: str, read: Callable[[str], object], help_text: str) -> Any:
-    """Declare an option whose text a function reads; its errors name the option."""
+def parsed_option(flag: str, metavar: str, read: Callable[[str], object], help_text: str) -> Any:
+    """Declare an option whose text a function reads; its ``MsfnetError`` is bad usage."""
 
     def parse(value: Any) -> Any:
         if not isinstance(value, str):  # the default
@@ -128,9 +127,42 @@ def _parsed(flag: str, metavar: str, read: Callable[[str], object], help_text: s
         try:
             return read(value)
         except MsfnetError as error:
-            raise MsfnetError(f"{flag}: {error}") from None
+            raise typer.BadParameter(str(error)) from None
 
     return typer.Option(flag, metavar=metavar, parser=parse, help=help_text)
+
+
+def checked_option(flag: str, metavar: str, check: Callable[[str], object], help_text: str) -> Any:
+    """Declare an option that stays text, after a function has read it."""
+
+    def read(text: str) -> str:
+        check(text)
+        return text
+
+    return parsed_option(flag, metavar, read, help_text)
+
+
+def png_option(flag: str, help_text: str) -> Any:
+    """Declare an option of a picture to write, whose type is ``Path``."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        device = path.exists() and not path.is_file()
+        if path.suffix.lower() != ".png" and not device:
+            raise MsfnetError(f"{text} does not end in .png; name it picture.png or the like")
+        return path
+
+    return parsed_option(flag, "FILE", read, help_text)
+
+
+ProviderOption = Annotated[str, checked_option("--provider", "NAME", Provider.parse, PROVIDER_HELP)]
+
+ProtocolOption = Annotated[
+    str | None,
+    checked_option(
+        "--protocol", "NAME", find_protocol, f"Evaluation protocol: {', '.join(PROTOCOLS)}."
+    ),
+]
 
 
 def parse_size(text: str) -> Size:

@@ -9,17 +9,33 @@ from typing import Annotated, Literal
 import typer
 
 from msfnet.cli.console import progress, say
-from msfnet.cli.options import ForceOption, ProviderOption, Size, ThreadsOption, size_option
+from msfnet.cli.options import (
+    ForceOption,
+    ProviderOption,
+    Size,
+    ThreadsOption,
+    checked_option,
+    size_option,
+)
 from msfnet.messages import note, put
-from msfnet_runtime.colour import COLOUR_MAPS, Layout
+from msfnet_runtime.colour import COLOUR_MAPS, Layout, colour_table
 from msfnet_runtime.depth_storage import PngStorage
 from msfnet_runtime.progress import silent
+from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
+from msfnet_runtime.sources.options import SourceOptions
 
 _ABORT_S = 5.0
 """Seconds after a second Ctrl-C until the process ends whatever hangs."""
 
 Log = Literal["text", "json"]
 """How a running stream is shown."""
+
+
+def _check_address(text: str) -> None:
+    """Check the address of a live page, whose module is slow to import."""
+    from msfnet_runtime.web.sink import parse_address
+
+    parse_address(text)
 
 
 def stream(
@@ -43,11 +59,17 @@ def stream(
         Layout,
         typer.Option(help="Videos and the window show frame and depth, or depth alone."),
     ] = "side-by-side",
-    colours: Annotated[str, typer.Option(help=f"Colour map: {', '.join(COLOUR_MAPS)}.")] = "turbo",
+    colours: Annotated[
+        str,
+        checked_option("--colours", "NAME", colour_table, f"Colour map: {', '.join(COLOUR_MAPS)}."),
+    ] = "turbo",
     range_m: Annotated[
         str | None,
-        typer.Option(
-            "--range", metavar="NEAR,FAR", help="Depths of the first and the last colour, metres."
+        checked_option(
+            "--range",
+            "NEAR,FAR",
+            lambda text: SinkOptions(range_m=parse_range(text)),
+            "Depths of the first and the last colour, metres.",
         ),
     ] = None,
     unit: Annotated[
@@ -56,10 +78,11 @@ def stream(
     ] = None,
     lens: Annotated[
         str | None,
-        typer.Option(
+        checked_option(
             "--intrinsics",
-            metavar="FX,FY,CX,CY",
-            help="Camera, if the source has none: focal lengths and centre in pixels, or the "
+            "FX,FY,CX,CY",
+            parse_lens,
+            "Camera, if the source has none: focal lengths and centre in pixels, or the "
             "horizontal field of view, for example 60deg; before any --rotate.",
         ),
     ] = None,
@@ -86,9 +109,11 @@ def stream(
     ] = False,
     web_address: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Serve the live page here instead; needs a token unless it is a loopback address.",
+        checked_option(
+            "--web-address",
+            "HOST:PORT",
+            _check_address,
+            "Serve the live page here instead; needs a token unless it is a loopback address.",
         ),
     ] = None,
     web_token: Annotated[
@@ -98,8 +123,9 @@ def stream(
         ),
     ] = None,
     rotate: Annotated[
-        int, typer.Option(help="Rotate frames clockwise by 0, 90, 180 or 270 degrees.")
-    ] = 0,
+        Literal["0", "90", "180", "270"],
+        typer.Option(help="Rotate frames clockwise by this many degrees."),
+    ] = "0",
     camera_size: Annotated[
         Size | None,
         size_option("--camera-size", "Size to ask a camera for; it gives the nearest it has."),
@@ -131,8 +157,6 @@ def stream(
     """
     from msfnet.models import open_model
     from msfnet_runtime.sinks import check_sinks
-    from msfnet_runtime.sinks.options import SinkOptions, parse_lens, parse_range
-    from msfnet_runtime.sources.options import SourceOptions
     from msfnet_runtime.stopping import Stop
     from msfnet_runtime.streaming import StreamOptions
     from msfnet_runtime.streaming import stream as run_stream
@@ -146,7 +170,7 @@ def stream(
         max_frames=frames or None,
         max_fps=max_fps or None,
         source=SourceOptions(
-            rotate=rotate,
+            rotate=int(rotate),
             camera_size=camera_size,
             camera_fps=camera_fps or None,
             reconnect=reconnect,

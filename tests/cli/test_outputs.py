@@ -5,9 +5,12 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import onnx
 import pytest
 
 from msfnet.__main__ import run
+from tests.onnx_models import conv_model
+from tests.specs import network_spec
 
 COMMANDS = {
     "evaluate --json": "evaluate {model} --data {data} --protocol indoor --json {out}",
@@ -33,9 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working folder, with a model, data and a result of earlier work."""
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    for name in ("model.onnx", "data/0001.png", "earlier"):
+    for name in ("model.onnx", "model.png", "data/0001.png", "earlier.txt", "earlier.png"):
         Path(name).write_text(f"content of {name}")
     return tmp_path
+
+
+def suffix(command: str, usual: str) -> str:
+    """Return that of pictures for a command that draws one."""
+    return ".png" if command.endswith(("--sheet", "--plot")) else usual
 
 
 def check_kept(capsys: pytest.CaptureFixture[str], line: str, *nouns: str) -> None:
@@ -57,16 +65,18 @@ def test_an_input_is_never_an_output(
     capsys: pytest.CaptureFixture[str], command: str, force: str
 ) -> None:
     """Not even by force."""
-    line = COMMANDS[command].format(model="model.onnx", data="data", out="./model.onnx")
-    check_kept(capsys, line + force, "model.onnx", "read")
+    model = f"model{suffix(command, '.onnx')}"
+    line = COMMANDS[command].format(model=model, data="data", out=f"./{model}")
+    check_kept(capsys, line + force, model, "read")
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_existing_file_is_kept(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """The error names the option that replaces it, before the model is opened."""
-    line = COMMANDS[command].format(model="model.onnx", data="data", out="earlier")
-    check_kept(capsys, line, "earlier", "--force")
+    earlier = f"earlier{suffix(command, '.txt')}"
+    line = COMMANDS[command].format(model="model.onnx", data="data", out=earlier)
+    check_kept(capsys, line, earlier, "--force")
 
 
 @pytest.mark.usefixtures("folder")
@@ -75,7 +85,7 @@ def test_an_existing_file_is_kept(capsys: pytest.CaptureFixture[str], command: s
     [
         "evaluate model.onnx --data data --protocol indoor --json a --csv ./a",
         "bench model.onnx --json a.json --report a.html",
-        "inspect model.onnx --json a --plot a",
+        "inspect model.onnx --json a.png --plot a.png",
         "build model.onnx a.engine --timing-cache a.engine",
     ],
 )
@@ -95,12 +105,13 @@ def test_a_result_goes_into_a_pipe_or_device(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither becomes a file; a replaced file keeps its mode."""
-    (folder / "earlier").chmod(0o640)
+    (folder / "earlier.txt").chmod(0o640)
+    onnx.save(conv_model(network_spec()), folder / "model.onnx")
 
-    assert run(["doctor", "--json", "/dev/null"]) == 0
-    assert run(["doctor", "--json", "earlier", "--force"]) == 0
+    assert run(["inspect", "model.onnx", "--json", "/dev/null"]) == 0
+    assert run(["inspect", "model.onnx", "--json", "earlier.txt", "--force"]) == 0
 
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
-    assert stat.S_IMODE((folder / "earlier").stat().st_mode) == 0o640
-    assert (folder / "earlier").read_text().startswith("{")
+    assert stat.S_IMODE((folder / "earlier.txt").stat().st_mode) == 0o640
+    assert (folder / "earlier.txt").read_text().startswith("{")
     capsys.readouterr()
