@@ -183,7 +183,7 @@ def stream(
             range_m=parse_range(range_m) if range_m else None,
             unit=unit,
             lens=parse_lens(lens) if lens else None,
-            rotate=rotate,
+            rotate=int(rotate),
             force=force,
         ),
     )
