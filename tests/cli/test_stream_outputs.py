@@ -90,7 +90,8 @@ def test_a_wrong_option_is_one_line(
     done = stream(tmp_path, *inputs, *arguments, "--log", "json")
 
     assert done.returncode == 1
-    errors = [text for text in done.stderr.splitlines() if not text.startswith("{")]
+    messages = [json.loads(text) for text in done.stderr.splitlines()]
+    errors = [message["error"] for message in messages if "error" in message]
     assert len(errors) == 1
     assert line in errors[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "model.onnx"]
