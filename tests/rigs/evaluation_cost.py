@@ -6,6 +6,7 @@ PNG, and scored by ``nyu_bts``.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,11 +79,14 @@ def measure_cost(
 
 def main(arguments: Sequence[str]) -> int:
     """Measure a model on generated rooms and print the line; return the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m tests.rigs.evaluation_cost MODEL", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.rigs.evaluation_cost",
+        description="Measure the share of an evaluation that reading and metrics take.",
+    )
+    parser.add_argument("model", help="ONNX file or engine")
+    model = parser.parse_args(arguments).model
     try:
-        with TemporaryDirectory() as folder, DepthEstimator.open(arguments[0]) as estimator:
+        with TemporaryDirectory() as folder, DepthEstimator.open(model) as estimator:
             rooms = Path(folder) / "rooms"
             synthesize_nyu(rooms, scenes=4, frames=16)
             samples = open_dataset(rooms, split="test", ground_truth=PROTOCOL.ground_truth)

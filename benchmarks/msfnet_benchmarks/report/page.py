@@ -62,7 +62,8 @@ def render_page(report: BenchmarkReport, pictures: Sequence[Picture] = ()) -> st
     """
     title = escape(report.title)
     parts = [
-        f"<h1>{title}</h1><p>{escape(heading(report))}. {escape(report.what_is_timed)}</p>",
+        f"<h1>{title}</h1>",
+        f"<p>{escape('. '.join((*heading(report), report.what_is_timed)))}</p>",
         *_sections(report, pictures),
     ]
     return (

@@ -94,9 +94,7 @@ def text(report: BenchmarkReport) -> str:
     parts = [first.text(), *(f"{table.title}\n{table.text()}" for table in others)]
     notes = [*warnings(report), *([legend(report)] if legend(report) else [])]
     wrapped = [line for note in notes for line in textwrap.wrap(note, TABLE_WIDTH)]
-    data = scored_data(report)
-    head = [heading(report), *([f"data {data}"] if data else [])]
-    return "\n".join([*head, "\n\n".join(parts), *wrapped])
+    return "\n".join([*heading(report), "\n\n".join(parts), *wrapped])
 
 
 def markdown(report: BenchmarkReport) -> str:
@@ -105,7 +103,7 @@ def markdown(report: BenchmarkReport) -> str:
     facts = Table("", ("fact", "value"), (*run_facts(report), *report.environment.items()))
     parts = [
         f"### {_verbatim(report.title)}",
-        f"{_verbatim(heading(report))}.",
+        f"{_verbatim('. '.join(heading(report)))}.",
         first.markdown(),
         *(f"**{table.title}**\n\n{table.markdown()}" for table in others),
         "\n".join(f"- {_verbatim(note)}" for note in (*warnings(report), legend(report)) if note),
@@ -115,12 +113,13 @@ def markdown(report: BenchmarkReport) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def heading(report: BenchmarkReport) -> str:
-    """Return frames, protocol and the measured bound in one line."""
+def heading(report: BenchmarkReport) -> list[str]:
+    """Return a line of frames, protocol and the measured bound, then one of what was scored."""
     scored = f", scored by {report.protocol}" if report.protocol else ""
     bound = report.flop_bound
     rate = f", bound {bound.gmacs_per_s:.0f} GMAC/s" if bound else ""
-    return f"{_frames(report)}{scored}{rate}"
+    data = scored_data(report)
+    return [f"{_frames(report)}{scored}{rate}", *([f"Data: {data}"] if data else [])]
 
 
 def run_facts(report: BenchmarkReport) -> list[tuple[str, str]]:

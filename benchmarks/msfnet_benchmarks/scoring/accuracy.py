@@ -88,6 +88,11 @@ class AccuracyReport:
         """Return the cells under :data:`TABLE_COLUMNS`."""
         return table_row(self.summary)
 
+    def line(self) -> str:
+        """Return REL in a line, with what a constant depth has."""
+        constant = f"; {self.constant.text()}" if self.constant else ""
+        return f"REL {self.summary.rel:.4f}{constant}"
+
     def heading(self) -> str:
         """Return what was scored, on what, by which protocol."""
         left_out = f", {self.skipped} skipped (no ground truth)" if self.skipped else ""

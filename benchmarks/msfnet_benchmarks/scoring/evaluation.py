@@ -233,7 +233,7 @@ def _score(
         accuracy.write_csv(options.csv)
     if options.sheet:
         rows = pick_rows(accuracy, scored.estimator, samples, protocol)
-        write_sheet(options.sheet, rows, protocol)
+        write_sheet(options.sheet, rows, protocol, accuracy.line())
     return EvaluationReport(accuracy, comparison, model=accuracy.model)
 
 

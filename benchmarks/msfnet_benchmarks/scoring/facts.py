@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msfnet_benchmarks.scoring.protocols import Protocol
 from msfnet_datasets.layout import ALL
-from msfnet_datasets.layouts import find_layout, open_dataset
+from msfnet_datasets.layouts import find_layout
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import ModelSpec
 from msfnet_runtime.files import sha256
@@ -88,7 +88,7 @@ def data_facts(
     if chosen == training or (training is None and "train" in Path(chosen).stem.lower()):
         shared = len(scored)
     elif training and chosen not in (usual, *(lists or ())):
-        trained = open_dataset(path, split=training, ground_truth=protocol.ground_truth)
+        trained = layout.open(path, training, None, layout.kind(None, protocol.ground_truth))
         known = {_key(sample) for sample in trained}
         shared = sum(_key(sample) in known for sample in scored)
     return DataFacts(str(path), layout.name, chosen, listed, shared)

@@ -75,10 +75,16 @@ def _row(title: str, estimator: Estimator, sample: Sample, protocol: Protocol) -
     return SheetRow(title, image, ground_truth, clipped, protocol.valid(ground_truth))
 
 
-def write_sheet(path: Path, rows: Sequence[SheetRow], protocol: Protocol) -> None:
+def write_sheet(path: Path, rows: Sequence[SheetRow], protocol: Protocol, scored: str = "") -> None:
     """Write the sheet as PNG: RGB, ground truth, prediction, signed error; one row a frame.
 
     Depth has one scale for all rows, error another; both in metres.
+
+    Args:
+        path: of the file.
+        rows: as :func:`pick_rows` returns them.
+        protocol: what they were scored by.
+        scored: the result in words, for the title.
 
     Raises:
         MsfnetError: the file cannot be written, or matplotlib is missing.
@@ -88,7 +94,8 @@ def write_sheet(path: Path, rows: Sequence[SheetRow], protocol: Protocol) -> Non
     limit_m = float(np.nanpercentile(np.abs(np.concatenate([e.ravel() for e in errors])), 95))
     height, width = rows[0].ground_truth.shape
     figure = new_figure(4 * _PANEL, len(rows) * (int((_PANEL - 50) * height / width) + 40) + 30)
-    figure.suptitle(f"protocol {protocol.name}", fontsize=9)
+    title = f"protocol {protocol.name}"
+    figure.suptitle(f"{title}: {scored}" if scored else title, fontsize=9)
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for line, row, error in zip(axes, rows, errors, strict=True):
         show_image(line[0], row.image, row.title)

@@ -39,6 +39,24 @@ def test_the_list_is_named_and_known_as_a_training_list(
     assert facts.training == (len(found) if all_trained else 0)
 
 
+def test_a_list_file_that_holds_frames_of_the_training_list_is_known(
+    rooms: Path, tmp_path: Path
+) -> None:
+    """Two frames of the test list and one of the training list, whatever the file's name."""
+    lines = [
+        (rooms / f"data/nyu2_{name}.csv").read_text().splitlines() for name in ("test", "train")
+    ]
+    file = tmp_path / "mixed.csv"
+    file.write_text("\n".join([*lines[0][:2], lines[1][0]]))
+    found = open_dataset(rooms, split=str(file))
+
+    facts = data_facts(rooms, str(file), NYU, len(found), found)
+
+    assert (facts.split, facts.listed, facts.training) == (str(file), 3, 1)
+    (warning,) = scoring_warnings(facts, 3, NYU, None)
+    assert warning.startswith("1 of 3 scored frames is from a training list")
+
+
 @pytest.mark.parametrize(
     ("highest_m", "protocol", "words"),
     [
