@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import struct
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -390,3 +392,17 @@ def test_a_video_above_the_limit_is_refused_when_it_is_opened(ratio: int, tmp_pa
 
     with pytest.raises(MsfnetError, match=r"a frame of .*a\.mkv is .* the limit is 64"):
         open_source(tmp_path / "a.mkv")
+
+
+def test_a_pipe_is_played(tmp_path: Path) -> None:
+    """Another program can write it; nothing of it is read ahead to check it."""
+    write_video(tmp_path / "a.mkv", [frame(index).image for index in range(5)])
+    os.mkfifo(tmp_path / "pipe.mkv")
+    content = (tmp_path / "a.mkv").read_bytes()
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.mkv").write_bytes(content))
+    writer.start()
+
+    with open_source(tmp_path / "pipe.mkv") as source:
+        assert len(list(source)) == 5
+
+    writer.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,7 +126,10 @@ def check_whole(path: Path) -> None:
         MsfnetError: the file is missing, unreadable, empty or cut short.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe states nothing, and is read only once
+            return
+        size = status.st_size
         stated = _stated_bytes(path, size)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
