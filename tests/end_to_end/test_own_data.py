@@ -83,7 +83,7 @@ def test_it_is_trained_on_and_scored(folder: Path, capsys: pytest.CaptureFixture
     call(f"evaluate {checkpoint.relative_to(folder)} --data data --protocol indoor --json s.json")
 
     score = json.loads((folder / "s.json").read_text())
-    assert "protocol indoor: 1 images" in capsys.readouterr().out
+    assert "protocol indoor: 1 image\n" in capsys.readouterr().out
     assert [s["name"] for s in score["scores"]] == [str(PAIRS - 1)]
     assert score["summary"]["pixels"] > 0.5 * SIZE[0] * SIZE[1]
 
