@@ -34,7 +34,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 _locks: set[int] = set()
 """Descriptors of the files and folders that :func:`locked` holds."""
-_LONGEST_STEM, _LONGEST_SUFFIX = 100, 32
+_LONGEST_STEM, _LONGEST_GROWING, _LONGEST_SUFFIX = 100, 200, 32
 """Bytes of a target's name that its temporary name repeats; file systems end at 255."""
 
 
@@ -451,13 +451,14 @@ class Growing:
             MsfnetError: it cannot be written.
         """
         partial = _reserve(self._target)
+        stem = os.fsencode(self._target.stem)[:_LONGEST_GROWING].decode("utf-8", "ignore")
         try:
             with disk_full(self._target):
                 partial.write_bytes(content)
             self._status = partial.stat()
             for number in itertools.count(1):
                 mark = "partial" if number == 1 else f"partial-{number}"
-                path = self._target.with_name(f"{self._target.stem}.{mark}{self._target.suffix}")
+                path = self._target.with_name(f"{stem}.{mark}{self._target.suffix}")
                 with suppress(FileExistsError):
                     _rename_new(partial, path)
                     self.path = path

@@ -292,3 +292,11 @@ def _run(texts: tuple[str, ...], source: Frames) -> None:
     with ExitStack() as stack:
         sinks = [stack.enter_context(open_sink(text, SPEC)) for text in texts]
         run_pipeline(source, estimator(), sinks)
+
+
+@pytest.mark.parametrize("text", ["ä" * 120 + ".mp4", "png:" + "x" * 249, "npz:" + "x" * 255])
+def test_a_long_name_is_written(text: str) -> None:
+    """The temporary names beside it are shorter."""
+    write_all(open_sink(text, SPEC), frames(8))
+
+    assert [path.name for path in Path().iterdir()] == [text.partition(":")[2] or text]

@@ -133,7 +133,7 @@ class FolderSink(SinkBase, ABC):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        earlier = earlier_files(self._folder, force=self._options.force)
+        earlier_files(self._folder, force=self._options.force)  # refuses before anything is made
         existed = is_folder(self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -141,8 +141,8 @@ class FolderSink(SinkBase, ABC):
             raise cannot_write(self._folder, error) from None
         try:
             with locked(self._folder):
+                self._earlier = earlier_files(self._folder, force=self._options.force)
                 check_writable(self._folder / MANIFEST)
-                self._earlier = earlier
                 try:
                     yield
                 finally:
