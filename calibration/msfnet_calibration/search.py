@@ -96,6 +96,7 @@ class PrecisionSearch:
             protocol=self._protocol.name,
             frames=(len(self._seen), len(self._unseen)),
             reference=self._bench.summary,
+            constant=self._bench.constant,
             rows=tuple(rows),
             trials=tuple(self._trials.values()),
             blanket=blanket,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msfnet_benchmarks.scoring.constant import ConstantDepth
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.tables import format_table
 from msfnet_calibration.budget import Budget
@@ -14,6 +15,7 @@ from msfnet_calibration.trials import Trial
 from msfnet_datasets.figures import new_figure, write_figure
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.typed import to_json, to_plain
+from msfnet_runtime.words import counted
 
 SENSITIVITY_FILE, PARETO_FILE, JSON_FILE = "sensitivity.png", "pareto.png", "search.json"
 
@@ -57,6 +59,8 @@ class SearchReport:
     """Frames of the search, and frames held out."""
     reference: DepthSummary
     """FP32 on the frames of the search."""
+    constant: ConstantDepth | None
+    """The best constant depth on the same frames, for comparison."""
     rows: tuple[SensitivityRow, ...]
     trials: tuple[Trial, ...]
     """Everything that was tried, in order."""
@@ -69,13 +73,15 @@ class SearchReport:
 
     def text(self) -> str:
         """Return the tables."""
+        constant = f" ({self.constant.text()})" if self.constant else ""
         parts = [
-            f"{self.engine}, {self.protocol}, {self.frames[0]} frames; one unit in INT8 at a time:",
+            f"{self.engine}, {self.protocol}, {counted(self.frames[0], 'frame')}; FP32 has REL "
+            f"{self.reference.rel:.4f}{constant}; one unit in INT8 at a time:",
             self._sensitivity(),
         ]
         if self.budget and self.chosen:
             parts += [
-                f"{self.budget} allowed; on {self.frames[1]} other frames:",
+                f"{self.budget} allowed; on {counted(self.frames[1], 'other frame')}:",
                 self._comparison(self.budget),
                 f"INT8: {', '.join(self.chosen.choice.int8) or 'nothing'}; the rest: "
                 f"{'FP16' if self.chosen.choice.half else 'FP32'}",
@@ -170,7 +176,7 @@ class SearchReport:
         axes.set_ylabel("REL")
         axes.grid(alpha=0.3)
         axes.legend()
-        axes.set_title(f"{self.protocol}, {self.frames[0]} frames, {self.engine}")
+        axes.set_title(f"{self.protocol}, {counted(self.frames[0], 'frame')}, {self.engine}")
         write_figure(figure, path)
 
 

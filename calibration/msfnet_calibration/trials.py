@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, predict_all
+from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator, AccuracyReport, predict_all
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_benchmarks.scoring.parity import ParityAccumulator
 from msfnet_benchmarks.scoring.protocols import Protocol
@@ -87,7 +87,8 @@ class Bench:
         self._reference = open_engine(variants.source)
         self._file = file.with_name(f"{file.stem}-{self._fingerprint()}{file.suffix}")
         self._kept = self._read()
-        self.summary, self._depths = self._answer_reference()
+        scored, self._depths = self._answer_reference()
+        self.summary, self.constant = scored.summary, scored.constant
 
     def __enter__(self) -> Bench:
         """Return the bench itself."""
@@ -153,9 +154,9 @@ class Bench:
         ratio = ratio_of_medians(samples["reference"].ms, samples["trial"].ms)
         return ratio.value, float(np.median(samples["trial"].ms))
 
-    def _answer_reference(self) -> tuple[DepthSummary, list[DepthMap]]:
+    def _answer_reference(self) -> tuple[AccuracyReport, list[DepthMap]]:
         accumulator, depths = self._accumulate(DepthEstimator(self._reference), self._samples)
-        return accumulator.report().summary, depths
+        return accumulator.report(), depths
 
     def _accumulate(
         self, estimator: DepthEstimator, samples: Sequence[Sample]
