@@ -118,6 +118,45 @@ def test_the_record_is_taken_while_the_files_are_the_same(tmp_path: Path) -> Non
         check_split(split, tmp_path)
 
 
+def test_another_declaration_of_the_depth_is_looked_at_again(tmp_path: Path) -> None:
+    """The files are the same; what they were read as was wrong, or becomes wrong."""
+    data = write_nyu(tmp_path / "data set")
+    right, wrong = (
+        open_split(nyu_recipe(**declared).data, data)
+        for declared in ({}, {"data_train_depth": "uint16_mm"})
+    )
+    with pytest.raises(MsfnetError, match="8 of 10 samples are bad"):
+        check_split(wrong, tmp_path)
+
+    assert check_split(right, tmp_path).skipped == 0
+    with pytest.raises(MsfnetError, match="8 of 10 samples are bad"):
+        check_split(wrong, tmp_path)
+
+
+def test_a_repaired_file_of_the_same_size_is_looked_at_again(tmp_path: Path) -> None:
+    """Only another process of the same run takes a record of bad samples as it is."""
+    data = write_nyu(tmp_path / "data set")
+    split = open_split(nyu_recipe().data, data)
+    picture = pictures(data) / "5.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-900] + bytes(900))
+    with pytest.raises(MsfnetError, match="1 of 10 samples are bad"):
+        check_split(split, tmp_path)
+    opened: list[int] = []
+    kept = check_split(
+        split,
+        tmp_path,
+        skip_bad=True,
+        just_checked=True,
+        progress=lambda done, total, what: opened.append(done),
+    )
+    assert (kept.skipped, opened) == (1, [])
+
+    picture.write_bytes(whole)
+
+    assert check_split(split, tmp_path).skipped == 0
+
+
 def test_the_fingerprint_is_of_names_and_sizes(tmp_path: Path) -> None:
     """Other files, fewer files, files of another size: another fingerprint; a copy has the same."""
     config = nyu_recipe().data

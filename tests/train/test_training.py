@@ -30,7 +30,7 @@ from msfnet_runtime.files import sha256
 from msfnet_runtime.images import read_image
 from msfnet_train import MSFNet, load_checkpoint
 from msfnet_train.checkpoint import save_checkpoint
-from msfnet_train.module import DepthModule
+from msfnet_train.module import DepthModule, check_batch
 from msfnet_train.recipe import Recipe
 from msfnet_train.run import TrainReport, train
 from msfnet_train.split import open_split
@@ -169,6 +169,20 @@ def test_the_report_counts_epochs_and_images(run: Run) -> None:
     assert "trained 2 epochs" in report.text()
     assert f"REL {report.validation.rel:.3f} (best {report.best_rel:.3f})" in report.text()
     assert TrainReport.read(run.folder) == report
+
+
+def test_the_report_compares_with_the_best_constant_depth(run: Run) -> None:
+    """A REL means little without it; the line says so where the run is no better."""
+    constant = run.report.constant
+
+    assert constant is not None
+    assert constant.summary.pixels == run.report.validation.pixels
+    line = f"for comparison, {constant.text()}"
+    assert line in run.report.text()
+    worse = replace(run.report, validation=replace(run.report.validation, rel=9.0))
+    better = replace(run.report, validation=replace(run.report.validation, rel=0.001))
+    assert f"{line}, which this run does not beat" in worse.text()
+    assert "does not beat" not in better.text()
 
 
 def test_pictures_are_drawn_and_logged(run: Run) -> None:
@@ -397,6 +411,7 @@ def test_the_initial_prediction_is_the_bias_of_the_head() -> None:
     [
         ({"network_usf_width": 16}, r"trained with another \[network\]"),
         ({"optimizer_learning_rate": 1e-5}, r"trained with another \[optimizer\]"),
+        ({"data_inverse_scale": 2.0}, r"trained with another data\.inverse_scale"),
         ({"trainer_epochs": 9}, "one-cycle schedule of .* ends after 2 epochs"),
     ],
 )
@@ -579,6 +594,30 @@ def test_a_run_resumes_from_its_best_checkpoint_where_it_has_no_last(
     ends = weights(longer.report.last), weights(resumed.last)
     for name in ends[0]:
         torch.testing.assert_close(ends[1][name], ends[0][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainer_batch_size": 1, "data_crop": (32, 32)},
+        {"trainer_batch_size": 1, "network_encoder": "skresnet18"},
+        {"data_max_train": 1, "data_crop": (32, 32)},
+    ],
+)
+def test_a_batch_that_leaves_one_value_to_normalise_is_refused(
+    run: Run, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Before any file is written: a crop at stride 32, a global pooling, too few pairs."""
+    with pytest.raises(MsfnetError, match=r"a batch of 1 pair .*trainer\.batch_size .*data\.crop"):
+        train(nyu_recipe(**changes), run.data, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_pair_at_a_time_is_enough_where_its_crop_is() -> None:
+    """Nothing is refused that trains."""
+    check_batch(nyu_recipe(trainer_batch_size=1), pairs=8)
+    check_batch(nyu_recipe(data_crop=(32, 32)), pairs=2)
 
 
 def test_two_trainings_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:

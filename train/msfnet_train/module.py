@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from msfnet_benchmarks.scoring.constant import ConstantAccumulator, ConstantDepth
 from msfnet_benchmarks.scoring.metrics import SHARES, DepthSummary, MetricsAccumulator
 from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.preprocess import finish
+from msfnet_runtime.words import counted
 from msfnet_train.blocks import ChannelPooling
 from msfnet_train.checkpoint import KEY, describe
 from msfnet_train.data import (
@@ -94,6 +96,8 @@ class DepthModule(lightning.LightningModule):
         self.loss = MSFNetLoss(recipe.loss)
         self.validation: DepthSummary | None = None
         """Metrics of the last validation."""
+        self.constant: ConstantDepth | None = None
+        """What the best constant depth scores on the frames of the last validation."""
         self.zero_minimum: float | None = None
         """Share of zero channel minima in EDA in the last validation; None without EDA."""
         self.images_seen = 0
@@ -101,7 +105,7 @@ class DepthModule(lightning.LightningModule):
         self._data = dict(data)
         self._protocol = find_protocol(recipe.data.protocol)
         self._spec = recipe.spec()
-        self._metrics = MetricsAccumulator()
+        self._metrics, self._constant = MetricsAccumulator(), ConstantAccumulator()
         self._minimum = ZeroMinimum()
         self._watch = ExitStack()
 
@@ -141,6 +145,7 @@ class DepthModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics and start counting zero minima."""
         self._metrics, self._minimum = MetricsAccumulator(), ZeroMinimum()
+        self._constant = ConstantAccumulator()
         self._watch.enter_context(self._minimum.watch(self.network))
 
     def validation_step(self, batch: ValidationBatch, index: int) -> dict[str, Any]:
@@ -157,7 +162,9 @@ class DepthModule(lightning.LightningModule):
         for prediction, depth in zip(output.float().cpu().numpy(), batch.ground_truth, strict=True):
             size = depth.shape[0], depth.shape[1]
             values, _ = finish(prediction[None], size, self._spec)
-            self._metrics.add(self._protocol.score(prediction=values, ground_truth=depth))
+            pixels = self._protocol.pixels(prediction=values, ground_truth=depth)
+            self._metrics.add(pixels.metrics())
+            self._constant.add(pixels.ground_truth)
             depths.append(values)
         return {"depths": depths}
 
@@ -165,6 +172,7 @@ class DepthModule(lightning.LightningModule):
         """Log the means over the validation frames."""
         self._watch.close()
         self.validation, self.zero_minimum = self._metrics.summary(), self._minimum.share
+        self.constant = self._constant.best()
         self.log_dict({name: getattr(self.validation, name) for name in LOGGED_METRICS})
         if self.zero_minimum is not None:
             self.log("eda_zero_minimum", self.zero_minimum)
@@ -200,6 +208,42 @@ class DepthModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file readable without this module."""
         checkpoint[KEY] = describe(self.recipe, self._data)
+
+
+def check_batch(recipe: Recipe, pairs: int) -> None:
+    """Check that no normalisation of the network would see a single value in training.
+
+    Only shapes are computed, for the smallest batch that the run has.
+
+    Args:
+        recipe: sets the network, the crop and the batch size.
+        pairs: training pairs.
+
+    Raises:
+        MsfnetError: a batch or instance norm would have one value per channel.
+    """
+    config = recipe.trainer
+    batch = max(1, min(config.batch_size, pairs // processes(config)))
+    if config.sync_batchnorm and torch.cuda.is_available():
+        batch *= processes(config)
+    with torch.device("meta"), torch.no_grad():
+        network = MSFNet(replace(recipe.network, pretrained=False)).train()
+        try:
+            network(torch.zeros(batch, 3, *recipe.data.crop))
+        except ValueError as error:
+            if "Expected more than 1" not in str(error):
+                raise
+            height, width = recipe.data.crop
+            raise MsfnetError(
+                f"a batch of {counted(batch, 'pair')} with data.crop {height}x{width} leaves a "
+                "normalisation of the network one value per channel; use a larger "
+                "trainer.batch_size (and as many pairs) or a larger data.crop"
+            ) from None
+
+
+def processes(config: TrainerConfig) -> int:
+    """Return in how many processes a run trains."""
+    return (config.devices or max(torch.cuda.device_count(), 1)) * config.nodes
 
 
 class DepthData(lightning.LightningDataModule):

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
+from msfnet_benchmarks.scoring.constant import ConstantDepth
 from msfnet_benchmarks.scoring.metrics import SHARES
 from msfnet_datasets.figures import new_figure, show_depth, show_image, write_figure
 from msfnet_runtime import ModelSpec
@@ -99,29 +100,40 @@ def _to_rgb(normalised: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.uint
     return np.asarray(np.clip(np.rint(scaled * 255), 0, 255), np.uint8)
 
 
-def draw_curves(folder: Path) -> None:
+def draw_curves(folder: Path, constant: ConstantDepth | None = None) -> None:
     """Draw a run's losses by step and its metrics by epoch from its CSV logs into ``curves.png``.
 
     Args:
         folder: the run's folder. A resumed run has several logs; the newest value of a step or
             epoch is drawn.
+        constant: the best constant depth; its REL is drawn as a line to be beaten.
     """
     curves = _read_logs(folder)
-    figure = new_figure(1200, 420)
-    panels = figure.subplots(1, 3)
-    losses = sorted(name for name in curves if name.startswith("train/"))
-    panels[0].set(xlabel="step", title="training loss, weighted terms", yscale="log")
-    panels[1].set(xlabel="epoch", title="validation error")
-    panels[2].set(xlabel="epoch", title="validation accuracy")
-    errors = ("rel", "log10", "rmse")
-    for axes, names in zip(panels, (losses, errors, SHARES), strict=True):
+    figure = new_figure(1320, 420)
+    loss, error, accuracy = figure.subplots(1, 3)
+    loss.set(xlabel="step", title="training loss, weighted terms", yscale="log")
+    error.set(xlabel="epoch", ylabel="REL, log10", title="validation error")
+    accuracy.set(xlabel="epoch", title="validation accuracy")
+    metres = error.twinx()
+    metres.set_ylabel("RMSE, metres")
+    terms = tuple(sorted(name for name in curves if name.startswith("train/")))
+    panels = ((loss, terms), (error, ("rel", "log10")), (metres, ("rmse",)), (accuracy, SHARES))
+    for axes, names in panels:
         for name in (n for n in names if n in curves):
             points = zip(*sorted(curves[name].items()), strict=True)
-            style = {"linewidth": 1} if axes is panels[0] else {"marker": "."}
-            axes.plot(*points, label=name.removeprefix("train/"), **style)
+            style = {"linewidth": 1} if axes is loss else {"marker": "."}
+            colour = {"color": "tab:red", "linestyle": ":"} if axes is metres else {}
+            axes.plot(*points, label=name.removeprefix("train/"), **style, **colour)
+    if constant:
+        rel, name = constant.summary.rel, f"rel of a constant {constant.depth_m:.3g} m"
+        error.axhline(rel, label=name, color="grey", linestyle="--", linewidth=1)
+    for axes in (error, metres):
+        axes.set_ylim(bottom=0)
+    for axes in (loss, error, accuracy):
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+        lines = [*axes.get_lines(), *(metres.get_lines() if axes is error else ())]
+        if lines:
+            axes.legend(handles=lines, fontsize=8)
     write_figure(figure, folder / CURVES)
 
 

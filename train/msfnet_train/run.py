@@ -15,6 +15,7 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from msfnet_benchmarks.scoring.constant import ConstantDepth
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import cannot_write, locked
@@ -24,7 +25,7 @@ from msfnet_runtime.words import counted
 from msfnet_train.checkpoint import CheckpointContent, read_checkpoint
 from msfnet_train.data import worker_message
 from msfnet_train.loop import ReportProgress, make_trainer, quiet
-from msfnet_train.module import DepthData, DepthModule
+from msfnet_train.module import DepthData, DepthModule, check_batch
 from msfnet_train.pictures import CURVES, PREDICTIONS, Predictions, draw_curves
 from msfnet_train.recipe import Recipe
 from msfnet_train.split import Split, check_split, open_split
@@ -60,6 +61,8 @@ class TrainReport:
     """Share of the pixels at which EDA's channel minimum is 0; None without EDA."""
     skipped: int
     """Bad samples that were left out."""
+    constant: ConstantDepth | None = None
+    """What the best constant depth scores on the same frames; None in files of earlier versions."""
 
     def text(self) -> str:
         """Return the report in a few lines."""
@@ -67,10 +70,14 @@ class TrainReport:
         lines = [
             f"trained {counted(self.epochs, 'epoch')} in {self.seconds:.0f} s "
             f"({self.images_per_second:.1f} images/s)",
-            f"{self.protocol}, {v.images} images: REL {v.rel:.3f} (best {self.best_rel:.3f})  "
+            f"{self.protocol}, {counted(v.images, 'image')}: "
+            f"REL {v.rel:.3f} (best {self.best_rel:.3f})  "
             f"RMSE {v.rmse:.3f} m (pooled {v.rmse_pooled:.3f})  log10 {v.log10:.3f}  "
             f"delta {v.delta1:.3f} / {v.delta2:.3f} / {v.delta3:.3f}",
         ]
+        if self.constant:
+            beaten = "" if v.rel < self.constant.summary.rel else ", which this run does not beat"
+            lines.append(f"for comparison, {self.constant.text()}{beaten}")
         if self.skipped:
             lines.append(f"{counted(self.skipped, 'bad sample')} left out")
         if self.zero_minimum is not None:
@@ -139,6 +146,7 @@ def train(
     folder, started = Path(out), time.monotonic()
     report = progress if is_main_process() else silent
     split = open_split(recipe.data, Path(data))
+    check_batch(recipe, len(split.train))
     start = find_resumable(folder) if resume else None
     if folder.resolve() == Path(data).resolve():
         raise MsfnetError(f"{folder} is the data set; choose another folder for the run")
@@ -151,8 +159,11 @@ def train(
             split,
             folder,
             skip_bad=skip_bad,
+            just_checked=not is_main_process(),
             progress=lambda done, total, what: report(done, total, f"checking the data, {what}"),
         )
+        if split.skipped:
+            check_batch(recipe, len(split.train))
         if start and before:
             _check_same_data(start, before.data, split)
         with quiet():
@@ -270,6 +281,10 @@ def _start_folder(folder: Path, recipe: Recipe) -> None:
     write_json(folder / "recipe.json", recipe.to_dict())
 
 
+_TARGET = ("depth_kind", "depth_range_m", "inverse_scale", "train_depth", "validation_depth")
+"""Keys of the recipe's data that decide what the network learns to predict."""
+
+
 def _read_resumable(last: Path, recipe: Recipe) -> CheckpointContent:
     """Return the content of a run's checkpoint, if the recipe can continue it.
 
@@ -283,6 +298,11 @@ def _read_resumable(last: Path, recipe: Recipe) -> CheckpointContent:
         if getattr(before, table) != getattr(recipe, table):
             raise MsfnetError(
                 f"{last} was trained with another [{table}] than the recipe's; use its own recipe"
+            )
+    for name in _TARGET:
+        if getattr(before.data, name) != getattr(recipe.data, name):
+            raise MsfnetError(
+                f"{last} was trained with another data.{name} than the recipe's; use its own recipe"
             )
     if recipe.optimizer.schedule == "onecycle" and before.trainer.epochs != recipe.trainer.epochs:
         raise MsfnetError(
@@ -329,8 +349,9 @@ def _summarise(
         best_rel=float(module.validation.rel if score is None else score),
         zero_minimum=module.zero_minimum,
         skipped=split.skipped,
+        constant=module.constant,
     )
     if trainer.is_global_zero:
-        draw_curves(folder)
+        draw_curves(folder, module.constant)
         write_json(folder / SUMMARY, Summary(module.recipe.to_dict(), report.moved_to(Path())))
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Split:
         digest = hashlib.sha256()
         for samples in (self.train, self.validation):
             for sample in samples:
-                sizes = [_size(path) for path in (sample.image_path, sample.depth_path)]
+                sizes = [_size_and_time(path)[0] for path in (sample.image_path, sample.depth_path)]
                 digest.update(f"{sample.name} {sizes}\n".encode())
             digest.update(b"\n")
         return {
@@ -53,10 +54,25 @@ class Split:
             "sha256": digest.hexdigest(),
         }
 
+    def reading(self) -> str:
+        """Return a SHA-256 over what decides how the samples are read.
 
-def _size(path: Path) -> int:
-    """Return a file's size in bytes; -1 when it is absent."""
-    return path.stat().st_size if path.is_file() else -1
+        These are the declarations, such as how depth is stored and the camera, and the names,
+        sizes and times of change of all files.
+        """
+        digest = hashlib.sha256()
+        for sample in (*self.train, *self.validation):
+            files = [_size_and_time(path) for path in (sample.image_path, sample.depth_path)]
+            digest.update(pickle.dumps((sample, files)))
+        return digest.hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and its time of change in ns; -1 when it is absent."""
+    if not path.is_file():
+        return -1, -1
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def open_split(config: DataConfig, path: Path) -> Split:
@@ -94,20 +110,30 @@ class _Record:
     """See :meth:`Split.fingerprint`."""
     without_ground_truth: int
     bad: tuple[BadSample, ...]
+    reading: str = ""
+    """See :meth:`Split.reading`; empty in records of earlier versions."""
 
 
 def check_split(
-    split: Split, folder: Path, *, skip_bad: bool = False, progress: Progress = silent
+    split: Split,
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    just_checked: bool = False,
+    progress: Progress = silent,
 ) -> Split:
     """Open every file once, so that none stops the run later; write what was found.
 
-    A record in ``folder`` of the same files, sizes and all, is used instead of opening them
-    again: a resumed run, or the other processes of one, start at once.
+    A record in ``folder`` of good files that are read in the same way and have not changed is used
+    instead of opening them again: a resumed run starts at once. Where some were bad, all are opened
+    again, as what was wrong may lie in other files.
 
     Args:
         split: what was found.
         folder: of the run; ``data.json`` there is the record.
         skip_bad: leave bad samples out instead of refusing them.
+        just_checked: another process of this run has just written the record: use it, bad samples
+            and all.
         progress: called after every sample.
 
     Returns:
@@ -116,11 +142,12 @@ def check_split(
     Raises:
         MsfnetError: there are bad samples and they are not to be skipped, or too few are left.
     """
-    bad = _read_record(folder / RECORD, split)
-    if bad is None:
+    reading = split.reading()
+    bad = _read_record(folder / RECORD, reading)
+    if bad is None or (bad and not just_checked):
         samples = [*split.train, *split.validation]
         bad = tuple(find_bad(samples, progress=progress))
-        record = _Record(split.fingerprint(), split.without_ground_truth, bad)
+        record = _Record(split.fingerprint(), split.without_ground_truth, bad, reading)
         write_json(folder / RECORD, record)
     if bad and not skip_bad:
         raise MsfnetError(
@@ -139,10 +166,10 @@ def check_split(
     return replace(split, train=train, validation=validation, skipped=len(bad))
 
 
-def _read_record(path: Path, split: Split) -> tuple[BadSample, ...] | None:
+def _read_record(path: Path, reading: str) -> tuple[BadSample, ...] | None:
     """Return the bad samples of a record of these very files; None where there is none."""
     try:
         record = read_json(path, _Record)
     except MsfnetError:
         return None
-    return record.bad if record.data == split.fingerprint() else None
+    return record.bad if record.reading == reading else None
