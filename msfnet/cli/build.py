@@ -216,8 +216,8 @@ def build(
         strip_weights=strip_weights,
         verbose=verbose,
     )
-    check_request(out, flavour, options)
     check_outputs(out, EngineArtifact.sidecar(out), inputs=[model, timing_cache], force=force)
+    check_request(out, flavour, options)
     with progress("build") as report:
         artifact = build_engine(model, out, flavour=flavour, options=options, progress=report)
     say(
