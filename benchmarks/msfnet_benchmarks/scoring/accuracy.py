@@ -36,6 +36,9 @@ from msfnet_runtime.words import counted
 TABLE_COLUMNS = (*(HEADINGS[name] for name in TABLE_METRICS), "images")
 """The headings of :func:`table_row`."""
 
+_MUCH_BEYOND = 0.1
+"""Share of the measured depth beyond a protocol's range from which it is said."""
+
 Estimator = Callable[[Frame], DepthMap]
 """Frame to metric depth at the frame's size, such as a ``DepthEstimator``."""
 
@@ -76,6 +79,8 @@ class AccuracyReport:
     """What was scored; None where a caller did not say it."""
     data: DataFacts | None = None
     """What it was scored on; None where a caller did not say it."""
+    beyond: float = 0.0
+    """Share of the measured depth that lies beyond the protocol's range and is not scored."""
     warnings: tuple[str, ...] = ()
     """What makes the score mean less than it seems."""
 
@@ -123,6 +128,11 @@ class AccuracyReport:
             further: warnings of the caller.
         """
         found = [*scoring_warnings(data, self.images, protocol, spec), *further]
+        if self.beyond > _MUCH_BEYOND:
+            found.append(
+                f"{self.beyond:.0%} of the measured depth lies beyond the "
+                f"{protocol.range_m[1]:g} m that {protocol.name} scores: these are other scenes"
+            )
         if self.constant and self.summary.rel >= self.constant.summary.rel:
             found.append(
                 f"REL {self.summary.rel:.4f} is no better than the same depth at every pixel: "
@@ -185,6 +195,8 @@ class AccuracyAccumulator:
         self._deployment = DeploymentAccumulator(protocol)
         self._constant = ConstantAccumulator()
         self._scores: list[ImageScore] = []
+        self._measured = self._beyond = 0
+        """Pixels with ground truth, and those of them beyond the protocol's range."""
 
     def add(self, sample: Sample, predicted: DepthMap, ground_truth: NDArray[np.float32]) -> None:
         """Score a prediction; pixels that the model itself marks invalid are an error.
@@ -203,6 +215,8 @@ class AccuracyAccumulator:
         except MsfnetError as error:
             raise MsfnetError(f"{sample.depth_path}: {error}") from None
         self._scores.append(score)
+        self._measured += int(np.count_nonzero(ground_truth > 0))
+        self._beyond += int(np.count_nonzero(ground_truth >= self._protocol.range_m[1]))
         self._metrics.add(score.metrics)
         if score.aligned:
             self._aligned.add(score.aligned)
@@ -235,6 +249,7 @@ class AccuracyAccumulator:
             alignment=self._alignment,
             aligned=self._aligned.summary() if self._alignment else None,
             constant=self._constant.best(),
+            beyond=self._beyond / max(1, self._measured),
         )
 
 

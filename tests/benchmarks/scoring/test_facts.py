@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from msfnet_benchmarks.scoring.facts import DataFacts, data_facts, scoring_warnings
+from msfnet_benchmarks.scoring.accuracy import AccuracyAccumulator
+from msfnet_benchmarks.scoring.facts import DataFacts, ModelFacts, data_facts, scoring_warnings
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
-from msfnet_datasets import open_dataset
+from msfnet_datasets import Sample, open_dataset
 from msfnet_datasets.synthesize import synthesize_nyu
+from msfnet_runtime import DepthMap
 from tests.specs import network_spec
 
 NYU = PROTOCOLS["nyu_bts"]
@@ -79,3 +82,22 @@ def test_a_model_of_another_range_is_said(
 
     assert [words in line for line in found if words] == ([True] if words else [])
     assert bool(found) == bool(words)
+
+
+def test_ground_truth_beyond_the_protocol_is_said() -> None:
+    """Half of a street lies beyond the 10 m that rooms are scored to; a room does not."""
+    spec = network_spec(depth_range_m=(0.1, 10.0))
+
+    def warnings(far_m: float) -> tuple[str, ...]:
+        accumulator = AccuracyAccumulator(PROTOCOLS["indoor"])
+        truth = np.full((8, 10), 4, np.float32)
+        truth[:4] = far_m
+        sample = Sample("s", Path("s.png"), Path("s.npy"), lambda size: truth)
+        accumulator.add(sample, DepthMap(1.01 * truth, truth > 0), truth)
+        model = ModelFacts("m.onnx", "fp32", None)
+        report = accumulator.report().described(model, DATA, PROTOCOLS["indoor"], spec)
+        assert report.beyond == (0.5 if far_m > 10 else 0)
+        return report.warnings
+
+    assert any("50% of the measured depth lies beyond the 10 m" in line for line in warnings(30))
+    assert not any("beyond" in line for line in warnings(9))

@@ -9,11 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.scoring.accuracy import evaluate
+from msfnet_benchmarks.scoring.metrics import DepthMetrics
 from msfnet_benchmarks.scoring.predictions import PredictionFolder
 from msfnet_benchmarks.scoring.protocols import PROTOCOLS
+from msfnet_datasets.ground_truth import read_depth
 from msfnet_datasets.sample import Sample
 from msfnet_runtime import Frame, MsfnetError
-from msfnet_runtime.depth_storage import PngStorage
+from msfnet_runtime.depth_storage import ENCODINGS, PngStorage
 
 HU = PROTOCOLS["nyu_hu"]
 
@@ -198,3 +200,30 @@ def test_a_wrong_unit_is_found_though_the_model_is_a_poor_one(
     with pytest.raises(MsfnetError, match=words) as caught:
         stored.check_unit(samples)
     assert caught.value.parameter == "prediction_unit"
+
+
+@pytest.mark.parametrize("protocol", ["nyu_bts", "nyu_hu", "nyu_densedepth", "indoor"])
+@pytest.mark.parametrize("unit", ["uint16_mm", "uint16_256"])
+def test_stored_depth_whose_ratio_is_a_threshold_is_not_within_it(
+    tmp_path: Path, unit: PngStorage, protocol: str
+) -> None:
+    """Whole counts, ratio 5/4 in both directions; the same file as prediction has no error."""
+    image, chosen = tmp_path / "image.png", PROTOCOLS[protocol]
+    cv2.imwrite(str(image), np.full((480, 640, 3), 90, np.uint8))
+    rng, counts = np.random.default_rng(0), int(ENCODINGS[unit].counts_per_metre)
+    base = rng.integers(counts // 4, 7 * counts // 5, (480, 640))
+
+    def score(predicted: int, truth: int) -> DepthMetrics:
+        file = tmp_path / f"truth{truth}.png"
+        cv2.imwrite(str(file), (truth * base).astype(np.uint16))
+        cv2.imwrite(str(tmp_path / "maps/1.png"), (predicted * base).astype(np.uint16))
+        reader = partial(read_depth, file, ENCODINGS[unit])
+        samples = [Sample("1", image, file, reader)]
+        stored = PredictionFolder(tmp_path / "maps", samples, chosen, unit)
+        return evaluate(stored, samples, chosen).summary
+
+    (tmp_path / "maps").mkdir()
+    for predicted, truth in ((5, 4), (4, 5)):
+        found = score(predicted, truth)
+        assert (found.delta1, found.delta2) == (0, 1)
+    assert score(5, 5).rel == score(4, 4).rmse == 0
