@@ -120,7 +120,8 @@ class EngineArtifact:
             datetime.fromisoformat(self.built)
         except ValueError:
             raise MsfnetError(f"built must be an ISO date and time, not {self.built!r}") from None
-        profiles = build(tuple[ShapeRange, ...], self.options.get("profiles", ()), "options")
+        listed = self.options.get("profiles", ())
+        profiles = build(tuple[ShapeRange, ...], listed, "the manifest", "options.profiles")
         for shape in (size for profile in (*self.profiles, *profiles) for size in profile):
             for size in shape:
                 check_range("a size of a profile", size, 1, 1e6)

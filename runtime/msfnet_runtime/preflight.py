@@ -62,7 +62,7 @@ def check_files(artifact: EngineArtifact) -> None:
         raise _unfit(artifact, f"{differs}: its SHA-256 differs")
     model = artifact.path.with_name(artifact.onnx_file)
     files = model_files(model, artifact.spec)
-    if all(file.exists() for file in files) and sha256(*files) != artifact.onnx_sha256:
+    if all(file.is_file() for file in files) and sha256(*files) != artifact.onnx_sha256:
         raise MsfnetError(
             f"{model} is not the file that {artifact.path.name} was built from: its SHA-256 "
             f"differs; {rebuild_command(artifact)}"

@@ -38,8 +38,8 @@ _LONGEST_TEXT = 10_000
 
 _LARGEST_INT = 2**63 - 1
 
-_LONGEST_NAME = 200
-"""Bytes of a file's name; systems accept 255, and temporary names are longer."""
+_LONGEST_NAME = 255
+"""Bytes of a file's name that systems accept."""
 
 
 def build(kind: type[T], values: Any, source: str, key: str = "") -> T:
@@ -174,7 +174,7 @@ def check_name(key: str, name: str) -> None:
     Raises:
         MsfnetError: it would name another folder's file on some system.
     """
-    plain = name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+    plain = name not in ("", ".", "..") and not re.search(r"[/\\\0]|^[A-Za-z]:", name)
     if not (plain and name.isprintable() and len(os.fsencode(name)) <= _LONGEST_NAME):
         raise MsfnetError(f"{key} must be the name of a file without a folder, not {_quoted(name)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,6 +145,44 @@ def test_an_engine_fits_without_its_model_beside(artifact: EngineArtifact) -> No
     artifact.path.with_name("model.onnx").unlink()
 
     preflight(artifact, "1.0", "sm89")
+
+
+def test_a_pipe_beside_an_engine_is_not_read_as_its_model(artifact: EngineArtifact) -> None:
+    """Reading it would wait for ever."""
+    model = artifact.path.with_name("model.onnx")
+    model.unlink()
+    os.mkfifo(model)
+
+    check_files(artifact)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"onnx_file": "/etc/passwd"}, "onnx_file must be the name"),
+        ({"onnx_file": ""}, "onnx_file must be the name"),
+        ({"engine_sha256": "0"}, "engine_sha256 must be a SHA-256"),
+        ({"build_seconds": None}, "build_seconds must be a finite"),
+        ({"build_seconds": -1}, "build_seconds must be at least 0"),
+        ({"built": "yesterday"}, "built must be an ISO date"),
+        ({"architectures": ["sm86;id"]}, "architectures must be like sm86"),
+        ({"platform": "linux\x1b[31m"}, r"platform must be one line .*\\x1b"),
+        ({"options": {"profiles": [5]}}, r"options\.profiles\[0\]"),
+        ({"profiles": [[[1, 0], [2, 2], [3, 3]]]}, "a size of a profile must be 1 to"),
+        ({"types": {"float32": "\n"}}, "types.float32"),
+        ({"bytes": 10**30}, "bytes"),
+        ({"schema_version": "2\x1b[31m"}, "schema_version .* whole number"),
+    ],
+)
+def test_values_that_no_build_writes_are_refused(
+    artifact: EngineArtifact, changes: dict[str, object], words: str
+) -> None:
+    """The error is one line that names the field and the way out."""
+    manifest = artifact.sidecar(artifact.path)
+    values = json.loads(manifest.read_text(encoding="utf-8")) | changes
+    manifest.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(MsfnetError, match=f"{words}.*build the engine again"):
+        EngineArtifact.read(artifact.path)
 
 
 def test_weights_in_a_separate_file_belong_to_the_model(artifact: EngineArtifact) -> None:

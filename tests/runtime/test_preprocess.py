@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -88,3 +90,18 @@ def test_images_that_are_not_rgb_are_refused(image: NDArray[np.uint8]) -> None:
     """These are grey, RGBA, float and empty images."""
     with pytest.raises(MsfnetError, match="uint8 RGB"):
         prepare(image, network_spec())
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        np.ones((1, 3072), np.float32),
+        np.ones((1, 2, 4, 4), np.float32),
+        np.ones((1, 1, 4, 4), np.int64),
+        np.full((1, 1, 4, 4), "1"),
+    ],
+)
+def test_an_output_that_is_no_map_is_refused(output: NDArray[Any]) -> None:
+    """The spec of a file can say what its graph does not do."""
+    with pytest.raises(MsfnetError, match="not one map of floating-point numbers"):
+        finish(output, (4, 4), network_spec())

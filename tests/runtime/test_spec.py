@@ -110,6 +110,31 @@ def test_a_depth_range_that_is_none_is_refused(depth_range: tuple[float, float])
         ({"resize": {"multiple": 0}}, "multiple"),
         ({"resize": {"policy": "squeeze"}}, r'resize\.policy .*"stretch", "fit", "crop"'),
         ({"size": [1, 2, 3]}, "size"),
+        ({"size": [10**9, 10**9]}, "size of the network's input .*megapixels"),
+        ({"size": [-1, -1]}, "size of the network's input"),
+        ({"mean": [1e300, 0, 0]}, "mean must be -1e\\+06 to"),
+        ({"std": [1e-300, 1, 1]}, "std must be 1e-06 to"),
+        ({"inverse_scale": 5e-324}, "inverse_scale must be"),
+        ({"depth_range_m": [1e-308, 1e308]}, "depth range"),
+        ({"inputs": [{"name": "", "dtype": "float32", "shape": [1]}]}, "no name"),
+        ({"inputs": [{"name": "a", "dtype": "object", "shape": [1]}]}, "a must have a type"),
+        ({"inputs": [{"name": "a", "dtype": "foo", "shape": [1]}]}, "not 'foo'"),
+        ({"inputs": [{"name": "a", "dtype": "uint8", "shape": [1, -3]}]}, "sizes from 1"),
+        ({"inputs": [{"name": "a", "dtype": "uint8", "shape": [2**40, 9]}]}, "at most 2"),
+        ({"weights_file": "/etc/passwd"}, "weights_file must be the name"),
+        ({"weights_file": ".."}, "weights_file must be the name"),
+        ({"golden": {"file": "../x", "sha256": "ab" * 32, "tolerance": 1}}, r"golden\.file"),
+        ({"golden": {"file": "x", "sha256": "ab", "tolerance": 1}}, r"golden\.sha256"),
+        ({"checkpoint_sha256": "no hash"}, "checkpoint_sha256"),
+        ({"dataset": "\x1b]0;x\x07"}, r"dataset must be one line .*\\x1b"),
+        ({"encoder": "one\ntwo"}, "encoder must be one line"),
+        ({"licence": "\u202etxt"}, "licence must be one line"),
+        ({"recipe": "a" * 20_000}, "recipe must be one line"),
+        ({"opset": 10**18}, "opset must be 1 to 1000"),
+        ({"resize": {"multiple": 10**9}}, r"resize\.multiple must be 1 to"),
+        ({"resize": {"pad": [9, 0, 0]}}, r"resize\.pad must be 0 to 1"),
+        ({"change": {"median": -1, "p99": 1, "images": 1}}, r"change\.median"),
+        ({"change": {"median": None, "p99": 1, "images": 1}}, r"change\.median"),
         ({"notes": {}}, "unknown key notes"),
     ],
 )
@@ -120,6 +145,23 @@ def test_values_no_runtime_could_act_on_are_refused(changes: dict[str, object], 
     with pytest.raises(MsfnetError, match=words) as caught:
         ModelSpec.from_json(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (network_spec(inputs=()), "one input and one output"),
+        (network_spec(inputs=(TensorSpec("a", "float32", ()),)), "Nx3xHxW"),
+        (network_spec(inputs=(TensorSpec("a", "float32", (1, 32, 64, 3)),)), "1x32x64x3"),
+        (network_spec(graph="deploy"), "NxHxWx3"),
+        (deploy_spec(inputs=(TensorSpec("a", "uint8", (1, "h", 80, 3)),)), "fixed height"),
+        (deploy_spec(inputs=(TensorSpec("a", "uint8", (1, 20_000, 20_000, 3)),)), "megapixels"),
+    ],
+)
+def test_an_input_that_no_frame_fits_is_refused(spec: ModelSpec, words: str) -> None:
+    """Before an engine or a Triton model is made of the file."""
+    with pytest.raises(MsfnetError, match=words):
+        spec.check_runnable()
 
 
 @pytest.mark.parametrize(

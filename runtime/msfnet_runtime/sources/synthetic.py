@@ -85,7 +85,9 @@ def open_synthetic(text: str) -> SyntheticSource:
         )
     height, _, width = options.get("size", "").partition("x")
     numbers = [options.get("seed", "0"), options.get("frames", "48"), height or "64", width or "64"]
-    if not all(n.isdecimal() and len(n) < 10 for n in numbers) or bool(height) != bool(width):
+    if not all(n.isdecimal() and len(n) < 10 for n in numbers) or ("size" in options) != bool(
+        height and width
+    ):
         example = "synthetic:street?frames=48&size=375x1242"
         raise MsfnetError(f"{text} is not valid; write for example {example}")
     seed, frames, rows, columns = (int(number) for number in numbers)
