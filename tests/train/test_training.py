@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -499,6 +500,11 @@ def test_a_pair_without_depth_is_one_line_from_any_process(tmp_path: Path, worke
     assert "\n" not in str(caught.value)
 
 
+def wide(recipe: dict[str, Any], **network: Any) -> dict[str, Any]:
+    """Return a checkpoint's recipe with other values in its network."""
+    return {**recipe, "network": {**recipe["network"], **network}}
+
+
 def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     """Missing, a folder, text, truncated, foreign, of another format, of another network."""
     content = torch.load(run.report.last, weights_only=True)
@@ -510,6 +516,28 @@ def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_pa
     torch.save({**content, "msfnet": {**content["msfnet"], "format": 2}}, tmp_path / "newer.ckpt")
     state = {k: v for k, v in content["state_dict"].items() if "decoder" not in k}
     torch.save({**content, "state_dict": state}, tmp_path / "part.ckpt")
+    ours = content["msfnet"]
+    first = next(iter(state))
+    changed: dict[str, dict[str, Any]] = {
+        "bare": {"msfnet": {"format": 1}},
+        "unspecified": {"msfnet": {k: v for k, v in ours.items() if k != "spec"}},
+        "list": {"msfnet": {**ours, "recipe": [1]}},
+        "deep": {"msfnet": {**ours, "spec": "[" * 100_000}},
+        "wide": {"msfnet": {**ours, "recipe": wide(ours["recipe"], usf_width=1024)}},
+        "widest": {"msfnet": {**ours, "recipe": wide(ours["recipe"], usf_width=10**9)}},
+        "word": {"state_dict": {**content["state_dict"], first: "weight"}},
+        "number": {"state_dict": {**content["state_dict"], 5: torch.ones(1)}},
+    }
+    for name, parts in changed.items():
+        torch.save({**content, **parts}, tmp_path / f"{name}.ckpt")
+    with (
+        zipfile.ZipFile(run.report.last) as stored,
+        zipfile.ZipFile(tmp_path / "deflated.ckpt", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for entry in stored.infolist():
+            deflated.writestr(entry.filename, stored.read(entry.filename))
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    torch.save(content, tmp_path / "legacy.ckpt", _use_new_zipfile_serialization=False)
     for name, words in {
         "absent.ckpt": r"absent\.ckpt does not exist",
         ".": "is a folder",
@@ -519,6 +547,17 @@ def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_pa
         "tensor.ckpt": "not an msfnet checkpoint",
         "newer.ckpt": "format 2.* reads 1",
         "part.ckpt": "do not fit the network",
+        "bare.ckpt": r"recipe is missing in .*bare\.ckpt",
+        "unspecified.ckpt": "spec is missing in",
+        "list.ckpt": "recipe in .* must be",
+        "deep.ckpt": "not JSON",
+        "wide.ckpt": "do not fit the network",
+        "widest.ckpt": "usf_width is 1000000000",
+        "word.ckpt": "not tensors",
+        "number.ckpt": "not tensors",
+        "deflated.ckpt": "corrupt or not a checkpoint",
+        "pipe.ckpt": "cannot read .*pipe",
+        "legacy.ckpt": "corrupt or not a checkpoint",
     }.items():
         with pytest.raises(MsfnetError, match=words) as caught:
             load_checkpoint(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,14 +125,17 @@ def make_trainer(
         callbacks: run after the trainer's own.
 
     Raises:
-        MsfnetError: the recipe asks for more GPUs than this machine has.
+        MsfnetError: the recipe asks for more GPUs than this machine has, or CPU processes than it
+            has cores.
     """
     config, gpus = recipe.trainer, torch.cuda.device_count()
     devices = config.devices or max(gpus, 1)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-    if 0 < gpus < devices:
+    available, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "cores and no GPU")
+    if available < devices:
         raise MsfnetError(
-            f"trainer.devices is {devices}, but this machine has {gpus} GPUs; use a smaller number"
+            f"trainer.devices is {devices}, but this machine has {available} {what}; use a smaller "
+            "number"
         )
     # The average covers the buffers too: the running statistics of the batch norms.
     averaging = [EMAWeightAveraging(decay=config.average_decay)] if config.average_decay else []

@@ -7,7 +7,7 @@ the key and, for a misspelt key, the most similar known one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,17 @@ from msfnet_datasets.layouts import LAYOUTS, Layout
 from msfnet_datasets.sample import HELD_OUT
 from msfnet_runtime import ModelSpec, MsfnetError, TensorSpec
 from msfnet_runtime.depth_storage import DepthStorage
-from msfnet_runtime.typed import build, parse_toml, read_text, to_plain
+from msfnet_runtime.typed import build, check_values, parse_toml, read_text, to_plain
 from msfnet_train.losses import LossConfig
 from msfnet_train.network import PRESETS, TABLE_III, NetworkConfig
 from msfnet_train.pretrained import normalisation
+
+MIN_SIDE, MAX_SIDE = 32, 8192
+"""The least that an encoder takes, and more than any camera has, pixels."""
+MAX_EPOCHS, MAX_BATCH, MAX_PROCESSES = 1_000_000, 65_536, 1024
+"""More than any run has; a number beyond it is a mistake."""
+LARGEST = 1e6
+"""The largest depth in metres, or inverse depth in its own unit."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,19 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Refuse what no run could use."""
         for name in ("crop", "inference_size", "image_size"):
-            if min(getattr(self, name) or (32,)) < 32:
-                raise MsfnetError(f"data.{name} is below 32 pixels; the encoder needs 32 or more")
-        if self.inverse_scale <= 0:
-            raise MsfnetError("data.inverse_scale must be positive")
+            sides = getattr(self, name) or (MIN_SIDE,)
+            rule = f"have sides of {MIN_SIDE} to {MAX_SIDE} pixels"
+            _require(self, f"data.{name}", MIN_SIDE <= min(sides) <= max(sides) <= MAX_SIDE, rule)
+        for name in ("max_train", "max_validation"):
+            _require(self, f"data.{name}", getattr(self, name) >= 0, "be 0 or more")
+        rule = f"be positive and at most {LARGEST:g}"
+        _require(self, "data.inverse_scale", 0 < self.inverse_scale <= LARGEST, rule)
         if not 0 < self.validation_share < 1:
             raise MsfnetError("data.validation_share must lie between 0 and 1")
-        if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
-            raise MsfnetError("data.depth_range_m must be [min, max] in metres with 0 < min < max")
+        if not 1e-6 <= self.depth_range_m[0] < self.depth_range_m[1] <= LARGEST:
+            raise MsfnetError(
+                "data.depth_range_m must be [min, max] in metres with 1e-6 <= min < max <= 1e6"
+            )
         if bool(self.train_list) != bool(self.validation_list):
             raise MsfnetError("data.train_list and validation_list go together; give both or none")
         if LAYOUTS[self.layout].needs_list and not self.train_list:
@@ -141,8 +153,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
         for name in ("learning_rate", "step_factor"):
-            _require(self, f"optimizer.{name}", getattr(self, name) > 0, "be positive")
-        _require(self, "optimizer.weight_decay", self.weight_decay >= 0, "be 0 or more")
+            holds = 0 < getattr(self, name) <= 1000
+            _require(self, f"optimizer.{name}", holds, "be positive and at most 1000")
+        _require(
+            self, "optimizer.weight_decay", 0 <= self.weight_decay <= 1000, "be from 0 to 1000"
+        )
         _require(self, "optimizer.betas", all(0 <= beta < 1 for beta in self.betas), _BELOW_1)
         _require(self, "optimizer.step_epochs", self.step_epochs >= 1, "be 1 or more")
         _require(self, "optimizer.warmup_share", 0 < self.warmup_share < 1, "be between 0 and 1")
@@ -183,10 +198,20 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
-        for name in ("epochs", "batch_size", "nodes", "validate_every"):
-            _require(self, f"trainer.{name}", getattr(self, name) >= 1, "be 1 or more")
-        for name in ("workers", "devices", "gradient_clip"):
-            _require(self, f"trainer.{name}", getattr(self, name) >= 0, "be 0 or more")
+        limits = {
+            "epochs": (1, MAX_EPOCHS),
+            "validate_every": (1, MAX_EPOCHS),
+            "batch_size": (1, MAX_BATCH),
+            "nodes": (1, MAX_PROCESSES),
+            "devices": (0, MAX_PROCESSES),
+            "workers": (0, MAX_PROCESSES),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            _require(self, f"trainer.{name}", low <= value <= high, f"be from {low} to {high}")
+        small = abs(self.initial_prediction) <= LARGEST
+        _require(self, "trainer.initial_prediction", small, f"be within ±{LARGEST:g}")
+        _require(self, "trainer.gradient_clip", self.gradient_clip >= 0, "be 0 or more")
         _require(self, "trainer.average_decay", 0 <= self.average_decay < 1, _BELOW_1)
         _require(self, "trainer.seed", 0 <= self.seed < 2**32, "be from 0 to 4294967295")
         rule = f"be a multiple of validate_every ({self.validate_every}): the last epoch is scored"
@@ -218,6 +243,12 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without an end, and texts that are not one line; notes may be longer."""
+        for f in fields(self):
+            if f.name != "notes":
+                check_values(getattr(self, f.name), f.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` reads; None for keys without a value."""
