@@ -8,12 +8,14 @@ already are kept, so a sweep that was stopped goes on: ``python -m tests.rigs.en
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import logging
 import multiprocessing
 import os
 import random
 import resource
+import signal
 import tempfile
 import time
 import warnings
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     from msfnet_train import MSFNet
 
 TABLE = Path(__file__).parents[2] / "docs" / "encoders.csv"
-
-SEEDS = 3
-"""Random weights to try where the graph differs: some networks blow up rounding errors."""
 
 SIZE = (76, 100)
 """Pixels: no multiples of 32, and odd sides at most of the strides."""
@@ -56,6 +55,7 @@ def export(name: str, largest: float) -> Row:
     import timm
     import torch
 
+    from msfnet_export import export_network, to_onnx
     from msfnet_runtime import MsfnetError
     from msfnet_train import MSFNet, NetworkConfig
     from msfnet_train.network import STRIDES
@@ -80,35 +80,47 @@ def export(name: str, largest: float) -> Row:
     config = NetworkConfig(
         encoder=name, pretrained=False, decoder_width=0.0625, usf_width=8, usf_output=16
     )
+    torch.manual_seed(0)
     try:
-        for seed in range(SEEDS):
-            torch.manual_seed(seed)
-            row.result = "refused"
-            network = settled(MSFNet(config))
-            row.result = "fails"
-            row.difference, row.reason = _export(network)
-            if not row.reason:
-                row.result = "exports"
-                break
+        network = settled(MSFNet(config))
+        row.result = "fails"
+        rounding = rounding_of(network)
+        to_onnx.TOLERANCE = max(to_onnx.TOLERANCE, 3 * rounding)  # type: ignore[misc]
+        with tempfile.TemporaryDirectory() as folder:
+            report = export_network(network, Path(folder, "m.onnx"), size=SIZE, graph="deploy")
+        row.result, row.difference = "exports", f"{report.max_relative_difference:.1e}"
+        if report.max_relative_difference > 1e-4:
+            row.reason = f"PyTorch in FP32 differs from FP64 by {rounding:.1e}"
     except Exception as error:  # noqa: BLE001 - the table tells what is no message of ours
         kind = "" if isinstance(error, MsfnetError) else f"{type(error).__name__}: "
         row.reason = f"{kind}{' '.join(str(error).split())}"[:200]
     return row
 
 
-def _export(network: MSFNet) -> tuple[str, str]:
-    """Export a network; return its difference from PyTorch, and why that is too large if it is."""
-    from msfnet_export import export_network
-    from msfnet_runtime import MsfnetError
+def rounding_of(network: MSFNet) -> float:
+    """Return the largest relative difference of a network in FP32 from itself in FP64.
 
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            report = export_network(network, Path(folder, "m.onnx"), size=SIZE, graph="deploy")
-    except MsfnetError as error:
-        if "differs from PyTorch" not in str(error):
-            raise
-        return "", str(error)
-    return f"{report.max_relative_difference:.1e}", ""
+    Some networks of random weights blow up rounding errors; no export can be closer than that.
+    """
+    import torch
+
+    from msfnet_export.graphs import default_spec
+    from msfnet_export.parity import RANDOM_IMAGES, random_image, relative_difference
+    from msfnet_runtime.preprocess import prepare
+    from msfnet_train.recipe import at_size
+
+    spec = at_size(default_spec(network), SIZE)
+    exact = copy.deepcopy(network).double()
+    worst = 0.0
+    for seed in range(RANDOM_IMAGES):
+        image = torch.from_numpy(prepare(random_image(SIZE, seed), spec))
+        with torch.inference_mode():
+            single, double = (
+                model(image.to(kind)).numpy()
+                for model, kind in ((network, torch.float32), (exact, torch.float64))
+            )
+        worst = max(worst, relative_difference(single, double, spec.depth_range_m[0]))
+    return worst
 
 
 def settled(network: MSFNet) -> MSFNet:
@@ -131,9 +143,10 @@ def settled(network: MSFNet) -> MSFNet:
     return network
 
 
-def _child(sender: Connection, name: str, largest: float, gigabytes: float) -> None:
+def _child(sender: Connection, name: str, largest: float, seconds: float, gigabytes: float) -> None:
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sender.send(export(name, largest))
 
@@ -142,15 +155,17 @@ def bounded(name: str, largest: float, seconds: float, gigabytes: float) -> Row:
     """Export in a process of its own."""
     context = multiprocessing.get_context("fork")  # libraries are loaded once, by the parent
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, name, largest, gigabytes))
+    process = context.Process(target=_child, args=(sender, name, largest, seconds, gigabytes))
     process.start()
     sender.close()
-    row = Row(name, "fails", reason=f"the export takes more than {seconds:.0f} s")
     try:
-        if receiver.poll(seconds):
-            row = receiver.recv()
+        row: Row = receiver.recv()
     except EOFError:
-        row.reason = f"the process ends, or needs more than {gigabytes:g} GB"
+        process.join()
+        reason = f"the export ends with status {process.exitcode}"
+        if process.exitcode == -signal.SIGXCPU:
+            reason = f"the export takes more than {seconds:g} s"
+        row = Row(name, "fails", reason=reason)
     process.kill()
     process.join()
     return row
@@ -163,7 +178,7 @@ def sweep(table: Path, again: Iterable[str], largest: float, seconds: float, mem
         table: CSV file; made if it is missing.
         again: results to try again.
         largest: millions of parameters; larger encoders are not tried.
-        seconds: limit of one encoder.
+        seconds: processor time of one encoder.
         memory: limit of one encoder, GB.
     """
     import onnxsim  # noqa: F401 - loaded before the processes are forked
@@ -222,7 +237,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--again", nargs="*", default=(), help="results to try again: fails")
     parser.add_argument("--largest", type=float, default=100, help="million parameters")
-    parser.add_argument("--seconds", type=float, default=240, help="limit of one encoder")
+    parser.add_argument("--seconds", type=float, default=240, help="processor time of one encoder")
     parser.add_argument("--memory", type=float, default=6, help="limit of one encoder, GB")
     options = parser.parse_args()
     sweep(options.table, options.again, options.largest, options.seconds, options.memory)
