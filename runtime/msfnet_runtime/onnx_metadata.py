@@ -20,6 +20,7 @@ from typing import BinaryIO
 from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.files import existing_file, regular_size
 from msfnet_runtime.spec import METADATA_KEY, ModelSpec, Precision
+from msfnet_runtime.typed import check_name
 
 _log = logging.getLogger(__name__)
 
@@ -61,18 +62,17 @@ class _Node:
     operator: str = ""
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    constant: int = 0
-    """The element type of a constant; 0 for other nodes."""
 
 
 def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
     """Return the spec embedded in an ONNX file.
 
-    The precision is that of the graph. Where the file is labelled otherwise, a warning is logged,
-    and what it records about its precision is left out.
+    The precision and the file of weights are those of the graph. Where the file is labelled with
+    another precision, a warning is logged, and what it records about its precision is left out.
 
     Raises:
-        MsfnetError: the file is missing, is not an ONNX file, is cut short or has no spec.
+        MsfnetError: the file is missing, is not an ONNX file, is cut short or has no spec, or its
+            weights are not in the file itself or in one file beside it.
     """
     file = existing_file(path, "ONNX file")
     metadata = read_onnx_metadata(file)
@@ -80,13 +80,23 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
         raise MsfnetError(
             f"{file} has no msfnet spec; create it with `msfnet export CHECKPOINT {file.name}`"
         )
-    spec = ModelSpec.from_json(metadata[METADATA_KEY])
-    found = graph_precision(file)
-    if found in (None, spec.precision):
+    spec, graph = ModelSpec.from_json(metadata[METADATA_KEY]), read_graph(file)
+    if len(graph.weights_files) > 1:
+        raise MsfnetError(
+            f"{file} keeps its weights in {len(graph.weights_files)} files; save them in one"
+        )
+    spec = replace(spec, weights_file="".join(graph.weights_files))
+    if graph.precision in (None, spec.precision):
         return spec
-    _report_label(file, spec.precision, found)
+    _report_label(file, spec.precision, graph.precision)
     return replace(
-        spec, precision=found, blocks=(), calibration=None, change=None, islands=(), search=None
+        spec,
+        precision=graph.precision,
+        blocks=(),
+        calibration=None,
+        change=None,
+        islands=(),
+        search=None,
     )
 
 
@@ -146,80 +156,100 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     return entries
 
 
-def graph_precision(path: Path) -> Precision | None:
-    """Return the lowest precision of the weights of an ONNX file's convolutions and products.
+@dataclass(frozen=True)
+class GraphFacts:
+    """What a graph says of its weights."""
 
-    Q/DQ pairs and quantised operators count by the type that they quantise to. None: the graph has
-    neither weights nor pairs.
+    precision: Precision | None
+    """The lowest of convolutions and matrix products. Q/DQ pairs and quantised operators count by
+    the type that they quantise to. None: there are neither weights nor pairs."""
+    weights_files: tuple[str, ...]
+    """Names of the files beside it that hold weights."""
+
+
+def read_graph(path: Path) -> GraphFacts:
+    """Read what an ONNX file's graph says of its weights, without reading them.
 
     Raises:
-        MsfnetError: the file is not an ONNX file or is cut short.
+        MsfnetError: the file is not an ONNX file or is cut short, or weights lie in another folder.
     """
     state = path.stat()
-    return _graph_precision(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+    return _read_graph(path, (state.st_ino, state.st_size, state.st_mtime_ns))
 
 
 @lru_cache(maxsize=64)
-def _graph_precision(path: Path, state: tuple[int, ...]) -> Precision | None:
-    """Read the precision of a file in one state: an opened model asks for it several times."""
-    types: dict[str, int] = {}
-    nodes: list[_Node] = []
+def _read_graph(path: Path, state: tuple[int, ...]) -> GraphFacts:
+    """Read a file in one state: an opened model asks for it several times."""
+    graph = _Graph()
     try:
         with path.open("rb") as file:
             for number, start, length in _fields(file, regular_size(path)):
                 if number == _GRAPH_FIELD:
                     file.seek(start)
-                    _read_graph(file, start + length, types, nodes)
+                    graph.read(file, start + length)
     except (ValueError, EOFError):
         raise MsfnetError(
             f"{path} is not an ONNX file or is cut short; copy it or export it again"
         ) from None
-    found = {kind for node in nodes for kind in _precisions(node, types)}
-    return next((kind for kind in _LOWEST_FIRST if kind in found), None)
+    found = {kind for node in graph.nodes for kind in _precisions(node, graph.types)}
+    for name in graph.files:
+        check_name(f"{path}: the location of weights", name)
+    lowest = next((kind for kind in _LOWEST_FIRST if kind in found), None)
+    return GraphFacts(lowest, tuple(graph.files))
 
 
-def _read_graph(file: BinaryIO, end: int, types: dict[str, int], nodes: list[_Node]) -> None:
-    """Read ``GraphProto``: nodes are field 1, initialisers field 5."""
-    for count, (number, start, length) in enumerate(_fields(file, end)):
-        if count > _MOST_NODES:
-            raise ValueError("too many nodes")
-        file.seek(start)
-        if number == 1:
-            node = _read_node(file, start + length)
-            types.update(dict.fromkeys(node.outputs[:1], node.constant) if node.constant else {})
-            nodes.append(node)
-        elif number == 5:
-            name, kind = _read_tensor(file, start + length)
-            types[name] = kind
+class _Graph:
+    """A graph as it is read: the types of its constants, its nodes, and files of weights."""
 
+    def __init__(self) -> None:
+        self.types: dict[str, int] = {}
+        self.nodes: list[_Node] = []
+        self.files: dict[str, None] = {}
 
-def _read_node(file: BinaryIO, end: int) -> _Node:
-    """Read ``NodeProto``: inputs are field 1, outputs 2, the operator 4, attributes 5."""
-    node = _Node()
-    for number, start, length in _fields(file, end):
-        file.seek(start)
-        if number in (1, 2):
-            (node.inputs if number == 1 else node.outputs).append(_name(file, length))
-        elif number == 4:
-            node.operator = _name(file, length)
-        elif number == 5 and node.operator in ("", "Constant"):
-            for inner, place, size in _fields(file, start + length):  # AttributeProto: t is field 5
-                if inner == 5:
-                    file.seek(place)
-                    node.constant = _read_tensor(file, place + size)[1]
-    return node
+    def read(self, file: BinaryIO, end: int) -> None:
+        """Read ``GraphProto``: nodes are field 1, initialisers field 5."""
+        for count, (number, start, length) in enumerate(_fields(file, end)):
+            if count > _MOST_NODES:
+                raise ValueError("too many nodes")
+            file.seek(start)
+            if number == 1:
+                self._read_node(file, start + length)
+            elif number == 5:
+                name, kind = self._read_tensor(file, start + length)
+                self.types[name] = kind
 
+    def _read_node(self, file: BinaryIO, end: int) -> None:
+        """Read ``NodeProto``: inputs are field 1, outputs 2, the operator 4, attributes 5."""
+        node, constant = _Node(), 0
+        for number, start, length in _fields(file, end):
+            file.seek(start)
+            if number in (1, 2):
+                (node.inputs if number == 1 else node.outputs).append(_name(file, length))
+            elif number == 4:
+                node.operator = _name(file, length)
+            elif number == 5:
+                for inner, place, size in _fields(file, start + length):
+                    if inner == 5:  # AttributeProto: the tensor is field 5
+                        file.seek(place)
+                        constant = self._read_tensor(file, place + size)[1]
+        self.nodes.append(node)
+        if node.operator == "Constant" and constant:
+            self.types.update(dict.fromkeys(node.outputs[:1], constant))
 
-def _read_tensor(file: BinaryIO, end: int) -> tuple[str, int]:
-    """Read name (field 8) and type (field 2) of a ``TensorProto``; its numbers are skipped."""
-    name, kind = "", 0
-    for number, start, length in _fields(file, end):
-        file.seek(start)
-        if number == 2:
-            kind = _varint(file)
-        elif number == 8:
-            name = _name(file, length)
-    return name, kind
+    def _read_tensor(self, file: BinaryIO, end: int) -> tuple[str, int]:
+        """Read ``TensorProto``: the type is field 2, the name 8, a file of its numbers 13."""
+        name, kind = "", 0
+        for number, start, length in _fields(file, end):
+            file.seek(start)
+            if number == 2:
+                kind = _varint(file)
+            elif number == 8:
+                name = _name(file, length)
+            elif number == 13:
+                key, value = _string_pair(file.read(min(length, _LONGEST_NAME)))
+                if key == "location":
+                    self.files[value] = None
+        return name, kind
 
 
 def _name(file: BinaryIO, length: int) -> str:

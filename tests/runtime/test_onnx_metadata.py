@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.onnx_metadata import graph_precision, read_onnx_metadata, read_onnx_spec
+from msfnet_runtime.onnx_metadata import read_graph, read_onnx_metadata, read_onnx_spec
 from msfnet_runtime.precision_records import CalibrationRecord
 from msfnet_runtime.spec import Precision
 from tests.onnx_models import conv_model, quantized_conv_model
@@ -124,7 +125,7 @@ def test_weights_count_wherever_they_are_stored(tmp_path: Path, place: str) -> N
         model.graph.node.insert(0, node)
     onnx.save(model, tmp_path / "model.onnx")
 
-    assert graph_precision(tmp_path / "model.onnx") == "fp16"
+    assert read_graph(tmp_path / "model.onnx").precision == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_quantised_operators_make_an_int8_model(
     model.graph.node.append(node)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
 
-    assert graph_precision(tmp_path / "model.onnx") == precision
+    assert read_graph(tmp_path / "model.onnx").precision == precision
 
 
 def test_pairs_of_eight_bit_floats_are_named_by_their_zero_point(tmp_path: Path) -> None:
@@ -152,4 +153,38 @@ def test_pairs_of_eight_bit_floats_are_named_by_their_zero_point(tmp_path: Path)
     model.graph.initializer[0].data_type = TensorProto.FLOAT8E4M3FN
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
 
-    assert graph_precision(tmp_path / "model.onnx") == "fp8"
+    assert read_graph(tmp_path / "model.onnx").precision == "fp8"
+
+
+def beside(locations: Sequence[str]) -> bytes:
+    """Return a model whose two constants lie in other files."""
+    model = conv_model(network_spec(weights_file="thesis.ckpt"))
+    for tensor, location in zip(model.graph.initializer, locations, strict=True):
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.ClearField("raw_data")
+        tensor.external_data.add(key="location", value=location)
+    return bytes(model.SerializeToString())
+
+
+def test_the_file_of_weights_is_the_one_that_the_graph_reads(tmp_path: Path) -> None:
+    """What the spec names is ignored: other programs write weights elsewhere."""
+    (tmp_path / "model.onnx").write_bytes(beside(["model.data", "model.data"]))
+
+    assert read_onnx_spec(tmp_path / "model.onnx").weights_file == "model.data"
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "sub/w", "..", "", "a\\b", "b\0"])
+def test_weights_of_another_folder_are_refused(tmp_path: Path, location: str) -> None:
+    """A file from elsewhere could read any file of this machine as its weights."""
+    (tmp_path / "model.onnx").write_bytes(beside([location, location]))
+
+    with pytest.raises(MsfnetError, match=r"model\.onnx: the location of weights must be"):
+        read_onnx_spec(tmp_path / "model.onnx")
+
+
+def test_weights_in_several_files_are_refused(tmp_path: Path) -> None:
+    """A copy of the model would miss some of them."""
+    (tmp_path / "model.onnx").write_bytes(beside(["a.data", "b.data"]))
+
+    with pytest.raises(MsfnetError, match="in 2 files"):
+        read_onnx_spec(tmp_path / "model.onnx")
