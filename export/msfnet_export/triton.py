@@ -24,7 +24,7 @@ from msfnet_export.triton_readme import TITLE, model_section, repository_readme
 from msfnet_runtime import EngineArtifact, ModelSpec, MsfnetError, OnnxArtifact
 from msfnet_runtime.artifacts import model_files
 from msfnet_runtime.engines import ENGINE_SUFFIXES
-from msfnet_runtime.files import atomic_directory, atomic_path, disk_full, existing_file
+from msfnet_runtime.files import atomic_path, disk_full, existing_file, locked, temporary_folder
 from msfnet_runtime.preflight import check_files
 
 README = "README.md"
@@ -90,9 +90,7 @@ def write_triton_model(
     text = config_text(served, options)
     target = Path(repository) / served.name
     _check_target(target, force)
-    staged = target.with_name(f".{served.name}.new")
-    shutil.rmtree(staged, ignore_errors=True)  # left by a run that was killed
-    with disk_full(target), atomic_directory(staged) as folder:
+    with locked(target), disk_full(target), temporary_folder(target) as folder:
         (folder / "config.pbtxt").write_text(text, encoding="utf-8")
         (folder / README).write_text(model_section(served, source.engine), encoding="utf-8")
         version = folder / str(options.version)
@@ -103,7 +101,7 @@ def write_triton_model(
             (folder / "warmup").mkdir()
             batch = generated_batch(served.spec, served.warmup_shape)
             batch.tofile(folder / "warmup" / served.warmup_file)
-    _swap(staged, target)
+        _swap(folder, target)
     _write_readme(Path(repository))
     return TritonModel(target, served.name, served.platform, served.max_batch_size)
 
@@ -189,17 +187,16 @@ def _check_target(target: Path, force: bool) -> None:
 
 def _swap(staged: Path, target: Path) -> None:
     """Put a folder in the place of another, which is removed afterwards."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    try:
-        staged.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with temporary_folder(target) as attic:
+        old = attic / target.name
+        if target.exists():
+            target.rename(old)
+        try:
+            staged.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
 
 
 def _write_readme(repository: Path) -> None:

@@ -28,6 +28,7 @@ from msfnet_runtime import DepthEstimator, EngineArtifact, Frame, ModelSpec, Msf
 from msfnet_runtime.spec import TensorSpec
 from tests.manifests import write_engine
 from tests.networks import FRAME_SIZE, Exports, Strided
+from tests.onnx_models import conv_model
 from tests.specs import deploy_spec, network_spec
 
 grpc = pytest.importorskip("grpc")  # tritonclient[grpc] brings it, without types
@@ -445,3 +446,26 @@ write_triton_model({str(plan(tmp_path).path)!r}, {str(tmp_path / "models")!r})
     config = json_format.MessageToDict(parse(tmp_path / "models/model"))
 
     assert config["input"][0]["dims"] == ["1", "3", "32", "64"]
+
+
+KILLED = """
+import os, shutil, signal, sys
+from msfnet_export.triton import write_triton_model
+shutil.copyfile = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
+write_triton_model(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A killed process leaves a hidden folder, and no model; the next run removes it."""
+    model = tmp_path / "depth.onnx"
+    onnx.save(conv_model(network_spec()), model)
+    repository = tmp_path / "models"
+
+    subprocess.run([sys.executable, "-c", KILLED, str(model), str(repository)], check=False)
+    left = [path.name for path in repository.iterdir()]
+    write_triton_model(model, repository)
+
+    assert len(left) > 0
+    assert all(name.startswith(".depth.") for name in left)
+    assert sorted(path.name for path in repository.iterdir()) == ["README.md", "depth"]
