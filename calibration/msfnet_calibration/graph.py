@@ -124,6 +124,11 @@ def infer_shapes(model: ir.Model) -> PassResult:
                     shapes[name][axis] = _follow(name, symbol, (low, before), (high, after))
     for name, value in ir.convenience.create_value_mapping(model.graph).items():
         if not value.is_initializer():
+            if name not in base:
+                raise MsfnetError(
+                    f"the graph has {name!r} inside an If or a Loop, which msfnet does not write; "
+                    "export the model again"
+                )
             value.type, value.shape = ir.TensorType(base[name][0]), ir.Shape(shapes[name])
     return PassResult(model, modified=True)
 

@@ -52,7 +52,13 @@ def load_model(path: str | os.PathLike[str]) -> ir.Model:
         onnx.checker.check_model(_checkable(file))
         model = ir.load(file)
         ir.external_data.load_to_model(model)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+    except (
+        DecodeError,
+        onnx.checker.ValidationError,
+        ir.serde.SerdeError,
+        ValueError,
+        OSError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MsfnetError(f"{file} is not a valid ONNX model: {reason}; export it again") from None
     infer_shapes(model)

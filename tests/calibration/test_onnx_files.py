@@ -48,6 +48,49 @@ def test_an_invalid_model_is_neither_read_nor_written(tmp_path: Path) -> None:
     assert (tmp_path / "kept.onnx").read_bytes() == b"kept"
 
 
+def test_a_graph_with_graphs_inside_is_refused(tmp_path: Path) -> None:
+    """An If: the shapes of what it holds are not inferred, and msfnet writes none."""
+    model = conv_model(network_spec())
+    name = model.graph.output[0].name
+    model.graph.node[0].output[0] = "convolved"
+    branches = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["convolved"], [branch])],
+            branch,
+            [],
+            [onnx.helper.make_tensor_value_info(branch, onnx.TensorProto.FLOAT, None)],
+        )
+        for branch in ("then", "else")
+    ]
+    model.graph.node.append(
+        onnx.helper.make_node(
+            "If", ["always"], [name], then_branch=branches[0], else_branch=branches[1]
+        )
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    onnx.save(model, tmp_path / "model.onnx")
+
+    with pytest.raises(MsfnetError, match="inside an If or a Loop"):
+        load_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(("offset", "location"), [("-4", "w.data"), ("0", "../w.data"), ("0", "")])
+def test_weights_outside_their_file_are_refused(tmp_path: Path, offset: str, location: str) -> None:
+    """Before the file, in another folder, and in none."""
+    model = conv_model(network_spec())
+    weight = model.graph.initializer[0]
+    (tmp_path / "w.data").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", "48")):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+
+    with pytest.raises(MsfnetError, match="not a valid ONNX model"):
+        load_model(tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08\x0a\x12", b"plain text, no protobuf at all"])
 def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     """Empty, cut off, and text: one line with the file's name."""
