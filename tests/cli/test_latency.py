@@ -180,10 +180,10 @@ def test_a_batch_of_four_is_four_images_a_run(
 def test_bad_input_is_one_line(
     command: str, words: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1, before anything is timed, and nothing is written."""
+    """Before anything is timed, and nothing is written; an unknown provider is bad usage."""
     before = sorted(folder.rglob("*"))
 
-    assert run(shlex.split(command)) == 1
+    assert run(shlex.split(command)) == (2 if "--provider" in command else 1)
 
     printed = capfd.readouterr()
     assert printed.out == ""
