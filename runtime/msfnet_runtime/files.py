@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO, FileIO
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from msfnet_runtime.errors import MsfnetError
 
@@ -71,15 +72,15 @@ def check_outputs(
 
     Args:
         outputs: the files that will be written; None stands for one that is not asked for.
-        inputs: what is read: files, folders, patterns of files; other names are ignored. An
-            existing file inside a folder that is read counts as an input.
+        inputs: what is read: files, folders, addresses of files, patterns of files; other names
+            are ignored. An existing file inside a folder that is read counts as an input.
         force: whether existing files may be replaced. Inputs never are.
 
     Raises:
         MsfnetError: an output is an input, or named twice, or exists and ``force`` is not set (its
             ``parameter`` is ``force``), or is a folder, or cannot be written.
     """
-    read = [Path(source) for source in inputs if source is not None]
+    read = [source for source in inputs if source is not None]
     earlier: list[Path] = []
     for output in outputs:
         if output is None:
@@ -100,22 +101,41 @@ def check_outputs(
         check_writable(target)
 
 
-def refuse_input(target: Path, source: Path) -> None:
+def refuse_input(target: Path, source: str | os.PathLike[str]) -> None:
     """Refuse an output that is an input, or an existing file of a folder that is read.
+
+    Args:
+        target: the output.
+        source: what is read: a file, a folder, an address such as ``file:///drive.mp4``, a pattern
+            of files; other names are ignored.
 
     Raises:
         MsfnetError: it is.
     """
-    if any(character in source.name for character in "*?["):
-        source = source.parent
-    if same_path(target, source):
+    text = os.fspath(source)
+    read = Path(unquote(urlsplit(text).path) if text.startswith("file://") else text)
+    matched: list[Path] = []
+    with suppress(OSError, ValueError, NotImplementedError):
+        if set(text) & set("*?[") and "://" not in text and not read.exists():
+            matched = matching_files(text)
+    if any(same_path(target, path) for path in {read, *matched, *(f.parent for f in matched)}):
         raise MsfnetError(f"{target} is read and cannot be the output; choose another path")
-    if _mode(target) is None or not is_folder(source) or _is_stream(target):
+    if _mode(target) is None or not is_folder(read) or _is_stream(target):
         return
-    if source.resolve() in target.resolve().parents:
+    if read.resolve() in target.resolve().parents:
         raise MsfnetError(
-            f"{target} lies in {source}, which is read; choose a path outside of that folder"
+            f"{target} lies in {read}, which is read; choose a path outside of that folder"
         )
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """Return what matches a pattern such as ``frames/*.png``, ``**`` for any folders.
+
+    Raises:
+        OSError, ValueError, NotImplementedError: the pattern is not valid.
+    """
+    root = Path(pattern).anchor
+    return list(Path(root or ".").glob(pattern.removeprefix(root)))
 
 
 def same_path(one: Path, other: Path) -> bool:

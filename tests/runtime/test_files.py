@@ -162,10 +162,34 @@ def test_files_of_a_folder_that_is_read_are_inputs(tmp_path: Path) -> None:
     """A new file may lie in the folder of the data; one that exists there is not replaced."""
     (tmp_path / "0001.png").write_text("picture")
 
-    for source in (tmp_path, tmp_path / "*.png"):
+    for source in (tmp_path, tmp_path / "*.png", f"{tmp_path}/**/0?01.png"):
         check_outputs([tmp_path / "new.json"], inputs=[source, "synthetic:street", None])
-        with pytest.raises(MsfnetError, match="lies in"):
+        with pytest.raises(MsfnetError, match="is read"):
             check_outputs([tmp_path / "0001.png"], inputs=[source], force=True)
+
+
+def test_names_with_characters_of_patterns_are_no_patterns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generated scenes, addresses and files with brackets leave their folder's files alone."""
+    monkeypatch.chdir(tmp_path)
+    Path("depth.mp4").write_text("old")
+    Path("drive [1].mp4").write_text("frames")
+
+    for source in ("synthetic:street?frames=5", "http://camera/video?size=1", "drive [1].mp4"):
+        check_outputs(["depth.mp4"], inputs=[source], force=True)
+    with pytest.raises(MsfnetError, match="is read"):
+        check_outputs(["drive [1].mp4"], inputs=["drive [1].mp4"], force=True)
+
+
+def test_the_file_of_an_address_is_an_input(tmp_path: Path) -> None:
+    """Streams read ``file:`` addresses, with escapes."""
+    (tmp_path / "drive 1.mp4").write_text("frames")
+
+    with pytest.raises(MsfnetError, match="is read and cannot be the output"):
+        check_outputs(
+            [tmp_path / "drive 1.mp4"], inputs=[f"file://{tmp_path}/drive%201.mp4"], force=True
+        )
 
 
 def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def check_sinks(
             not empty and is not an earlier run that may be replaced.
     """
     targets = [_kind(text) for text in texts]
-    read = [Path(source) for source in inputs]
+    read = list(inputs)
     files = [target for kind, target in targets if kind in _SUFFIXES]
     check_outputs(files, inputs=read, force=force)
     folders: list[Path] = []
@@ -89,7 +89,7 @@ def check_sinks(
         for source in read:
             refuse_input(folder, source)
         written = earlier_files(folder, force=force)
-        if any(same_path(file, source) for file in written for source in read):
+        if any(same_path(file, Path(source)) for file in written for source in read):
             raise MsfnetError(f"{folder} contains what is read; choose another folder")
         if any(same_path(folder, other) for other in folders):
             raise MsfnetError(f"{folder} is written twice; give each output a path of its own")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from msfnet_runtime.channel import CLOCK, Clock
 from msfnet_runtime.errors import MsfnetError
+from msfnet_runtime.files import matching_files
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.types import CameraIntrinsics, Frame
@@ -116,10 +117,8 @@ class ImageFiles(FileSource):
         Raises:
             MsfnetError: there is none.
         """
-        root = Path(pattern).anchor
         try:
-            files = Path(root or ".").glob(pattern.removeprefix(root))
-            images = [file for file in files if _is_image(file)]
+            images = [file for file in matching_files(pattern) if _is_image(file)]
         except (ValueError, NotImplementedError, OSError) as error:
             raise MsfnetError(
                 f"{pattern!r} is not a pattern of files ({error}); correct it"
