@@ -157,7 +157,7 @@ class EngineArtifact:
                     f"{manifest} has schema version {version}, this msfnet reads {ENGINE_SCHEMA}"
                 )
             spec = build(dict[str, Any], fields.get("spec"), str(manifest), "spec")
-            fields["spec"] = current_schema(spec)
+            fields["spec"] = current_schema(spec, f"the spec in {manifest}")
             return replace(build(cls, fields, str(manifest)), path=engine)
         except MsfnetError as error:
             raise MsfnetError(f"{error}; build the engine again") from None

@@ -80,7 +80,8 @@ def read_onnx_spec(path: str | os.PathLike[str]) -> ModelSpec:
         raise MsfnetError(
             f"{file} has no msfnet spec; create it with `msfnet export CHECKPOINT {file.name}`"
         )
-    spec, graph = ModelSpec.from_json(metadata[METADATA_KEY]), read_graph(file)
+    spec = ModelSpec.from_json(metadata[METADATA_KEY], f"the spec of {file}")
+    graph = read_graph(file)
     if len(graph.weights_files) > 1:
         raise MsfnetError(
             f"{file} keeps its weights in {len(graph.weights_files)} files; save them in one"

@@ -333,31 +333,35 @@ class ModelSpec:
         return to_json(self, indent=None)
 
     @classmethod
-    def from_json(cls, text: str) -> ModelSpec:
+    def from_json(cls, text: str, source: str = "the model's spec") -> ModelSpec:
         """Read a spec written by :meth:`to_json`, of this schema or of schema 1.
+
+        Args:
+            text: the JSON.
+            source: where it comes from, for messages.
 
         Raises:
             MsfnetError: not a spec, or one of a newer schema.
         """
-        source = "the model's spec"
         try:
-            return build(cls, current_schema(parse_json(text, dict[str, Any], source)), source)
+            values = parse_json(text, dict[str, Any], source)
+            return build(cls, current_schema(values, source), source)
         except MsfnetError as error:
             raise MsfnetError(f"{error}; export the model again") from None
 
 
-def current_schema(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a spec's plain values in today's schema.
+def current_schema(values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Return a spec's plain values in today's schema; ``source`` is named in messages.
 
     Raises:
         MsfnetError: the schema is newer, or the values of an older one cannot be read.
     """
-    version = build(int, values.get("schema_version"), "the model's spec", "schema_version")
+    version = build(int, values.get("schema_version"), source, "schema_version")
     if version == 1:
         return upgrade(values)
     if version != SCHEMA_VERSION:
         raise MsfnetError(
-            f"the model's spec has schema version {version}, this msfnet reads 1 and "
+            f"{source} has schema version {version}, this msfnet reads 1 and "
             f"{SCHEMA_VERSION}; update msfnet"
         )
     return values
