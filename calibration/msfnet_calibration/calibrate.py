@@ -10,7 +10,7 @@ from msfnet_benchmarks.scoring.protocols import find_protocol
 from msfnet_calibration import quantize_int8, select_frames
 from msfnet_calibration.budget import Budget
 from msfnet_calibration.calibration_options import CalibrationOptions
-from msfnet_calibration.onnx_files import check_fp32, onnx_path
+from msfnet_calibration.onnx_files import load_fp32, onnx_path
 from msfnet_calibration.search import PrecisionSearch
 from msfnet_calibration.search_report import SearchReport
 from msfnet_calibration.variants import Variants
@@ -69,7 +69,7 @@ def calibrate_model(
         )
     budget = Budget.parse(options.budget) if options.budget else None
     check_outputs([onnx_path(out)], inputs=[model], force=True)
-    check_fp32(model, "calibrate")
+    load_fp32(model, "calibrate")  # a damaged file is noticed before frames are run
     samples = _find_samples(options) if options.searches else None
     folder = options.work or out.with_name(f"{model.stem}.calibration")
     options = replace(options, work=folder)

@@ -31,6 +31,9 @@ SYMBOLS: Mapping[str, tuple[int, int]] = {"batch": (1, 3), "height": (64, 160), 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 """Element types that a conversion to FP16 deals with."""
 
+_LARGEST_VALUE = 2**30
+"""Numbers in one value, 4 GB in FP32: more than the largest network needs for 64 megapixels."""
+
 Dimensions = tuple[int | str, ...]
 """A shape whose symbolic dimensions are multiples or fractions of a symbol: ``height/4``."""
 
@@ -157,10 +160,15 @@ def _infer(bare: onnx.ModelProto, sizes: Mapping[str, int]) -> _Inferred:
             raise MsfnetError(
                 f"the shape of {name} cannot be known before the model runs; export at a fixed size"
             )
-    return {
+    found = {
         name: (ir.DataType(kind.elem_type), tuple(d.dim_value for d in kind.shape.dim))
         for name, kind in kinds.items()
     }
+    for name, (_, shape) in found.items():
+        if not all(side >= 0 for side in shape) or math.prod(shape) > _LARGEST_VALUE:
+            sides = "x".join(map(str, shape))
+            raise MsfnetError(f"{name} has the shape {sides}, which no image needs; check the file")
+    return found
 
 
 def _follow(name: str, symbol: str, first: tuple[int, int], second: tuple[int, int]) -> str:
