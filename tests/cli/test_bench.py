@@ -191,7 +191,7 @@ def test_an_earlier_run_decides_the_status(
         ("model.onnx --peer wide.onnx", "export it at the size"),
         ("model.onnx --peer open.onnx", "not as a peer"),
         ("absent.onnx", "absent.onnx does not exist"),
-        ("model.onnx --batch 1,x", "--batch: '1,x' are not whole numbers"),
+        ("model.onnx --batch 1,x", "'1,x' are not whole numbers"),
         ("model.onnx --batch 0", "at least one image"),
         ("model.onnx --tolerance much", "'much' is not a share"),
         ("model.onnx --compare absent.json", "cannot read absent.json"),
