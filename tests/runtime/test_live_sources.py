@@ -524,7 +524,9 @@ def test_an_error_of_a_driver_ends_a_stream_that_is_not_reopened(
     """The pipeline raises it as one line, and no thread waits for ever."""
     monkeypatch.setattr(_FailingCapture, "openings", 0)
     source = LiveSource(lambda: _FailingCapture(error, "retrieve"), "camera 7", reconnect=False)
-    model = DepthEstimator(FakeEngine(deploy_spec(48, 80), lambda batch: batch[..., 0][None]))
+    spec = deploy_spec(48, 80)
+    engine = FakeEngine(spec, lambda batch: batch[..., 0][None].astype(np.float32))
+    model = DepthEstimator(engine)
 
     with source, pytest.raises(MsfnetError, match=f"camera 7 failed: {type(error).__name__}"):
         run_pipeline(source, model, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -392,6 +393,27 @@ def test_a_video_above_the_limit_is_refused_when_it_is_opened(ratio: int, tmp_pa
 
     with pytest.raises(MsfnetError, match=r"a frame of .*a\.mkv is .* the limit is 64"):
         open_source(tmp_path / "a.mkv")
+
+
+def _threads() -> int:
+    """Return the number of this process's threads, those of libraries too."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def test_pictures_are_freed_at_once(tmp_path: Path) -> None:
+    """A stream of days must not wait for the garbage collector: each picture holds threads too."""
+    write_video(tmp_path / "a.mp4", [frame(index).image for index in range(30)], rotation=90)
+    gc.collect()
+    gc.disable()
+    try:
+        before = _threads()
+        with open_source(tmp_path / "a.mp4") as source:
+            assert len(list(source)) == 30
+            pictures = [each for each in gc.get_objects() if isinstance(each, av.VideoFrame)]
+            assert len(pictures) <= 3
+            assert _threads() - before <= 2 * (os.cpu_count() or 1)
+    finally:
+        gc.enable()
 
 
 def test_a_pipe_is_played(tmp_path: Path) -> None:

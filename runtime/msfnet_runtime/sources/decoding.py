@@ -67,6 +67,7 @@ class PyavCapture:
         require("av")
         import av
         from av.stream import Disposition
+        from av.video.reformatter import VideoReformatter
 
         quiet()
         av.logging.set_level(None)
@@ -99,6 +100,11 @@ class PyavCapture:
         self._packets = self._container.demux(self._stream)
         self._pictures: deque[av.VideoFrame] = deque()
         self._bad = self._ended = self._remarked = False
+        self._rotation: float | None = None
+        self._matrix = (1, 0, 0, 1)
+        """The display matrix, read again only when the rotation changes: a picture whose side data
+        are read keeps itself alive until garbage is collected."""
+        self._converter = VideoReformatter()
 
     def get(self, what: int, /) -> float:
         """Return the frame rate, the number of frames, or the time of the last picture in ms."""
@@ -151,9 +157,12 @@ class PyavCapture:
         self._check_colours(picture)
         width = self._shown_width(picture.width)
         check_picture_size(picture.height, width, f"a frame of {self._name}")
-        rgb = np.asarray(picture.to_ndarray(format="rgb24", width=width), np.uint8)
+        if picture.rotation != self._rotation:
+            self._rotation, self._matrix = picture.rotation, display_matrix(picture)
+        converted = self._converter.reformat(picture, width=width, format="rgb24")
+        rgb = np.asarray(converted.to_ndarray(), np.uint8)
         # A view where nothing is turned: converting it back to RGB then needs no copy.
-        return True, shown(rgb, display_matrix(picture))[..., ::-1]
+        return True, shown(rgb, self._matrix)[..., ::-1]
 
     def _shown_width(self, width: int) -> int:
         """Return the width of a picture with square pixels."""
