@@ -389,13 +389,13 @@ def test_the_names_of_curves_fit_a_narrow_window(shown: Shown) -> None:
     )
     page.set_viewport_size({"width": 390, "height": 844})
     sink.observe(STATS)
-    page.wait_for_function("window.texts.filter(([text]) => text === 'write').length > 1")
+    page.wait_for_function("() => window.texts.filter(([text]) => text === 'write').length > 1")
     texts = page.evaluate("window.texts")
     assert {"median", "99 %", "99 % until written", "capture", "write"} <= {t for t, _, _ in texts}
-    page.wait_for_function("document.getElementById('ages').clientWidth < 390")
+    page.wait_for_function("() => document.getElementById('ages').clientWidth < 390")
     page.evaluate("window.texts.length = 0")
     sink.observe(STATS)
-    page.wait_for_function("window.texts.some(([text]) => text === 'write')")
+    page.wait_for_function("() => window.texts.some(([text]) => text === 'write')")
     assert [each for each in page.evaluate("window.texts") if each[1] > 0] == []
 
 
