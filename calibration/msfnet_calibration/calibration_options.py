@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-Method = Literal["entropy", "minmax", "percentile"]
-"""How the ranges of activations are chosen."""
-METHODS: tuple[Method, ...] = ("entropy", "minmax", "percentile")
+from msfnet_runtime.precision_records import CalibrationMethod, CalibrationTarget
 
-Target = Literal["tensorrt", "cpu"]
-"""Where the file is to run. TensorRT takes symmetric signed activations and fuses a convolution
-with the activation behind it, so that pairs stand in front of convolutions only. ONNX Runtime's CPU
-provider is fast with unsigned activations that have a zero point, and computes in INT8 only what
-has pairs on both sides."""
-TARGETS: tuple[Target, ...] = ("tensorrt", "cpu")
+METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+TARGETS: tuple[CalibrationTarget, ...] = get_args(CalibrationTarget)
 
 
 @dataclass(frozen=True)
@@ -28,8 +22,8 @@ class CalibrationOptions:
     """List of the data set to calibrate on; None: the frames that are not scored."""
     frames: int = 64
     """How many frames; 0: all."""
-    method: Method = "percentile"
-    runs_on: Target = "tensorrt"
+    method: CalibrationMethod = "percentile"
+    runs_on: CalibrationTarget = "tensorrt"
     """Where the file will run. With a budget, ONNX Runtime's provider of that name measures it."""
     reduced_range: bool | None = None
     """Keep weights to 7 bits, for processors whose 8-bit products saturate; None: for the CPU

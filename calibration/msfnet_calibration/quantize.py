@@ -17,10 +17,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from msfnet_calibration.blocks import find_homes
-from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
+from msfnet_calibration.calibration_options import METHODS, TARGETS
 from msfnet_calibration.graph import add_constant, constant, drop_unused, make_node, splice
 from msfnet_calibration.ranges import ActivationRanges, Span
 from msfnet_runtime import Frame, ModelSpec, MsfnetError
+from msfnet_runtime.precision_records import CalibrationMethod, CalibrationTarget
 from msfnet_runtime.preprocess import prepare
 
 MIN_CHANNELS = 16
@@ -75,7 +76,9 @@ def is_narrow(unit: str) -> bool:
     return unit.endswith(NARROW)
 
 
-def tensors_beside(model: ir.Model, nodes: Collection[str], runs_on: Target) -> list[str]:
+def tensors_beside(
+    model: ir.Model, nodes: Collection[str], runs_on: CalibrationTarget
+) -> list[str]:
     """Return the values around the convolutions named that get a pair, each once."""
     wanted = set(nodes)
     found = [
@@ -87,7 +90,7 @@ def tensors_beside(model: ir.Model, nodes: Collection[str], runs_on: Target) -> 
     return list(dict.fromkeys(found))
 
 
-def _values_beside(conv: ir.Node, runs_on: Target) -> list[ir.Value]:
+def _values_beside(conv: ir.Node, runs_on: CalibrationTarget) -> list[ir.Value]:
     """Return a convolution's input and, for CPUs, its output behind a ReLU or ReLU6.
 
     With a zero point of 0 the pair does what a ReLU does, and ONNX Runtime drops the ReLU.
@@ -113,8 +116,8 @@ def insert_pairs(
     model: ir.Model,
     nodes: Collection[str],
     ranges: ActivationRanges,
-    method: Method,
-    runs_on: Target,
+    method: CalibrationMethod,
+    runs_on: CalibrationTarget,
     *,
     reduced_range: bool = False,
 ) -> ir.Model:

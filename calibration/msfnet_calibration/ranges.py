@@ -19,12 +19,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from msfnet_calibration.calibration_options import Method
 from msfnet_calibration.graph import bare_proto, hash_weights
 from msfnet_calibration.onnx_files import write_scratch
 from msfnet_runtime import MsfnetError
 from msfnet_runtime.files import atomic_path
 from msfnet_runtime.libraries import require
+from msfnet_runtime.precision_records import CalibrationMethod
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import to_json
 
@@ -81,12 +81,12 @@ class Histogram:
         """The largest absolute value."""
         return max(self.high, -self.low)
 
-    def span(self, method: Method) -> Span:
+    def span(self, method: CalibrationMethod) -> Span:
         """Return the values that INT8 is to represent; both ends are 0 where all values are."""
         threshold = self.threshold(method)
         return max(self.low, -threshold), min(self.high, threshold)
 
-    def threshold(self, method: Method) -> float:
+    def threshold(self, method: CalibrationMethod) -> float:
         """Return the largest absolute value that INT8 is to represent; 0 where all values are 0."""
         if method == "minmax" or self.peak == 0.0:
             return self.peak
@@ -141,9 +141,9 @@ class ActivationRanges:
         self.frames = 0
         """How many have been counted."""
         self._histograms = {name: Histogram() for name in names}
-        self._spans: dict[tuple[str, Method], Span] = {}
+        self._spans: dict[tuple[str, CalibrationMethod], Span] = {}
 
-    def span(self, name: str, method: Method) -> Span:
+    def span(self, name: str, method: CalibrationMethod) -> Span:
         """Return the values of a tensor that INT8 is to represent."""
         if (name, method) not in self._spans:
             self._spans[name, method] = self._histograms[name].span(method)

@@ -15,7 +15,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from msfnet_benchmarks.machine import has_int8_products
-from msfnet_calibration.calibration_options import Method, Target
 from msfnet_calibration.fp16 import to_fp16
 from msfnet_calibration.fp16_check import (
     Islands,
@@ -37,7 +36,13 @@ from msfnet_calibration.ranges import ActivationRanges, collect_ranges
 from msfnet_datasets.frame_statistics import describe_frame, summarise_frames
 from msfnet_runtime import Frame, MsfnetError, OnnxArtifact
 from msfnet_runtime.files import check_outputs, sha256
-from msfnet_runtime.precision_records import CalibrationRecord, DepthChange, SearchRecord
+from msfnet_runtime.precision_records import (
+    CalibrationMethod,
+    CalibrationRecord,
+    CalibrationTarget,
+    DepthChange,
+    SearchRecord,
+)
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.spec import Precision
 
@@ -91,8 +96,8 @@ class Variants:
         source: Path,
         frames: Sequence[Frame],
         *,
-        method: Method,
-        runs_on: Target,
+        method: CalibrationMethod,
+        runs_on: CalibrationTarget,
         reduced_range: bool | None = None,
         folder: Path | None,
         progress: Progress = silent,
@@ -104,8 +109,8 @@ class Variants:
             )
         self.source = source
         self._model, self.spec = load_fp32(source, "calibrate")
-        self._method: Method = method
-        self._runs_on: Target = runs_on
+        self._method: CalibrationMethod = method
+        self._runs_on: CalibrationTarget = runs_on
         if reduced_range is None:
             reduced_range = runs_on == "cpu" and not has_int8_products()
         self._reduced_range = reduced_range
@@ -222,8 +227,8 @@ def quantize_int8(
     target: str | os.PathLike[str],
     frames: Sequence[Frame],
     *,
-    method: Method = "percentile",
-    runs_on: Target = "tensorrt",
+    method: CalibrationMethod = "percentile",
+    runs_on: CalibrationTarget = "tensorrt",
     reduced_range: bool | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
@@ -237,7 +242,7 @@ def quantize_int8(
         method: ``entropy`` keeps the range that loses the least information (KL divergence),
             ``percentile`` 99.99 % of the values, ``minmax`` all of them.
         runs_on: where the file is to run, see
-            :data:`~msfnet_calibration.calibration_options.Target`.
+            :data:`~msfnet_runtime.precision_records.CalibrationTarget`.
         reduced_range: keep weights to 7 bits, for processors whose 8-bit products saturate (x86
             without VNNI); None: for the CPU target, as this processor needs.
         folder: where activation statistics are kept for another try; None: nowhere.

@@ -19,7 +19,8 @@ from msfnet.cli.options import (
     checked_option,
 )
 from msfnet_calibration.budget import Budget
-from msfnet_calibration.calibration_options import CalibrationOptions, Method, Target
+from msfnet_calibration.calibration_options import CalibrationOptions
+from msfnet_runtime.precision_records import CalibrationMethod, CalibrationTarget
 
 
 def calibrate(
@@ -31,10 +32,10 @@ def calibrate(
     split: ListOption = None,
     frames: Annotated[int, typer.Option("--frames", min=0, help=FRAMES_HELP)] = 64,
     method: Annotated[
-        Method, typer.Option(help="How the ranges of activations are chosen.")
+        CalibrationMethod, typer.Option(help="How the ranges of activations are chosen.")
     ] = "percentile",
     runs_on: Annotated[
-        Target,
+        CalibrationTarget,
         typer.Option("--target", help="Where it is to run: TensorRT, or ONNX Runtime on the CPU."),
     ] = "tensorrt",
     reduced_range: Annotated[

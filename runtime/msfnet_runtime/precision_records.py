@@ -13,12 +13,15 @@ from msfnet_runtime.errors import MsfnetError
 from msfnet_runtime.typed import check_range
 from msfnet_runtime.words import counted
 
-CalibrationMethod = Literal["entropy", "percentile", "minmax"]
-"""How the range of a tensor is chosen: the least loss of information (KL divergence), 99.99 % of
-the values, or all of them."""
+CalibrationMethod = Literal["entropy", "minmax", "percentile"]
+"""How the range of a tensor is chosen: the least loss of information (KL divergence), all values,
+or 99.99 % of them."""
 
 CalibrationTarget = Literal["tensorrt", "cpu"]
-"""The engine that runs an INT8 model: TensorRT, or one on the CPU."""
+"""Where an INT8 model is to run. TensorRT takes symmetric signed activations and fuses a
+convolution with the activation behind it, so that pairs stand in front of convolutions only. ONNX
+Runtime's CPU provider is fast with unsigned activations that have a zero point, and computes in
+INT8 only what has pairs on both sides."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from msfnet_calibration import onnx_files, quantize_int8
-from msfnet_calibration.calibration_options import METHODS, TARGETS, Method, Target
+from msfnet_calibration.calibration_options import METHODS, TARGETS
 from msfnet_calibration.graph import count_operators
 from msfnet_calibration.onnx_files import load_model
 from msfnet_calibration.quantize import find_units, insert_pairs, tensors_beside
 from msfnet_calibration.ranges import collect_ranges
 from msfnet_export.parity import random_image
-from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine
+from msfnet_runtime import DepthEstimator, Frame, MsfnetError, open_engine, precision_records
 from msfnet_runtime.onnx_metadata import read_onnx_spec
 from msfnet_runtime.preprocess import prepare
 from msfnet_runtime.spec import METADATA_KEY
@@ -111,7 +111,10 @@ def test_the_answer_is_that_of_symmetric_int8(model: Path, frames: list[Frame]) 
     ("runs_on", "reduced_range"), [("tensorrt", False), ("cpu", False), ("cpu", True)]
 )
 def test_pairs_are_those_of_onnxruntimes_quantiser(
-    model: Path, frames: list[Frame], runs_on: Target, reduced_range: bool
+    model: Path,
+    frames: list[Frame],
+    runs_on: precision_records.CalibrationTarget,
+    reduced_range: bool,
 ) -> None:
     """The same answer, bit by bit, and as many operators as its explicit quantisation inserts."""
     source = load_model(model)
@@ -278,7 +281,9 @@ def test_the_spec_records_the_calibration(model: Path, frames: list[Frame]) -> N
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_network_keeps_its_depth(exports: Exports, tmp_path: Path, method: Method) -> None:
+def test_a_network_keeps_its_depth(
+    exports: Exports, tmp_path: Path, method: precision_records.CalibrationMethod
+) -> None:
     """On a frame that was not calibrated on, depth moves by less than 5 % at the median."""
     frames = [Frame(random_image(FRAME_SIZE, seed)) for seed in range(8)]
     source = exports.deploy.artifact.path
@@ -334,7 +339,7 @@ def test_weights_beside_the_file_are_calibrated_too(
     frames: list[Frame],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    method: Method,
+    method: precision_records.CalibrationMethod,
 ) -> None:
     """The 2 GB limit is lowered; the output is that of one file, and no file is left over."""
     source = exports.plain.artifact.path
