@@ -6,7 +6,10 @@ Each edits the model in place, but for :func:`simplify`, and returns ``onnx_ir``
 from __future__ import annotations
 
 import ast
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
@@ -145,7 +148,8 @@ def simplify(model: ir.Model) -> PassResult:
     import onnxsim
 
     bare, weights = bare_proto(model)
-    simplified = ir.from_proto(onnxsim.simplify(bare, skip_fuse_bn=True)[0])
+    with _muted():
+        simplified = ir.from_proto(onnxsim.simplify(bare, skip_fuse_bn=True)[0])
     graph = simplified.graph
     for value in [value for value in graph.inputs if value.name in weights]:
         graph.inputs.remove(value)
@@ -153,6 +157,25 @@ def simplify(model: ir.Model) -> PassResult:
         graph.register_initializer(value)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(simplified)
     return PassResult(simplified, modified=True)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keep what a compiled library writes to standard output and error from the user."""
+    try:
+        kept = {number: os.dup(number) for number in (1, 2)}
+    except OSError:  # one is closed: nothing to keep quiet
+        yield
+        return
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path of the user's
+        for number in kept:
+            os.dup2(nothing.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def fold_batch_norm(model: ir.Model) -> PassResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -191,3 +193,22 @@ def test_a_sequence_of_slices_becomes_one_split(split: NDArray[np.integer]) -> N
 
     assert [node.op_type for node in model.graph] == ["Split", "ReduceMax", "Sub"]
     np.testing.assert_array_equal(answer(ir.to_proto(model), image), before)
+
+
+def test_what_a_library_prints_does_not_reach_the_user(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its compiled part writes to the descriptors; afterwards they are as they were."""
+    import onnxsim
+
+    def warn(model: onnx.ModelProto, **_: object) -> tuple[onnx.ModelProto, bool]:
+        os.write(1, b"noise")
+        os.write(2, b"warning")
+        return model, True
+
+    monkeypatch.setattr(onnxsim, "simplify", warn)
+    simplify(typed(conv_and_norm(np.float32)))
+    os.write(1, b"result")
+
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("result", "")
