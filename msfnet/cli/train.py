@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -66,61 +67,69 @@ def train(
     chosen = load_recipe(recipe, settings or ())
     if not ablation and (rows or seeds):
         raise MsfnetError("--rows and --seeds need --ablation; for one run use --set")
-    try:
-        with (
-            _stops_on_signals(),
-            progress("train") if is_main_process() else nullcontext(silent) as report,
-        ):
-            if not ablation:
-                result = run_training(
-                    chosen, data, out, resume=resume, skip_bad=skip_bad, progress=report
-                ).text()
-            else:
-                result = run_ablation(
-                    chosen,
-                    data,
-                    out,
-                    rows=rows or tuple(TABLE_III),
-                    seeds=seeds or (chosen.trainer.seed,),
-                    resume=resume,
-                    skip_bad=skip_bad,
-                    progress=report,
-                ).text()
-    except _StoppedError as stop:
-        if is_main_process():
-            kept = "finished runs and checkpoints are kept" if ablation else describe_kept(out)
-            line = "stopped before the first checkpoint; nothing is left to resume"
-            if kept:
-                line = f"stopped; {kept}; to continue, run the same command with --resume"
-            print(line, file=sys.stderr)
-        raise SystemExit(128 + stop.signal) from None
-    if is_main_process():
+    main = is_main_process()
+
+    def last_words() -> str:
+        if not main:
+            return ""
+        kept = "finished runs and checkpoints are kept" if ablation else describe_kept(out)
+        if not kept:
+            return "stopped before the first checkpoint; nothing is left to resume"
+        return f"stopped; {kept}; to continue, run the same command with --resume"
+
+    with ExitStack() as display, _ends_on_signals(display, last_words):
+        report = display.enter_context(progress("train")) if main else silent
+        if not ablation:
+            result = run_training(
+                chosen, data, out, resume=resume, skip_bad=skip_bad, progress=report
+            ).text()
+        else:
+            result = run_ablation(
+                chosen,
+                data,
+                out,
+                rows=rows or tuple(TABLE_III),
+                seeds=seeds or (chosen.trainer.seed,),
+                resume=resume,
+                skip_bad=skip_bad,
+                progress=report,
+            ).text()
+    if main:
         say(result)
 
 
-class _StoppedError(BaseException):
-    """Ctrl-C or SIGTERM; no handler of Exception takes it for a failure."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = number
-
-
 @contextmanager
-def _stops_on_signals() -> Iterator[None]:
-    """Raise ``_StoppedError`` on the first Ctrl-C or SIGTERM; the second one ends the process."""
+def _ends_on_signals(display: ExitStack, last_words: Callable[[], str]) -> Iterator[None]:
+    """End the process in order on the first of ``SIGNALS``, and at once on the second.
+
+    It does not return through PyTorch and Lightning, whose own handlers take the end of a reading
+    process for a fault. Checkpoints are whole at any moment. What is ignored stays ignored, as
+    SIGHUP under nohup and Ctrl-C in the background of a script.
+
+    Args:
+        display: closed first, so that the terminal is left as it was.
+        last_words: returns the last line of standard error; nothing is printed if it is empty.
+    """
     main = os.getpid()
     stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
         if stopped or os.getpid() != main:  # a reading process, just forked
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            os._exit(128 + number)
         stopped = True
-        raise _StoppedError(number)
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler raises where a reading process ends
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with suppress(Exception):  # whatever the display or the disk is doing, the process ends
+            display.close()
+            if line := last_words():
+                print(line, file=sys.stderr, flush=True)
+        for process in multiprocessing.active_children():
+            process.kill()
+        os._exit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from msfnet_benchmarks.scoring.constant import ConstantDepth
 from msfnet_benchmarks.scoring.metrics import DepthSummary
 from msfnet_runtime import MsfnetError
-from msfnet_runtime.files import cannot_write, locked
+from msfnet_runtime.files import cannot_write, check_writable, locked
 from msfnet_runtime.progress import Progress, silent
 from msfnet_runtime.typed import read_json, write_json
 from msfnet_runtime.words import counted
@@ -152,6 +152,8 @@ def train(
         raise MsfnetError(f"{folder} is the data set; choose another folder for the run")
     _make_folder(folder)
     with locked(folder) if is_main_process() else nullcontext():
+        for name in (BEST, LAST) if is_main_process() else ():
+            check_writable(folder / name)  # and remove what a killed run has left of it
         before = _read_resumable(start, recipe) if start else None
         if not start:
             _start_folder(folder, recipe)
