@@ -128,16 +128,23 @@ def say(text: str) -> None:
 
 
 def check_outputs(
-    *outputs: Path | None, inputs: Iterable[str | Path | None] = (), force: bool = False
+    *outputs: Path | None,
+    json: Path | None = None,
+    inputs: Iterable[str | Path | None] = (),
+    force: bool = False,
 ) -> None:
-    """Check before any work that a command's files can be written; ``-`` is standard output.
+    """Check before any work that a command's files can be written.
+
+    Only ``json`` may be standard output, ``-``.
 
     Raises:
         MsfnetError: as :func:`msfnet_runtime.files.check_outputs`.
     """
-    from msfnet_runtime import files
+    from msfnet_runtime import MsfnetError, files
 
-    named = [output for output in outputs if output != STANDARD_OUTPUT]
+    if STANDARD_OUTPUT in outputs:
+        raise MsfnetError("only --json prints on standard output; name a file instead of -")
+    named = [None if json == STANDARD_OUTPUT else json, *outputs]
     files.check_outputs(named, inputs=inputs, force=force)
 
 

@@ -91,7 +91,7 @@ def check(
     from msfnet_datasets.check import check_data
     from msfnet_datasets.data_sheet import draw_sheet
 
-    check_outputs(json_path, sheet, inputs=[path, split], force=force)
+    check_outputs(sheet, json=json_path, inputs=[path, split], force=force)
     with progress("check") as report:
         result = check_data(
             path,

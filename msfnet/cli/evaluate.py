@@ -88,7 +88,7 @@ def evaluate(
     )
     _check_combination(options)
     inputs = [model, against, data, split, predictions, static]
-    check_outputs(json_path, csv_path, sheet, inputs=inputs, force=force)
+    check_outputs(csv_path, sheet, json=json_path, inputs=inputs, force=force)
     with progress("evaluate") as report:
         result = evaluate_model(options, open_model=open_model, progress=report)
     show(result.text(), result.to_json(), json_path)

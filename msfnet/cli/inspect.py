@@ -25,7 +25,7 @@ def inspect(
     """
     from msfnet.inspection import describe_model
 
-    check_outputs(json_path, plot, inputs=[model], force=force)
+    check_outputs(plot, json=json_path, inputs=[model], force=force)
     description = describe_model(model)
     if plot is not None:
         description.plot(plot)
@@ -39,7 +39,7 @@ def doctor(json_path: JsonOption = None, force: ForceOption = False) -> None:
     """
     from msfnet.machine import describe_machine
 
-    check_outputs(json_path, force=force)
+    check_outputs(json=json_path, force=force)
     with progress("doctor") as report:
         machine = describe_machine(progress=report)
     show(machine.text(), machine.to_json(), json_path)

@@ -36,7 +36,7 @@ def latency(
     from msfnet_runtime.engines import ENGINE_SUFFIXES
     from msfnet_runtime.typed import to_json
 
-    check_outputs(json, inputs=[model], force=force)
+    check_outputs(json=json, inputs=[model], force=force)
     artifact = EngineArtifact.read(model) if model.suffix in ENGINE_SUFFIXES else None
     if artifact:
         candidate = engine_candidate(artifact, cuda_graph=cuda_graph)

@@ -95,6 +95,15 @@ def test_two_outputs_are_not_one_file(capsys: pytest.CaptureFixture[str], line: 
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", ["evaluate --csv", "bench --markdown"])
+def test_only_json_goes_to_standard_output(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Nothing writes a file that is named ``-``."""
+    check_kept(capsys, COMMANDS[command].format(model="model.onnx", data="data", out="-"), "--json")
+
+
+@pytest.mark.usefixtures("folder")
 def test_pictures_of_the_data_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """By force too."""
     line = "evaluate model.onnx --data data --protocol indoor --sheet data/0001.png --force"
