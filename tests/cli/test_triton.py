@@ -62,10 +62,10 @@ def test_every_option_lands_in_the_configuration(
 def test_bad_input_is_one_line(
     folder: Path, command: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1, and nothing is made."""
+    """Status 1, or 2 for a value that cannot be read, and nothing is made."""
     before = sorted(folder.rglob("*"))
 
-    assert run(shlex.split(command)) == 1
+    assert run(shlex.split(command)) == (2 if words == "are not whole numbers" else 1)
 
     printed = capfd.readouterr()
     assert printed.out == ""
