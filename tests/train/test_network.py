@@ -195,9 +195,11 @@ def test_encoder_weights_are_loaded_from_a_file(tmp_path: Path) -> None:
 
     for name, value in network.encoder.state_dict().items():
         torch.testing.assert_close(value, classifier.state_dict()[name])
-    with pytest.raises(MsfnetError, match=r"text\.pth.*no weights"):
-        light(pretrained=str(tmp_path / "text.pth"))
-    with pytest.raises(MsfnetError, match=r"absent\.pth.*No such file"):
+    for text in ("weights", "root:x:0:0:root:/root:/bin/bash\n"):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(MsfnetError, match=r"text\.pth.*no weights"):
+            light(pretrained=str(tmp_path / "text.pth"))
+    with pytest.raises(MsfnetError, match=r"absent\.pth does not exist"):
         light(pretrained=str(tmp_path / "absent.pth"))
     with pytest.raises(MsfnetError, match=r"part\.pth lacks \d+ .*weights"):
         light(pretrained=str(tmp_path / "part.pth"))

@@ -526,6 +526,7 @@ def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_pa
         "wide": {"msfnet": {**ours, "recipe": wide(ours["recipe"], usf_width=1024)}},
         "widest": {"msfnet": {**ours, "recipe": wide(ours["recipe"], usf_width=10**9)}},
         "word": {"state_dict": {**content["state_dict"], first: "weight"}},
+        "empty": {"state_dict": {**content["state_dict"], first: state[first].to("meta")}},
         "number": {"state_dict": {**content["state_dict"], 5: torch.ones(1)}},
     }
     for name, parts in changed.items():
@@ -554,6 +555,7 @@ def test_files_that_are_not_checkpoints_are_refused_in_one_line(run: Run, tmp_pa
         "wide.ckpt": "do not fit the network",
         "widest.ckpt": "usf_width is 1000000000",
         "word.ckpt": "not tensors",
+        "empty.ckpt": "not tensors",
         "number.ckpt": "not tensors",
         "deflated.ckpt": "corrupt or not a checkpoint",
         "pipe.ckpt": "cannot read .*pipe",

@@ -8,8 +8,6 @@ only (it is read with ``weights_only``). The network's weights are under ``state
 from __future__ import annotations
 
 import os
-import pickle
-import struct
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -23,19 +21,13 @@ from msfnet_runtime import ModelSpec, MsfnetError
 from msfnet_runtime.files import atomic_path, cannot_write, existing_file, sha256
 from msfnet_runtime.typed import build
 from msfnet_train.network import MSFNet
+from msfnet_train.pretrained import UNREADABLE
 from msfnet_train.recipe import Recipe
 
 KEY = "msfnet"
 """Key of this project's part of the file."""
 
 FORMAT = 1
-
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    *(RuntimeError, pickle.UnpicklingError, EOFError, struct.error),
-    *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
-)
-"""Exceptions that unpickling arbitrary bytes raises."""
 
 PREFIX = "network."
 """Prefix of the network's weights in ``state_dict``."""
@@ -168,7 +160,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContent:
             f"{path} has checkpoint format {ours.get('format')}, but this version of msfnet reads "
             f"{FORMAT}; update msfnet or train again"
         )
-    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in weights.items()):
+    if not all(isinstance(name, str) and _is_weight(value) for name, value in weights.items()):
         raise MsfnetError(f"{path} has weights that are not tensors with names; train again")
     described = build(_Description, ours, source)
     epoch = content.get("epoch", -1)
@@ -178,6 +170,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContent:
         ModelSpec.from_json(described.spec),
         described.data,
         epoch + 1 if isinstance(epoch, int) else 0,
+    )
+
+
+def _is_weight(value: object) -> bool:
+    """Return whether a value is a tensor whose real numbers are in the file."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+        and not value.is_complex()
     )
 
 
@@ -194,7 +196,7 @@ def _load(path: str | os.PathLike[str]) -> Any:
         return torch.load(existing, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
         raise MsfnetError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except _UNREADABLE:
+    except (zipfile.BadZipFile, *UNREADABLE):
         raise MsfnetError(
             f"{path} is corrupt or not a checkpoint; name the .ckpt file of a training run, or "
             "copy it again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msfnet_runtime import MsfnetError
+from msfnet_runtime.files import existing_file
 from msfnet_runtime.libraries import require
 
 PACKAGE = "package"
@@ -35,6 +37,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """RGB standard deviation of ImageNet's images scaled to 0..1."""
 
 Triple = tuple[float, float, float]
+
+
+UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, struct.error),
+    *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
+)
+"""Exceptions that unpickling arbitrary bytes raises."""
 
 
 def normalisation(encoder: str) -> tuple[Triple, Triple]:
@@ -69,7 +78,9 @@ def load_weights(encoder: nn.Module, name: str, source: str) -> None:
     """
     path = _package_file(name) if source == PACKAGE else Path(source)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(
+            existing_file(path, "encoder's weights"), map_location="cpu", weights_only=True
+        )
         if source == PACKAGE:
             weights = _renamed(weights, name)
         missing = encoder.load_state_dict(weights, strict=False).missing_keys
@@ -77,7 +88,7 @@ def load_weights(encoder: nn.Module, name: str, source: str) -> None:
         raise MsfnetError(
             f"cannot read the encoder's weights {path}: {error.strerror}; check network.pretrained"
         ) from None
-    except (RuntimeError, ValueError, AttributeError, pickle.UnpicklingError, EOFError) as error:
+    except UNREADABLE as error:
         raise MsfnetError(
             f"{path} holds no weights of this encoder ({type(error).__name__}); set "
             "network.pretrained to a file of its state dict"
