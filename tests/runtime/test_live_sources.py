@@ -415,7 +415,7 @@ def test_bad_images_are_skipped_and_counted_on_request(
         assert source.length == 5
     assert len([m for m in caplog.messages if "skipped" in m]) == 1
 
-    with pytest.raises(MsfnetError, match=r"none of 1 image can be decoded: .*4\.png"):
+    with pytest.raises(MsfnetError, match=r"^\S*4\.png"):
         list(open_source(str(tmp_path / "4*"), SourceOptions(skip_bad=True)))
     for text in (str(tmp_path / "**.png"), "a" * 5000):
         with pytest.raises(MsfnetError, match=r"(pattern|path)|names no images"):

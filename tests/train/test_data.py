@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from msfnet_train.data import (
     join_training,
     join_validation,
     scatter_depth,
+    start_worker,
     to_target,
 )
 from msfnet_train.recipe import DataConfig, Recipe, at_size, load_recipe
@@ -302,3 +305,22 @@ def test_a_spec_can_be_had_at_another_size() -> None:
     assert spec.size == (385, 513)
     assert spec.inputs[0].shape == (1, 3, 385, 513)
     assert spec.outputs[0].shape == (1, 1, 193, 257)
+
+
+def test_a_reading_process_ends_with_status_0_when_all_are_told_to_stop() -> None:
+    """PyTorch reports one that a signal ended as a fault, while the run itself is stopping."""
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+
+    def read() -> None:
+        start_worker(0)
+        started.set()
+        time.sleep(60)
+
+    process = context.Process(target=read)
+    process.start()
+    assert started.wait(30)
+    process.terminate()
+    process.join(30)
+
+    assert process.exitcode == 0

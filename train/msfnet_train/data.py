@@ -7,6 +7,7 @@ protocol's preparation, then the runtime's preprocessing.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -253,8 +254,13 @@ def join_validation(frames: Sequence[ValidationBatch]) -> ValidationBatch:
 
 
 def start_worker(worker: int) -> None:
-    """Keep a reading process to one core, and leave Ctrl-C to the training process."""
+    """Keep a reading process to one core, and leave Ctrl-C to the training process.
+
+    SIGTERM, which service managers send to every process of a run, ends it with status 0: PyTorch
+    takes a reading process that a signal ended for a fault, in the middle of the run's own end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

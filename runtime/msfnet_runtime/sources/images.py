@@ -17,7 +17,6 @@ from msfnet_runtime.files import matching_files
 from msfnet_runtime.images import IMAGE_SUFFIXES, read_image
 from msfnet_runtime.source import SourceBase, SourceHealth
 from msfnet_runtime.types import CameraIntrinsics, Frame
-from msfnet_runtime.words import counted
 
 LOGGER = logging.getLogger("msfnet_runtime.sources")
 
@@ -84,7 +83,9 @@ class FileSource(SourceBase):
             decoded += 1
             yield index, key, file, image
         if reason and not decoded:
-            raise MsfnetError(f"none of {counted(self._skipped, 'image')} can be decoded: {reason}")
+            if self._skipped > 1:
+                reason = f"none of {self._skipped} images can be decoded: {reason}"
+            raise MsfnetError(reason)
 
     def _fitted(
         self, camera: CameraIntrinsics | None, file: Path, image: NDArray[np.uint8]
