@@ -24,7 +24,9 @@ bare: $(READY)  ## Install the wheel in clean environments of Python 3.10 and 3.
 long: $(READY)  ## The slow tests that every change has to pass
 	$(BIN)/python -m pytest -m slow tests/train/test_overfitting.py \
 		tests/rigs/test_folding_benchmark.py tests/export/test_presets.py \
-		tests/rigs/test_streaming_soak.py tests/cli/test_sweep.py tests/runtime/test_privacy.py
+		tests/rigs/test_streaming_soak.py tests/cli/test_sweep.py tests/runtime/test_privacy.py \
+		tests/train/test_training.py tests/export/test_to_onnx.py tests/export/test_encoders.py \
+		tests/benchmarks/scoring/test_flat_memory.py tests/calibration/test_search.py
 
 COUNTS := bench --sweep preset=lite,nano --sweep size=192x256 --counts --tolerance 1%
 

@@ -61,6 +61,7 @@ def describe_model(path: Path) -> Description:
     """
     file = existing_file(path, "model")
     rows: list[tuple[str, str]] = []
+    size = file.stat().st_size
     if file.suffix in CHECKPOINT_SUFFIXES:
         from msfnet_train import load_checkpoint
 
@@ -71,10 +72,10 @@ def describe_model(path: Path) -> Description:
         kind, spec, rows = "engine", engine.spec, _engine_rows(engine)
     else:
         artifact = OnnxArtifact.read(file)
-        kind, rows = "ONNX file", [("sha256", artifact.sha256)]
+        kind, rows, size = "ONNX file", [("sha256", artifact.sha256)], artifact.bytes
         spec, facts = _read_graph(file, artifact.spec)
         rows += facts
-    named = [(kind, str(file)), ("size on disk", f"{file.stat().st_size / 1e6:.2f} MB")]
+    named = [(kind, str(file)), ("size on disk", f"{size / 1e6:.2f} MB")]
     return Description((*named, *rows, *_spec_rows(spec), *_block_sums(spec.blocks)), spec)
 
 

@@ -212,6 +212,7 @@ def test_fp16_is_the_rest_where_it_is_faster(
     assert blocks["decoder.stage2"].startswith("fp16")
 
 
+@pytest.mark.slow
 def test_fp16_alone_is_the_choice_where_int8_adds_nothing(
     search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
 ) -> None:

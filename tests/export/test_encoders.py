@@ -78,7 +78,14 @@ def test_an_encoder_with_attention_exports_and_builds(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("dynamic", [("batch",), ("size",), ("batch", "size")])
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        ("batch", "size"),
+        pytest.param(("batch",), marks=pytest.mark.slow),
+        pytest.param(("size",), marks=pytest.mark.slow),
+    ],
+)
 def test_dynamic_graphs_build(dynamic: tuple[str, ...], tmp_path: Path) -> None:
     """Both precisions build, with a profile of batches and sizes."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")

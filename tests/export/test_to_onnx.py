@@ -91,7 +91,13 @@ def test_unfolded_up_blocks_keep_one_shuffle_each_and_no_index_arithmetic(export
     assert modes == [b"CRD"] * 3
 
 
-@pytest.mark.parametrize(("size", "grid"), [((228, 304), (114, 152)), ((385, 513), (193, 257))])
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((228, 304), (114, 152)),
+        pytest.param((385, 513), (193, 257), marks=pytest.mark.slow),
+    ],
+)
 def test_the_papers_sizes_export_exactly(
     tmp_path: Path, size: tuple[int, int], grid: tuple[int, int]
 ) -> None:

@@ -37,6 +37,14 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
+@pytest.fixture(autouse=True)
+def _not_under_nohup() -> Iterator[None]:
+    """Let SIGHUP have its usual effect, also where the tests run in the background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_sink_can_end_the_stream() -> None:
     """A window does so on q: the stream ends without an error and is reported."""
     clock, sink = VirtualClock(), Kept(ends_after=3)

@@ -310,7 +310,12 @@ def test_the_number_of_reading_processes_changes_nothing(
 
 @pytest.mark.parametrize(
     ("schedule", "decay", "workers"),
-    [("onecycle", 0.0, 0), ("step", 0.0, 1), ("step", 0.8, 0), ("constant", 0.0, 2)],
+    [
+        ("constant", 0.0, 2),
+        pytest.param("onecycle", 0.0, 0, marks=pytest.mark.slow),
+        pytest.param("step", 0.0, 1, marks=pytest.mark.slow),
+        pytest.param("step", 0.8, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     run: Run,

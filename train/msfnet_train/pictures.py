@@ -128,7 +128,7 @@ def draw_curves(folder: Path, constant: ConstantDepth | None = None) -> None:
         rel, name = constant.summary.rel, f"rel of a constant {constant.depth_m:.3g} m"
         error.axhline(rel, label=name, color="grey", linestyle="--", linewidth=1)
     for axes in (error, metres):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     for axes in (loss, error, accuracy):
         axes.grid(alpha=0.3)
         lines = [*axes.get_lines(), *(metres.get_lines() if axes is error else ())]

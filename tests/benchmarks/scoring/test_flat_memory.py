@@ -25,6 +25,7 @@ def truth(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.linspace(5, 60, 24, dtype=np.float32).reshape(4, 6)
 
 
+@pytest.mark.slow
 def test_ten_thousand_images_take_no_more_memory_than_a_thousand(tmp_path: Path) -> None:
     """Only an image's row of results stays, less than a kilobyte; parity and flicker keep none."""
     protocol = PROTOCOLS["kitti_raw_full"]
