@@ -26,7 +26,8 @@ long: $(READY)  ## The slow tests that every change has to pass
 		tests/rigs/test_folding_benchmark.py tests/export/test_presets.py \
 		tests/rigs/test_streaming_soak.py tests/cli/test_sweep.py tests/runtime/test_privacy.py \
 		tests/train/test_training.py tests/export/test_to_onnx.py tests/export/test_encoders.py \
-		tests/benchmarks/scoring/test_flat_memory.py tests/calibration/test_search.py
+		tests/benchmarks/scoring/test_flat_memory.py tests/calibration/test_search.py \
+		tests/train/test_distributed.py
 
 COUNTS := bench --sweep preset=lite,nano --sweep size=192x256 --counts --tolerance 1%
 

@@ -196,6 +196,7 @@ def test_a_stopped_search_is_resumed(
         search(again)
 
 
+@pytest.mark.slow
 def test_fp16_is_the_rest_where_it_is_faster(
     search: Callable[[Machine], PrecisionSearch], tmp_path: Path
 ) -> None:
@@ -238,6 +239,7 @@ def test_no_slower_file_is_ever_written(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_error_about_an_impossible_budget_names_the_best_choice(
     search: Callable[[Machine], PrecisionSearch], variants: Variants, tmp_path: Path
 ) -> None:

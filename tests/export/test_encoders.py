@@ -18,7 +18,7 @@ slow = pytest.mark.slow
 
 CONVOLUTIONAL = [
     "mobilenetv3_large_100",
-    "resnet18",
+    pytest.param("resnet18", marks=slow),
     pytest.param("mobilenetv4_conv_small", marks=slow),
     pytest.param("resnet50", marks=slow),
     pytest.param("efficientnet_b0", marks=slow),

@@ -201,7 +201,7 @@ def test_weights_beyond_the_limit_lie_beside_the_file(
         OnnxArtifact.read(path)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_weights_lie_beside_the_file_where_that_is_asked_for(
     exports: Exports, tmp_path: Path, precision: Literal["fp32", "fp16"]
 ) -> None:

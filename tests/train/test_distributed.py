@@ -43,6 +43,7 @@ def losses(folder: Path) -> list[float]:
     return [float(loss) for loss in rows if loss]
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_pairs_train_like_one_of_eight(tmp_path: Path) -> None:
     """The weights after two steps are equal, as the softmax of Eq. 4 is over the global batch."""
     data = write_nyu(tmp_path / "data set")
