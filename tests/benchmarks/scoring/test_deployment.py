@@ -61,7 +61,10 @@ def test_bins_are_numpys_and_rates_complete_delta1(seed: int) -> None:
         inside = (g >= found.low_m) & (g < found.high_m)
         assert found.pixels == inside.sum()
         assert found.rel == pytest.approx(np.mean(np.abs(y - g)[inside] / g[inside]))
-        assert found.over == pytest.approx(np.mean((y / g)[inside] >= 1.25))
+        ratio = (y / g)[inside] / 1.25  # what float32 rounds to the factor counts as equal to it
+        assert found.over is not None
+        assert np.mean(ratio >= 1 + 4e-7) <= found.over + 1e-9
+        assert found.over - 1e-9 <= np.mean(ratio >= 1 - 4e-7)
     delta1 = KITTI.score(prediction=prediction, ground_truth=truth).delta1
     assert result.over + result.under + delta1 == pytest.approx(1)
 
